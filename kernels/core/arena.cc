@@ -1,0 +1,67 @@
+// See arena.h.
+#include "kernels/core/arena.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kernels/core/check.h"
+#include "kernels/core/error.h"
+
+#ifndef MADV_POPULATE_WRITE  // Linux 5.14; older C libraries lack the name
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace spillway {
+namespace {
+
+Error cannot_reserve(const std::string& name, int64_t bytes, int error_number) {
+  return Error("cannot reserve " + std::to_string(bytes) + " bytes: " + std::strerror(error_number),
+               "arena " + name, "free memory on this host, or plan a smaller share for it");
+}
+
+}  // namespace
+
+Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {
+  CHECK_GE(bytes, 0);
+  if (bytes == 0) return;
+  const auto size = static_cast<size_t>(bytes);
+  void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) throw cannot_reserve(name_, bytes, errno);
+  // 2 MiB pages spare the TLB in matrix products that walk gigabytes; only advice, may fail.
+  madvise(base, size, MADV_HUGEPAGE);
+  if (madvise(base, size, MADV_POPULATE_WRITE) != 0) {
+    const int error_number = errno;
+    if (error_number != EINVAL) {
+      munmap(base, size);
+      throw cannot_reserve(name_, bytes, error_number);
+    }
+    std::memset(base, 0, size);  // a kernel that does not know the advice
+  }
+  base_ = static_cast<std::byte*>(base);
+}
+
+Arena::~Arena() {
+  if (base_ != nullptr) munmap(base_, static_cast<size_t>(bytes_));
+}
+
+Arena::Arena(Arena&& other) noexcept
+    : name_(std::move(other.name_)),
+      base_(std::exchange(other.base_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      used_(std::exchange(other.used_, 0)),
+      frozen_(std::exchange(other.frozen_, true)) {}
+
+std::byte* Arena::take(int64_t bytes) {
+  CHECK(!frozen_);
+  CHECK_GE(bytes, 0);
+  CHECK_LE(bytes, bytes_ - used_);
+  CHECK_LE(rounded(bytes), rounded(bytes_) - used_);
+  std::byte* start = base_ + used_;
+  used_ += rounded(bytes);
+  return start;
+}
+
+}  // namespace spillway

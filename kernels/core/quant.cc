@@ -1,0 +1,104 @@
+// See quant.h. Block sizes: the GGUF specification and ggml's type table.
+#include "kernels/core/quant.h"
+
+#include <cctype>
+#include <string>
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace spillway {
+namespace {
+
+using enum QuantType;
+
+constexpr QuantInfo kTable[] = {
+    {kF32, "F32", 1, 4, true},
+    {kF16, "F16", 1, 2, true},
+    {kQ4_0, "Q4_0", 32, sizeof(BlockQ4_0), true},
+    {kQ4_1, "Q4_1", 32, sizeof(BlockQ4_1), true},
+    {kQ5_0, "Q5_0", 32, sizeof(BlockQ5_0), true},
+    {kQ5_1, "Q5_1", 32, sizeof(BlockQ5_1), true},
+    {kQ8_0, "Q8_0", 32, sizeof(BlockQ8_0), true},
+    {kQ8_1, "Q8_1", 32, 36, false},
+    {kQ2_K, "Q2_K", 256, 84, false},
+    {kQ3_K, "Q3_K", 256, 110, false},
+    {kQ4_K, "Q4_K", 256, 144, false},
+    {kQ5_K, "Q5_K", 256, 176, false},
+    {kQ6_K, "Q6_K", 256, 210, false},
+    {kQ8_K, "Q8_K", 256, 292, false},
+    {kIQ2_XXS, "IQ2_XXS", 256, 66, false},
+    {kIQ2_XS, "IQ2_XS", 256, 74, false},
+    {kIQ3_XXS, "IQ3_XXS", 256, 98, false},
+    {kIQ1_S, "IQ1_S", 256, 50, false},
+    {kIQ4_NL, "IQ4_NL", 32, 18, false},
+    {kIQ3_S, "IQ3_S", 256, 110, false},
+    {kIQ2_S, "IQ2_S", 256, 82, false},
+    {kIQ4_XS, "IQ4_XS", 256, 136, false},
+    {kI8, "I8", 1, 1, false},
+    {kI16, "I16", 1, 2, false},
+    {kI32, "I32", 1, 4, false},
+    {kI64, "I64", 1, 8, false},
+    {kF64, "F64", 1, 8, false},
+    {kIQ1_M, "IQ1_M", 256, 56, false},
+    {kBF16, "BF16", 1, 2, true},
+    {kTQ1_0, "TQ1_0", 256, 54, false},
+    {kTQ2_0, "TQ2_0", 256, 66, false},
+    {kMXFP4, "MXFP4", 32, 17, false},
+};
+
+const QuantInfo* find(uint32_t number) {
+  for (const QuantInfo& info : kTable) {
+    if (static_cast<uint32_t>(info.type) == number) return &info;
+  }
+  return nullptr;
+}
+
+bool same_name(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto upper = [](char c) { return std::toupper(static_cast<unsigned char>(c)); };
+    if (upper(a[i]) != upper(b[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+const QuantInfo& quant_info(QuantType type) {
+  const QuantInfo* info = find(static_cast<uint32_t>(type));
+  CHECK(info != nullptr);
+  return *info;
+}
+
+std::optional<QuantType> quant_type_from_file(uint32_t number) {
+  const QuantInfo* info = find(number);
+  if (info == nullptr) return std::nullopt;
+  return info->type;
+}
+
+std::optional<QuantType> quant_type_from_name(std::string_view name) {
+  for (const QuantInfo& info : kTable) {
+    if (same_name(info.name, name)) return info.type;
+  }
+  return std::nullopt;
+}
+
+int64_t quant_bytes(QuantType type, int64_t elements) {
+  const QuantInfo& info = quant_info(type);
+  CHECK_GE(elements, 0);
+  CHECK_EQ(elements % info.block_elements, 0);
+  return elements / info.block_elements * info.block_bytes;
+}
+
+namespace internal {
+
+void type_not_computable(QuantType type) {
+  const QuantInfo* info = find(static_cast<uint32_t>(type));
+  const std::string name =
+      info != nullptr ? info->name : std::to_string(static_cast<uint32_t>(type));
+  check_failed(__FILE__, __LINE__, "type is computable", name);
+}
+
+}  // namespace internal
+}  // namespace spillway

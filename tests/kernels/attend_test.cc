@@ -1,0 +1,295 @@
+// Attention against a softmax in double, over every shape that the paging, the head map and the
+// tiles can take, and with bits that depend on a query's own tokens only; then top_k.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "tests/support/kernel_fixtures.h"
+
+namespace spillway {
+namespace {
+
+struct Shape {
+  int64_t heads, group, first_head, kv_heads, first_kv, dim, page_tokens;
+  KvType type;
+};
+
+// Sequences of (tokens before, rows) with pages dealt in a random order.
+struct Case {
+  Shape shape;
+  std::vector<std::byte> k, v;
+  KvView cache;
+  std::vector<std::vector<int32_t>> pages;
+  std::vector<AttendSequence> sequences;
+  std::vector<float> q;
+  int64_t rows = 0;
+  HeadMap heads;
+
+  Case(std::mt19937& random, const Shape& s, const std::vector<std::pair<int64_t, int64_t>>& runs)
+      : shape(s), heads{s.heads, s.first_head, s.group, s.first_kv} {
+    int64_t n_pages = 2;  // two that nobody has
+    for (const auto& [before, n] : runs) n_pages += div_up(before + n, s.page_tokens);
+    std::vector<int32_t> order(static_cast<size_t>(n_pages));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    size_t next = 0;
+    for (const auto& [before, n] : runs) {
+      const auto count = static_cast<size_t>(div_up(before + n, s.page_tokens));
+      pages.emplace_back(order.begin() + static_cast<int64_t>(next),
+                         order.begin() + static_cast<int64_t>(next + count));
+      next += count;
+    }
+    for (size_t i = 0; i < runs.size(); ++i) {
+      sequences.push_back({rows, runs[i].second, runs[i].first, pages[i].data()});
+      rows += runs[i].second;
+    }
+    const int64_t values = n_pages * s.kv_heads * s.page_tokens * s.dim;
+    fill(random, k, values);
+    fill(random, v, values);
+    cache = {k.data(), v.data(), s.type, n_pages, s.kv_heads, s.page_tokens, s.dim};
+    q = kernel_test::random_floats(random, rows * s.heads * s.dim, 2.0f);
+  }
+
+  void fill(std::mt19937& random, std::vector<std::byte>& to, int64_t n) const {
+    const std::vector<float> values = kernel_test::random_floats(random, n);
+    to.resize(static_cast<size_t>(n * kv_element_bytes(shape.type)));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t half = f32_to_f16(values[i]);
+      if (shape.type == KvType::kF16) std::memcpy(&to[2 * i], &half, 2);
+      if (shape.type == KvType::kF32) std::memcpy(&to[4 * i], &values[i], 4);
+    }
+  }
+
+  double value(const std::vector<std::byte>& from, size_t sequence, int64_t kv, int64_t position,
+               int64_t d) const {
+    const int64_t page = pages[sequence][static_cast<size_t>(position / shape.page_tokens)];
+    const int64_t at =
+        ((page * shape.kv_heads + kv) * shape.page_tokens + position % shape.page_tokens) *
+            shape.dim +
+        d;
+    if (shape.type == KvType::kF16) {
+      uint16_t half;
+      std::memcpy(&half, &from[static_cast<size_t>(2 * at)], 2);
+      return static_cast<double>(f16_to_f32(half));
+    }
+    float full;
+    std::memcpy(&full, &from[static_cast<size_t>(4 * at)], 4);
+    return static_cast<double>(full);
+  }
+
+  std::vector<float> run(const cpu::Exec& exec, std::span<const AttendSequence> which) const {
+    std::vector<float> out(q.size(), std::nanf(""));
+    const int64_t cols = shape.heads * shape.dim;
+    cpu::attend(exec, {q.data(), rows, cols}, which, heads, cache, 0.3f, {out.data(), rows, cols});
+    return out;
+  }
+  std::vector<float> run(const cpu::Exec& exec) const { return run(exec, sequences); }
+
+  // Softmax of one query by the definition.
+  std::vector<double> reference(size_t sequence, int64_t row, int64_t head) const {
+    const AttendSequence& s = sequences[sequence];
+    const int64_t kv = (shape.first_head + head) / shape.group - shape.first_kv;
+    const int64_t tokens = s.first_position + row + 1;
+    const auto q_at = static_cast<size_t>(((s.first_row + row) * shape.heads + head) * shape.dim);
+    std::vector<double> weights;
+    for (int64_t t = 0; t < tokens; ++t) {
+      double dot = 0;
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        dot += static_cast<double>(q[q_at + static_cast<size_t>(d)]) * value(k, sequence, kv, t, d);
+      }
+      weights.push_back(dot * static_cast<double>(0.3f));
+    }
+    const double maximum = *std::max_element(weights.begin(), weights.end());
+    double total = 0;
+    for (double& w : weights) total += w = std::exp(w - maximum);
+    std::vector<double> out(static_cast<size_t>(shape.dim), 0.0);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        out[static_cast<size_t>(d)] +=
+            weights[static_cast<size_t>(t)] / total * value(v, sequence, kv, t, d);
+      }
+    }
+    return out;
+  }
+};
+
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> all = {
+      {9, 3, 0, 3, 0, 64, 16, KvType::kF16},   // SmolLM2 whole
+      {2, 3, 4, 1, 1, 64, 16, KvType::kF16},   // heads 4 and 5, inside one group
+      {4, 3, 2, 2, 0, 18, 7, KvType::kF16},    // a cut through two groups; odd page and head size
+      {4, 4, 4, 2, 0, 32, 32, KvType::kF32},   // a KV head here that no query reads
+      {1, 1, 0, 1, 0, 2, 1, KvType::kF32},     // pages of one token
+      {2, 1, 0, 2, 0, 128, 64, KvType::kF16},  // no grouping
+      {8, 8, 0, 1, 0, 256, 48, KvType::kF16},  // multi-query, largest head
+      {3, 3, 0, 1, 0, 250, 5, KvType::kF32},
+  };
+  return all;
+}
+
+TEST(AttendTest, AgreesWithSoftmaxInDouble) {
+  ThreadPool pool(1);
+  std::mt19937 random(77);
+  for (const Shape& shape : shapes()) {
+    const Case c(random, shape, {{0, 1}, {0, 5}, {40, 1}, {13, 37}, {7, 0}, {64, 3}});
+    for (const cpu::Isa isa : kernel_test::available_isas()) {
+      const std::vector<float> out = c.run({&pool, isa});
+      for (size_t s = 0; s < c.sequences.size(); ++s) {
+        for (int64_t row = 0; row < c.sequences[s].n_rows; ++row) {
+          for (int64_t head = 0; head < shape.heads; ++head) {
+            const std::vector<double> exact = c.reference(s, row, head);
+            const auto at = static_cast<size_t>(
+                ((c.sequences[s].first_row + row) * shape.heads + head) * shape.dim);
+            for (size_t d = 0; d < exact.size(); ++d) {
+              ASSERT_NEAR(out[at + d], exact[d], 1e-5)
+                  << cpu::isa_name(isa) << " dim " << shape.dim << " sequence " << s << " row "
+                  << row << " head " << head;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(AttendTest, EqualBitsOnEveryInstructionSetAndPool) {
+  ThreadPool one(1), three(3);
+  std::mt19937 random(78);
+  for (const Shape& shape : shapes()) {
+    const Case c(random, shape, {{100, 1}, {0, 70}, {33, 9}});
+    const auto expected = kernel_test::bits(c.run({&one, cpu::Isa::kScalar}));
+    for (const cpu::Isa isa : kernel_test::available_isas()) {
+      EXPECT_EQ(kernel_test::bits(c.run({&one, isa})), expected) << cpu::isa_name(isa);
+      EXPECT_EQ(kernel_test::bits(c.run({&three, isa})), expected) << cpu::isa_name(isa);
+    }
+  }
+}
+
+// A chunk of a prompt, one row at a time and all at once.
+TEST(AttendTest, RowsDoNotDependOnTheirNeighbours) {
+  ThreadPool one(1), three(3);
+  std::mt19937 random(79);
+  for (const Shape& shape : shapes()) {
+    const Case c(random, shape, {{21, 50}});
+    for (const cpu::Isa isa : kernel_test::available_isas()) {
+      const std::vector<float> together = c.run({&three, isa});
+      std::vector<AttendSequence> rows;
+      for (int64_t row = 0; row < 50; ++row) {
+        rows.push_back({row, 1, 21 + row, c.pages[0].data()});
+      }
+      std::vector<float> apart(together.size(), std::nanf(""));
+      for (size_t row = 0; row < rows.size(); ++row) {
+        const std::vector<float> out = c.run({&one, isa}, {&rows[row], 1});
+        const auto cols = static_cast<size_t>(shape.heads * shape.dim);
+        std::copy_n(out.begin() + static_cast<int64_t>(row * cols), cols,
+                    apart.begin() + static_cast<int64_t>(row * cols));
+      }
+      EXPECT_EQ(kernel_test::bits(apart), kernel_test::bits(together)) << cpu::isa_name(isa);
+    }
+  }
+}
+
+// Keys that grow along the sequence: the running maximum moves in every chunk, and by far more
+// than exp can hold.
+TEST(AttendTest, MaximumThatKeepsRising) {
+  ThreadPool pool(1);
+  std::mt19937 random(80);
+  Case c(random, {1, 1, 0, 1, 0, 16, 16, KvType::kF32}, {{199, 1}});
+  std::fill(c.q.begin(), c.q.end(), 1.0f);
+  for (int64_t t = 0; t < 200; ++t) {
+    const int64_t page = c.pages[0][static_cast<size_t>(t / 16)];
+    const auto key = static_cast<float>(t * 10);
+    for (int64_t d = 0; d < 16; ++d) {
+      std::memcpy(&c.k[static_cast<size_t>(((page * 16 + t % 16) * 16 + d) * 4)], &key, 4);
+    }
+  }
+  const std::vector<float> out = c.run({&pool, cpu::best_isa()});
+  for (int64_t d = 0; d < 16; ++d) {
+    EXPECT_FLOAT_EQ(out[static_cast<size_t>(d)], static_cast<float>(c.value(c.v, 0, 0, 199, d)));
+  }
+}
+
+TEST(AttendTest, EmptyInputsDoNothing) {
+  ThreadPool pool(2);
+  std::mt19937 random(81);
+  const Case c(random, {2, 1, 0, 2, 0, 16, 16, KvType::kF16}, {{0, 3}});
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  for (const float value : c.run(exec, {})) EXPECT_TRUE(std::isnan(value));
+  cpu::attend(exec, View2D<const float>(nullptr, 3, 0), c.sequences, {0, 0, 1, 0}, c.cache, 1.0f,
+              View2D<float>(nullptr, 3, 0));
+}
+
+TEST(AttendDeathTest, PagesAndShapesThatCannotBeAreBugs) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  ThreadPool pool(1);
+  std::mt19937 random(82);
+  const cpu::Exec exec{&pool, cpu::Isa::kScalar};
+  Case c(random, {2, 1, 0, 2, 0, 16, 16, KvType::kF16}, {{20, 3}});
+  c.pages[0][1] = static_cast<int32_t>(c.cache.n_pages);
+  EXPECT_DEATH(c.run(exec), "CHECK failed");
+  c.pages[0][1] = -1;
+  EXPECT_DEATH(c.run(exec), "CHECK failed");
+  c.pages[0][1] = 0;
+  c.heads.first_kv_head = 1;  // head 0 would read KV head -1
+  EXPECT_DEATH(c.run(exec), "CHECK failed");
+  c.heads = {2, 1, 1, 0};  // head 2 would read KV head 2 of 2
+  EXPECT_DEATH(c.run(exec), "CHECK failed");
+  c.heads = {2, 0, 1, 0};
+  c.cache.head_dim = 258;
+  EXPECT_DEATH(c.run(exec), "CHECK failed");
+}
+
+TEST(TopKTest, BestFirstTiesBySmallerToken) {
+  ThreadPool pool(1);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  std::mt19937 random(83);
+  for (int trial = 0; trial < 50; ++trial) {
+    const size_t n = 1 + random() % 3000;
+    const size_t k = 1 + random() % std::min<size_t>(n, trial % 5 == 0 ? n : 70);
+    std::vector<float> logits(n);
+    // Few values, so that ties are common; some -0, infinities and NaN.
+    for (float& x : logits) x = static_cast<float>(static_cast<int>(random() % 40) - 20);
+    for (size_t i = 0; i < n / 20; ++i) {
+      logits[random() % n] = std::nanf("");
+      logits[random() % n] = -0.0f;
+      logits[random() % n] = -std::numeric_limits<float>::infinity();
+    }
+    std::vector<int32_t> order(n);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+      if (std::isnan(x) || std::isnan(y)) return !std::isnan(x) && std::isnan(y);
+      return x > y;
+    });
+    std::vector<cpu::Candidate> out(k);
+    cpu::top_k(exec, logits, 5000, out);
+    for (size_t i = 0; i < k; ++i) {
+      ASSERT_EQ(out[i].token, 5000 + order[i]) << "trial " << trial << " place " << i;
+      ASSERT_EQ(std::bit_cast<uint32_t>(out[i].logit),
+                std::bit_cast<uint32_t>(logits[static_cast<size_t>(order[i])]));
+    }
+  }
+}
+
+TEST(TopKTest, NanWinsOnlyWhenNothingElseIsLeft) {
+  ThreadPool pool(1);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  const float nan = std::nanf("");
+  const std::vector<float> logits = {nan, -3e38f, nan, -std::numeric_limits<float>::infinity()};
+  std::vector<cpu::Candidate> out(4);
+  cpu::top_k(exec, logits, 0, out);
+  EXPECT_EQ(out[0].token, 1);
+  EXPECT_EQ(out[1].token, 3);
+  EXPECT_EQ(out[2].token, 0);
+  EXPECT_EQ(out[3].token, 2);
+  cpu::top_k(exec, logits, 0, {});
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  std::vector<cpu::Candidate> five(5);
+  EXPECT_DEATH(cpu::top_k(exec, logits, 0, five), "CHECK failed");
+}
+
+}  // namespace
+}  // namespace spillway
