@@ -1,0 +1,46 @@
+// ClusterSpec: the machines as measured: one RankSpec a rank. probe.* fills a rank's own; the
+// coordinator gathers them. Without a cluster, `plan` makes an assumed one and says so.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace spillway {
+
+struct RankSpec {
+  int rank = 0;
+  std::string host;
+  int local_rank = 0;  // index among the ranks on this host
+  int local_size = 1;  // ranks on this host
+  int64_t pid = 0;
+  std::string cpu;                // model name
+  std::string isa;                // what the kernels will use: "avx512-vnni"
+  int threads = 1;                // of this rank's pool
+  int64_t memory_free_bytes = 0;  // this rank's fair part of what the host (or cgroup) has free
+  double read_gb_per_s = 0;       // measured: memory read by this rank's threads, 1e9 bytes
+  double matrix_gop_per_s = 0;    // measured: int8 products, 1e9 multiply-adds
+  bool measured = false;          // false: assumed values
+};
+
+struct LinkSpec {
+  double latency_us = 0;  // of a small all-reduce over all ranks
+  double gb_per_s = 0;    // of a large one, bytes of the vector over time
+  bool measured = false;
+};
+
+struct ClusterSpec {
+  std::vector<RankSpec> ranks;  // ranks[i].rank == i
+  LinkSpec link;
+  int size() const { return static_cast<int>(ranks.size()); }
+};
+
+// n ranks of an assumed machine on one host, for `plan` on any machine.
+ClusterSpec assumed_cluster(int n_ranks);
+
+// The same cluster with like ranks made equal: ranks of one host with the same processor,
+// instruction set and threads get the median of their measured rates. They share the machine, so
+// what one of them measured in a busy moment says nothing about it.
+ClusterSpec like_ranks_equal(const ClusterSpec& cluster);
+
+}  // namespace spillway

@@ -1,0 +1,209 @@
+// See cost.h. Called by planner.cc (every candidate) and by tables. Allocates nothing that lasts,
+// touches no machine.
+#include "parallel/cost.h"
+
+#include <algorithm>
+
+#include "kernels/core/packed_matrix.h"
+#include "parallel/ledger.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kSumBytes = 8;  // sums over ranks are f64
+constexpr int64_t kHopBytes = 4;  // activations between stages are f32
+constexpr int64_t kPrefillRows = 512;
+constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
+constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
+
+struct Rates {
+  double read = 0;    // GB/s
+  double matrix = 0;  // 1e9 multiply-adds/s
+};
+
+// What one half of a layer, or the head, asks of a rank.
+struct Work {
+  int64_t bytes = 0;
+  int64_t products = 0;  // multiply-adds for one row
+};
+
+class Clock {
+ public:
+  Clock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
+      : plan_(plan), model_(model), assumed_(assumed_cluster(1)) {
+    const Rates fallback = {assumed_.ranks[0].read_gb_per_s, assumed_.ranks[0].matrix_gop_per_s};
+    for (const RankSpec& rank : cluster.ranks) {
+      rates_.push_back({rank.read_gb_per_s > 0 ? rank.read_gb_per_s : fallback.read,
+                        rank.matrix_gop_per_s > 0 ? rank.matrix_gop_per_s : fallback.matrix});
+    }
+    link_ = cluster.link.gb_per_s > 0 ? cluster.link : assumed_.link;
+  }
+
+  // All ranks' products of one step with `rows` rows, the head with one row.
+  double matrix_ms(int64_t rows) const {
+    double ms = 0;
+    for (const StagePlan& stage : plan_.stages) {
+      for (int64_t i = 0; i < stage.layers.size(); ++i) {
+        ms += slowest(stage, rows, [&](int rank) { return attention(rank, stage, i); });
+        ms += slowest(stage, rows, [&](int rank) { return feed_forward(rank, stage, i); });
+      }
+    }
+    const MatrixSpec& head = model_.tied_output() ? model_.embedding : model_.output;
+    ms += slowest(plan_.stages.back(), 1, [&](int rank) {
+      const int64_t n = plan_.parts[rank].output_rows.size();
+      return Work{packed_bytes(head.type, n, model_.dim), n * model_.dim};
+    });
+    return ms;
+  }
+
+  // One row against `context` positions: the cache is read once.
+  double attention_ms(int64_t context) const {
+    return over_layers([&](int rank, const LayerPart& part) {
+      const int64_t bytes =
+          2 * context * part.kv_heads.size() * model_.head_dim * kv_element_bytes(plan_.kv.type);
+      return static_cast<double>(bytes) / (rates_[rank].read * kUnitsPerMs);
+    });
+  }
+
+  // `rows` rows from an empty cache: half of the rows squared, for q k and for the sum of v.
+  double prefill_attention_ms(int64_t rows) const {
+    return over_layers([&](int rank, const LayerPart& part) {
+      const double products = static_cast<double>(rows) * static_cast<double>(rows + 1) *
+                              static_cast<double>(part.heads.size() * model_.head_dim);
+      return products * kFloatSlowdown / (rates_[rank].matrix * kUnitsPerMs);
+    });
+  }
+
+  double message_ms(int64_t bytes) const {
+    return link_.latency_us * 1e-3 + static_cast<double>(bytes) / (link_.gb_per_s * kUnitsPerMs);
+  }
+
+  // Two sums a layer, one for the embedding.
+  double collective_ms(int64_t rows) const {
+    int64_t sums = 0;
+    for (size_t s = 0; s < plan_.stages.size(); ++s) {
+      const StagePlan& stage = plan_.stages[s];
+      if (stage.ranks.size() > 1) sums += 2 * stage.layers.size() + (s == 0 ? 1 : 0);
+    }
+    return static_cast<double>(sums) * message_ms(rows * model_.dim * kSumBytes);
+  }
+
+  // Between stages, and the step's broadcast and the gathering of logits.
+  double hop_ms(int64_t rows) const {
+    if (plan_.n_ranks() < 2) return 0;
+    const int64_t hops = plan_.last_stage();
+    return static_cast<double>(hops) * message_ms(rows * model_.dim * kHopBytes) +
+           2 * message_ms(0);
+  }
+
+ private:
+  Work attention(int rank, const StagePlan& stage, int64_t i) const {
+    const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+    const LayerPart& part = plan_.parts[rank].layers[i];
+    const int64_t heads = 2 * part.heads.size() + 2 * part.kv_heads.size();
+    return {attention_weight_bytes(model_, layer, part), heads * model_.head_dim * model_.dim};
+  }
+
+  Work feed_forward(int rank, const StagePlan& stage, int64_t i) const {
+    const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+    const LayerPart& part = plan_.parts[rank].layers[i];
+    return {feed_forward_weight_bytes(model_, layer, part), 3 * part.ff.size() * model_.dim};
+  }
+
+  template <typename WorkOf>
+  double slowest(const StagePlan& stage, int64_t rows, const WorkOf& work_of) const {
+    double ms = 0;
+    for (const int rank : stage.ranks) {
+      const Work work = work_of(rank);
+      const double read = static_cast<double>(work.bytes) / (rates_[rank].read * kUnitsPerMs);
+      const double multiply = static_cast<double>(work.products) * static_cast<double>(rows) /
+                              (rates_[rank].matrix * kUnitsPerMs);
+      ms = std::max({ms, read, multiply});
+    }
+    return ms;
+  }
+
+  // Sum over all layers of the slowest rank's body(rank, part).
+  template <typename Body>
+  double over_layers(const Body& body) const {
+    double ms = 0;
+    for (const StagePlan& stage : plan_.stages) {
+      for (int64_t i = 0; i < stage.layers.size(); ++i) {
+        double slowest_ms = 0;
+        for (const int rank : stage.ranks) {
+          slowest_ms = std::max(slowest_ms, body(rank, plan_.parts[rank].layers[i]));
+        }
+        ms += slowest_ms;
+      }
+    }
+    return ms;
+  }
+
+  const Plan& plan_;
+  const ModelSpec& model_;
+  ClusterSpec assumed_;
+  std::vector<Rates> rates_;
+  LinkSpec link_;
+};
+
+bool all_measured(const ClusterSpec& cluster) {
+  const bool ranks = std::all_of(cluster.ranks.begin(), cluster.ranks.end(),
+                                 [](const RankSpec& rank) { return rank.measured; });
+  return ranks && (cluster.size() == 1 || cluster.link.measured);
+}
+
+}  // namespace
+
+int64_t attention_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
+                               const LayerPart& part) {
+  const int64_t q_rows = part.heads.size() * model.head_dim;
+  const int64_t kv_rows = part.kv_heads.size() * model.head_dim;
+  return packed_bytes(layer.q.type, q_rows, model.dim) +
+         packed_bytes(layer.k.type, kv_rows, model.dim) +
+         packed_bytes(layer.v.type, kv_rows, model.dim) +
+         packed_bytes(layer.o.type, model.dim, q_rows);
+}
+
+int64_t feed_forward_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
+                                  const LayerPart& part) {
+  const int64_t ff = part.ff.size();
+  return packed_bytes(layer.gate.type, ff, model.dim) + packed_bytes(layer.up.type, ff, model.dim) +
+         packed_bytes(layer.down.type, model.dim, ff);
+}
+
+Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                   int64_t context) {
+  CHECK_EQ(plan.n_ranks(), cluster.size());
+  CHECK_GE(context, 0);
+  const Clock clock(plan, model, cluster);
+  Prediction out;
+  out.matrix_ms = clock.matrix_ms(1);
+  out.attention_ms = clock.attention_ms(context);
+  out.collective_ms = clock.collective_ms(1);
+  out.hop_ms = clock.hop_ms(1);
+  out.total_ms = out.matrix_ms + out.attention_ms + out.collective_ms + out.hop_ms;
+  out.decode_tok_per_s = 1000.0 / out.total_ms;
+
+  const int64_t rows = std::min({plan.limits.max_rows, kPrefillRows, plan.kv.context});
+  const double prefill_ms = clock.matrix_ms(rows) + clock.prefill_attention_ms(rows) +
+                            clock.collective_ms(rows) + clock.hop_ms(rows);
+  out.prefill_tok_per_s = static_cast<double>(rows) * 1000.0 / prefill_ms;
+  out.measured_cluster = all_measured(cluster);
+  return out;
+}
+
+int64_t predicted_context(const Plan& plan) {
+  return std::min<int64_t>(kPrefillRows, plan.kv.context);
+}
+
+int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int rank) {
+  CHECK(rank >= 0 && rank < plan.n_ranks());
+  const RankPart& part = plan.parts[rank];
+  const bool last = part.stage == plan.last_stage();
+  // Asked for as no first stage: the embedding is read by the row, and a tied one appears as the
+  // output that the head reads whole.
+  const Range& layers = plan.stages[part.stage].layers;
+  return weight_buffers(model, part, layers, false, last).total();
+}
+
+}  // namespace spillway

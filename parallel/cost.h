@@ -1,0 +1,31 @@
+// Cost: bytes and milliseconds of a plan on a cluster. Pure arithmetic on measured rates: bytes
+// over bandwidth, operations over rate, messages by latency plus bytes over the link. Rates that a
+// rank did not measure are the assumed cluster's.
+#pragma once
+
+#include "parallel/plan.h"
+
+namespace spillway {
+
+// Predicted time of one decode step at batch 1 with `context` tokens in the cache, and of prefill
+// (one chunk of min(limits.max_rows, 512, kv.context) tokens from an empty cache).
+//
+// Decode: the halves of a layer (attention, feed-forward) end in a sum over the stage's ranks, so
+// each lasts as long as its slowest rank; stages follow one another. A half lasts
+// max(packed bytes / read rate, multiply-adds / product rate).
+Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                   int64_t context);
+
+// Tokens in the cache for which make_plan predicts: 512, or the plan's context if that is less.
+int64_t predicted_context(const Plan& plan);
+
+// Weight bytes that one token reads on this rank (packed layout), head included.
+int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int rank);
+
+// Bytes of one layer's matrices on a rank (packed layout): attention's four, feed-forward's three.
+int64_t attention_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
+                               const LayerPart& part);
+int64_t feed_forward_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
+                                  const LayerPart& part);
+
+}  // namespace spillway

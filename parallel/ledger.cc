@@ -1,0 +1,218 @@
+// See ledger.h. Order and names of the buffers here are a contract with runtime/model/loader.cc,
+// runtime/kv/kv_cache.cc and runtime/stage/scratch.cc, which take them from their arenas by name.
+#include "parallel/ledger.h"
+
+#include <algorithm>
+
+#include "kernels/core/check.h"
+#include "kernels/core/packed_matrix.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kActivationBlock = 32;
+
+class ListWriter {
+ public:
+  void add(const std::string& name, int64_t bytes) {
+    list_.buffers.push_back({name, Arena::rounded(bytes)});
+  }
+  void matrix(const std::string& name, QuantType type, int64_t rows, int64_t cols) {
+    add(name, packed_bytes(type, rows, cols));
+  }
+  void floats(const std::string& name, int64_t n) { add(name, n * kFloatBytes); }
+  BufferList take() { return std::move(list_); }
+
+ private:
+  BufferList list_;
+};
+
+void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
+                       const LayerSpec& layer, const LayerPart& part) {
+  const int64_t q_rows = part.heads.size() * model.head_dim;
+  const int64_t kv_rows = part.kv_heads.size() * model.head_dim;
+  out.floats(prefix + "norm", model.dim);
+  out.matrix(prefix + "q", layer.q.type, q_rows, model.dim);
+  out.matrix(prefix + "k", layer.k.type, kv_rows, model.dim);
+  out.matrix(prefix + "v", layer.v.type, kv_rows, model.dim);
+  out.matrix(prefix + "o", layer.o.type, model.dim, q_rows);
+  if (layer.q_bias) out.floats(prefix + "q_bias", q_rows);
+  if (layer.k_bias) out.floats(prefix + "k_bias", kv_rows);
+  if (layer.v_bias) out.floats(prefix + "v_bias", kv_rows);
+  if (layer.o_bias) out.floats(prefix + "o_bias", model.dim);
+}
+
+void feed_forward_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
+                          const LayerSpec& layer, const LayerPart& part) {
+  const int64_t ff = part.ff.size();
+  out.floats(prefix + "norm", model.dim);
+  out.matrix(prefix + "gate", layer.gate.type, ff, model.dim);
+  out.matrix(prefix + "up", layer.up.type, ff, model.dim);
+  out.matrix(prefix + "down", layer.down.type, model.dim, ff);
+  if (layer.gate_bias) out.floats(prefix + "gate_bias", ff);
+  if (layer.up_bias) out.floats(prefix + "up_bias", ff);
+  if (layer.down_bias) out.floats(prefix + "down_bias", model.dim);
+}
+
+// int8 copy of a product's input, as kernels/cpu/ops.h Activations wants it.
+void quantized_input(ListWriter& out, const std::string& name, int64_t rows, int64_t cols) {
+  const int64_t blocks = div_up(cols, kActivationBlock);
+  out.add(name + ".q8", rows * blocks * kActivationBlock);
+  out.add(name + ".scale", rows * blocks * kFloatBytes);
+  out.add(name + ".sum", rows * blocks * kFloatBytes);
+}
+
+}  // namespace
+
+int64_t BufferList::total() const {
+  int64_t sum = 0;
+  for (const BufferSpec& buffer : buffers) sum += buffer.bytes;
+  return sum;
+}
+
+int64_t BufferList::bytes_of(const std::string& name) const {
+  for (const BufferSpec& buffer : buffers) {
+    if (buffer.name == name) return buffer.bytes;
+  }
+  return 0;
+}
+
+std::byte* BufferTaker::take(const std::string& name) {
+  CHECK_LT(next_, list_.buffers.size());
+  const BufferSpec& buffer = list_.buffers[next_++];
+  CHECK_EQ(buffer.name, name);
+  return arena_->take(buffer.bytes);
+}
+
+BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
+                          bool first_stage, bool last_stage) {
+  ListWriter out;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const int64_t index = layers.begin + i;
+    const LayerSpec& layer = model.layers[index];
+    const std::string prefix = "layer " + std::to_string(index) + " ";
+    attention_buffers(out, prefix + "attention.", model, layer, part.layers[i]);
+    feed_forward_buffers(out, prefix + "feed-forward.", model, layer, part.layers[i]);
+  }
+  if (first_stage) {
+    out.matrix("embedding", model.embedding.type, part.embedding_rows.size(), model.dim);
+  }
+  if (last_stage) {
+    out.floats("output_norm", model.dim);
+    const bool shared = model.tied_output() && first_stage;
+    const QuantType type = model.tied_output() ? model.embedding.type : model.output.type;
+    if (!shared) out.matrix("output", type, part.output_rows.size(), model.dim);
+  }
+  return out.take();
+}
+
+BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
+                      const KvPlan& kv) {
+  ListWriter out;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const int64_t bytes = kv.n_pages * kv.page_tokens * part.layers[i].kv_heads.size() *
+                          model.head_dim * kv_element_bytes(kv.type);
+    const std::string index = std::to_string(layers.begin + i);
+    out.add("k" + index, bytes);
+    out.add("v" + index, bytes);
+  }
+  return out.take();
+}
+
+BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
+                              const StepLimits& limits, bool last_stage) {
+  int64_t q_cols = 0;
+  int64_t qkv_cols = 0;
+  int64_t ff = 0;
+  for (const LayerPart& layer : part.layers) {
+    q_cols = std::max(q_cols, layer.heads.size() * model.head_dim);
+    qkv_cols =
+        std::max(qkv_cols, (layer.heads.size() + 2 * layer.kv_heads.size()) * model.head_dim);
+    ff = std::max(ff, layer.ff.size());
+  }
+  const int64_t rows = limits.max_rows;
+  ListWriter out;
+  out.floats("x", rows * model.dim);
+  out.floats("normed", rows * model.dim);
+  quantized_input(out, "normed", rows, model.dim);
+  out.floats("qkv", rows * qkv_cols);
+  out.floats("attended", rows * q_cols);
+  quantized_input(out, "attended", rows, q_cols);
+  out.floats("gate_up", rows * 2 * ff);
+  out.floats("gated", rows * ff);
+  quantized_input(out, "gated", rows, ff);
+  out.add("partial", rows * model.dim * 8);
+  out.floats("rope.cos", rows * (model.rope.n_rot / 2));
+  out.floats("rope.sin", rows * (model.rope.n_rot / 2));
+  if (last_stage) {
+    out.floats("logit_x", limits.max_logit_rows * model.dim);
+    quantized_input(out, "logit_x", limits.max_logit_rows, model.dim);
+    out.floats("logits", limits.max_logit_rows * part.output_rows.size());
+    out.add("head_message", head_message_bytes(part.output_rows.size(), limits));
+  }
+  if (part.rank == 0) {
+    out.add("front_message", head_message_bytes(model.vocab_size, limits));
+    out.floats("front_rows", limits.all_logits ? limits.max_logit_rows * model.vocab_size : 0);
+  }
+  return out.take();
+}
+
+int64_t head_message_bytes(int64_t vocab_rows, const StepLimits& limits) {
+  constexpr int64_t kCandidateBytes = 8;
+  const int64_t candidates = std::min(limits.max_candidates, vocab_rows) * kCandidateBytes;
+  const int64_t row =
+      limits.all_logits ? std::max(candidates, vocab_rows * kFloatBytes) : candidates;
+  return limits.max_logit_rows * (row + limits.max_wanted * kFloatBytes);
+}
+
+int64_t program_bytes(int n_ranks, bool front, const ModelSpec& model, int threads) {
+  // Resident bytes of a process beyond its arenas: VmRSS less arenas on Debian 12 (gRPC 1.51, Open
+  // MPI 4.1.4), 1 to 4 ranks, 2026-11-22 (docs/bench/smollm2.md): 18 MiB of program, libraries and
+  // gRPC; 5.5 MiB more with MPI and its shared-memory segments, 0.9 for each further rank.
+  constexpr int64_t kAlone = 18LL << 20;
+  constexpr int64_t kWithMpi = (23LL << 20) + (512LL << 10);
+  constexpr int64_t kAnotherRank = 900LL << 10;
+  constexpr int64_t kThread = 64LL << 10;
+  // The front also holds the tokeniser (text, hash tables, merges).
+  const int64_t tokenizer = front ? model.vocab_size * 160 : 0;
+  return (n_ranks == 1 ? kAlone : kWithMpi + kAnotherRank * (n_ranks - 1)) + kThread * threads +
+         tokenizer;
+}
+
+namespace {
+
+// "layer 12 attention.q" -> "layer 12 attention".
+std::string detail_of(const std::string& buffer) { return buffer.substr(0, buffer.find('.')); }
+
+void add_lines(Plan& plan, int rank, const std::string& name, const BufferList& list) {
+  for (const BufferSpec& buffer : list.buffers) {
+    const std::string detail =
+        name == "kv" ? "layer " + buffer.name.substr(1) : detail_of(buffer.name);
+    LedgerLine* last = plan.ledger.empty() ? nullptr : &plan.ledger.back();
+    if (last != nullptr && last->rank == rank && last->name == name && last->detail == detail) {
+      last->bytes += buffer.bytes;
+    } else {
+      plan.ledger.push_back({rank, "host", name, detail, buffer.bytes});
+    }
+  }
+}
+
+}  // namespace
+
+void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  plan.ledger.clear();
+  for (const RankPart& part : plan.parts) {
+    const StagePlan& stage = plan.stages[part.stage];
+    const bool first = part.stage == 0;
+    const bool last = part.stage == plan.last_stage();
+    add_lines(plan, part.rank, "weights", weight_buffers(model, part, stage.layers, first, last));
+    add_lines(plan, part.rank, "kv", kv_buffers(model, part, stage.layers, plan.kv));
+    add_lines(plan, part.rank, "activations", activation_buffers(model, part, plan.limits, last));
+    const int threads = cluster.ranks[part.rank].threads;
+    plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
+                           program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
+  }
+}
+
+}  // namespace spillway

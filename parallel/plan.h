@@ -1,0 +1,106 @@
+// Plan: which rank holds which part of which layer, the ledger of every allocation, the predicted
+// speed. Pure data with pure functions: the same on every rank, checked by its fingerprint.
+// Invariants (check_plan): stages cover the layers in order; within a layer the ranks of its stage
+// cover heads, ff columns and, on the first and last stage, the vocabulary, without gaps; query
+// heads lie on the rank that holds their KV head (KV heads may be on several ranks).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/core/int_math.h"
+#include "kernels/core/kv_view.h"
+#include "parallel/cluster_spec.h"
+#include "parallel/model_spec.h"
+
+namespace spillway {
+
+// What one rank holds of one layer. Ranges may be empty.
+struct LayerPart {
+  Range heads;     // query heads
+  Range kv_heads;  // the KV heads that they read
+  Range ff;        // rows of gate and up, columns of down; cut on down's quant blocks
+  bool operator==(const LayerPart&) const = default;
+};
+
+struct RankPart {
+  int rank = 0;  // of the job
+  int stage = 0;
+  int tp_index = 0;               // within the stage
+  std::vector<LayerPart> layers;  // of the stage, in order
+  Range embedding_rows;           // vocabulary rows on the first stage, else empty
+  Range output_rows;              // vocabulary rows on the last stage, else empty
+};
+
+struct StagePlan {
+  Range layers;
+  std::vector<int> ranks;        // in TP order
+  std::vector<double> shares;    // requested, same order, sum 1
+  std::vector<double> achieved;  // share of the stage's layer weights in bytes, same order
+};
+
+// Sizes of everything that is fixed at start.
+struct StepLimits {
+  int64_t max_rows = 512;        // tokens a step: a prefill chunk, or one a sequence in decode
+  int64_t max_sequences = 8;     // sequences at once
+  int64_t max_logit_rows = 8;    // rows of a step whose logits are wanted
+  int64_t max_candidates = 256;  // of a row, unless all are asked for
+  int64_t max_wanted = 256;      // tokens a row whose logits are wanted whatever their rank
+  bool all_logits = false;       // a step may ask for whole rows of logits
+  bool operator==(const StepLimits&) const = default;
+};
+
+struct KvPlan {
+  KvType type = KvType::kF16;
+  int64_t page_tokens = 32;
+  int64_t n_pages = 0;  // the same on all ranks
+  int64_t context = 0;  // tokens a sequence may have
+};
+
+struct LedgerLine {
+  int rank = 0;
+  std::string place;   // "host"
+  std::string name;    // "weights", "kv", "activations", "program", …: what a table groups by
+  std::string detail;  // "layers 0-14 attention"
+  int64_t bytes = 0;
+};
+
+// Predicted milliseconds of one decode step at batch 1, by term, over the whole job.
+struct Prediction {
+  double matrix_ms = 0;
+  double attention_ms = 0;
+  double collective_ms = 0;
+  double hop_ms = 0;
+  double total_ms = 0;
+  double decode_tok_per_s = 0;
+  double prefill_tok_per_s = 0;
+  bool measured_cluster = false;
+};
+
+struct Plan {
+  std::string model_name;
+  uint64_t header_hash = 0;
+  std::vector<StagePlan> stages;
+  std::vector<RankPart> parts;  // parts[i].rank == i
+  StepLimits limits;
+  KvPlan kv;
+  std::vector<LedgerLine> ledger;
+  Prediction prediction;
+
+  int n_ranks() const { return static_cast<int>(parts.size()); }
+  int last_stage() const { return static_cast<int>(stages.size()) - 1; }
+  // All that this rank allocates, in bytes; with `name` only those lines.
+  int64_t rank_bytes(int rank, const std::string& name = "") const;
+};
+
+// FNV-1a over everything that must be equal on all ranks (not the prediction).
+uint64_t plan_fingerprint(const Plan& plan);
+// Breaks of the invariants above, one sentence each; empty when the plan is sound.
+std::vector<std::string> check_plan(const Plan& plan, const ModelSpec& model);
+// "TP2 (2:1) x PP2, layers 15+15": one line for tables and errors.
+std::string plan_title(const Plan& plan);
+// The table that a person reads before anything is allocated.
+std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+
+}  // namespace spillway

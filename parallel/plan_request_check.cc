@@ -1,0 +1,206 @@
+// See plan_request_check.h.
+#include "parallel/plan_request_check.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/core/error.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kDefaultContext = 4096;
+
+// With `who`: "attention.q of layer 3".
+void check_matrix(const MatrixSpec& matrix, int64_t rows, int64_t cols, const std::string& who) {
+  const QuantInfo& info = quant_info(matrix.type);
+  if (!info.computable) {
+    throw Error("the kernels have no product for type " + std::string(info.name), who,
+                "use a file with F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0 weights");
+  }
+  if (matrix.rows != rows || matrix.cols != cols || cols % info.block_elements != 0) {
+    throw Error("the matrix is " + std::to_string(matrix.rows) + " x " +
+                    std::to_string(matrix.cols) + ", the model's sizes want " +
+                    std::to_string(rows) + " x " + std::to_string(cols) + " in blocks of " +
+                    std::to_string(info.block_elements),
+                who, "the file is damaged or of another architecture");
+  }
+}
+
+void check_layer(const ModelSpec& model, const LayerSpec& layer, int64_t index) {
+  const int64_t q_rows = model.n_heads * model.head_dim;
+  const int64_t kv_rows = model.n_kv_heads * model.head_dim;
+  const std::string of = " of layer " + std::to_string(index);
+  check_matrix(layer.q, q_rows, model.dim, "attention.q" + of);
+  check_matrix(layer.k, kv_rows, model.dim, "attention.k" + of);
+  check_matrix(layer.v, kv_rows, model.dim, "attention.v" + of);
+  check_matrix(layer.o, model.dim, q_rows, "attention.o" + of);
+  check_matrix(layer.gate, model.ff_dim, model.dim, "feed-forward.gate" + of);
+  check_matrix(layer.up, model.ff_dim, model.dim, "feed-forward.up" + of);
+  check_matrix(layer.down, model.dim, model.ff_dim, "feed-forward.down" + of);
+}
+
+// Tokens that the training and the file's rope scaling cover; 0: the file does not say.
+int64_t covered_context(const ModelSpec& model) {
+  if (model.rope.scaling == RopeScaling::kNone) return model.context_length;
+  const int64_t base =
+      model.rope.original_context > 0 ? model.rope.original_context : model.context_length;
+  const double scaled = static_cast<double>(base) * std::max(1.0, model.rope.factor);
+  return std::max(model.context_length, static_cast<int64_t>(scaled));
+}
+
+void check_context(const ModelSpec& model, const PlanRequest& request) {
+  if (request.context < 0) {
+    throw Error("a context of " + std::to_string(request.context) + " tokens", "-c",
+                "leave it out for the model's own, at most " + std::to_string(kDefaultContext));
+  }
+  const int64_t covered = covered_context(model);
+  if (covered == 0 || request.context <= covered) return;
+  const bool scaled = covered > model.context_length;
+  throw Error("a context of " + std::to_string(request.context) + " tokens, but the model " +
+                  (scaled ? "with its rope scaling reaches " : "was trained with ") +
+                  std::to_string(covered),
+              "-c", "use -c " + std::to_string(covered) + " or less");
+}
+
+void check_limits(const StepLimits& limits) {
+  const auto positive = [](int64_t value, const char* name) {
+    if (value >= 1) return;
+    throw Error(std::string(name) + " is " + std::to_string(value), "limits of a step",
+                "it must be 1 or more");
+  };
+  positive(limits.max_rows, "tokens a step");
+  positive(limits.max_sequences, "sequences at once");
+  positive(limits.max_logit_rows, "rows with logits");
+  positive(limits.max_candidates, "candidates a row");
+}
+
+std::string divisors_of(int n) {
+  std::string text;
+  for (int d = 1; d <= n; ++d) {
+    if (n % d == 0) append_item(text, ", ", std::to_string(d));
+  }
+  return text;
+}
+
+// "1:1+1" for 3 ranks: stages of two, the last of what is left.
+std::string example_split(int n_ranks) {
+  std::vector<StagePin> stages;
+  for (int left = n_ranks; left > 0; left -= 2) {
+    stages.push_back({0, std::vector<double>(static_cast<size_t>(std::min(left, 2)), 1.0)});
+  }
+  return split_text(stages);
+}
+
+void check_degrees(int n, const PlanRequest& request) {
+  const auto ranks = std::to_string(n) + (n == 1 ? " rank" : " ranks");
+  for (const auto& [value, name] : {std::pair{request.tp, "--tp"}, std::pair{request.pp, "--pp"}}) {
+    const std::string flag = std::string(name) + " " + std::to_string(value);
+    if (value < 0) throw Error(flag + " is below 1", "", "leave it out to let the planner choose");
+    if (value == 0 || n % value == 0 || (request.tp > 0 && request.pp > 0)) continue;
+    throw Error(flag + " does not divide " + ranks, "",
+                "use " + divisors_of(n) + ", stages of different width as in --split " +
+                    example_split(n) + ", or another mpirun -np");
+  }
+  if (request.tp > 0 && request.pp > 0) {
+    const int64_t wanted = int64_t{request.tp} * request.pp;
+    if (wanted == n) return;
+    throw Error("--tp " + std::to_string(request.tp) + " with --pp " + std::to_string(request.pp) +
+                    " needs " + std::to_string(wanted) + " ranks, the job has " + ranks,
+                "", "start mpirun -np " + std::to_string(wanted) + ", or give only one of the two");
+  }
+}
+
+void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
+  const std::string flag = "--split " + split_text(request.split);
+  int64_t ranks = 0;
+  int64_t layers = 0;
+  int64_t open = 0;
+  for (size_t s = 0; s < request.split.size(); ++s) {
+    const StagePin& pin = request.split[s];
+    const std::string stage = "stage " + std::to_string(s);
+    if (pin.shares.empty()) throw Error(stage + " has no ranks", flag, "give it a share a rank");
+    for (const double share : pin.shares) {
+      if (std::isfinite(share) && share > 0) continue;
+      throw Error(stage + " has a share that is not above 0", flag, "leave the rank out");
+    }
+    if (pin.n_layers < 0) throw Error(stage + " has a negative number of layers", flag);
+    if (request.tp > 0 && static_cast<int>(pin.shares.size()) != request.tp) {
+      throw Error("--tp " + std::to_string(request.tp) + " contradicts " + stage + " of " +
+                      std::to_string(pin.shares.size()) + " ranks",
+                  flag, "leave --tp out");
+    }
+    ranks += static_cast<int64_t>(pin.shares.size());
+    layers += pin.n_layers;
+    open += pin.n_layers == 0 ? 1 : 0;
+  }
+  const auto stages = static_cast<int64_t>(request.split.size());
+  if (request.pp > 0 && stages != request.pp) {
+    throw Error("--pp " + std::to_string(request.pp) + " contradicts a split into " +
+                    std::to_string(stages) + " stages",
+                flag, "leave --pp out");
+  }
+  if (ranks != n) {
+    throw Error(
+        "the split needs " + std::to_string(ranks) + " ranks, the job has " + std::to_string(n),
+        flag,
+        "start mpirun -np " + std::to_string(ranks) + ", or give " + std::to_string(n) + " shares");
+  }
+  const bool fits = open == 0 ? layers == model.n_layers : layers + open <= model.n_layers;
+  if (fits || stages > model.n_layers) return;
+  throw Error("the stages' layers add up to " + std::to_string(layers) +
+                  (open > 0 ? " and " + std::to_string(open) + " stages want one at least" : "") +
+                  ", the model has " + std::to_string(model.n_layers),
+              flag, "let the last stage's number of layers follow: write its shares only");
+}
+
+}  // namespace
+
+void check_model(const ModelSpec& model) {
+  const std::string where = model.name.empty() ? "model" : model.name;
+  const std::string todo = "the file is damaged or of another architecture";
+  CHECK_EQ(static_cast<int64_t>(model.layers.size()), model.n_layers);
+  for (const int64_t size : {model.n_layers, model.dim, model.n_heads, model.n_kv_heads,
+                             model.head_dim, model.ff_dim, model.vocab_size}) {
+    if (size < 1) throw Error("the model has a size of " + std::to_string(size), where, todo);
+  }
+  if (model.n_heads % model.n_kv_heads != 0) {
+    throw Error(std::to_string(model.n_heads) + " heads cannot share " +
+                    std::to_string(model.n_kv_heads) + " KV heads evenly",
+                where, todo);
+  }
+  for (int64_t i = 0; i < model.n_layers; ++i) check_layer(model, model.layers[i], i);
+  check_matrix(model.embedding, model.vocab_size, model.dim, "embedding");
+  if (!model.tied_output()) check_matrix(model.output, model.vocab_size, model.dim, "output");
+}
+
+void check_request(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
+  const int n = cluster.size();
+  CHECK_GE(n, 1);
+  for (int i = 0; i < n; ++i) CHECK_EQ(cluster.ranks[i].rank, i);
+  check_limits(request.limits);
+  check_context(model, request);
+  if (request.split.empty()) {
+    check_degrees(n, request);
+  } else {
+    check_split(model, n, request);
+  }
+  int64_t stages = static_cast<int64_t>(request.split.size());
+  if (request.split.empty()) {
+    stages = request.pp > 0 ? request.pp : request.tp > 0 ? n / request.tp : 1;
+  }
+  if (stages > model.n_layers) {
+    throw Error(std::to_string(stages) + " stages, but the model has " +
+                    std::to_string(model.n_layers) + " layers",
+                "", "use --pp " + std::to_string(model.n_layers) + " or less, or more --tp");
+  }
+}
+
+int64_t planned_context(const ModelSpec& model, const PlanRequest& request) {
+  if (request.context > 0) return request.context;
+  if (model.context_length <= 0) return kDefaultContext;
+  return std::min(model.context_length, kDefaultContext);
+}
+
+}  // namespace spillway

@@ -1,0 +1,18 @@
+// What a model and a request must satisfy before a plan is made of them, and the context that a
+// request asks for. Used by planner.cc only. Pure; every fault is an Error that says what would do.
+#pragma once
+
+#include "parallel/planner.h"
+
+namespace spillway {
+
+// Shapes that fit together and types that the kernels can multiply with.
+void check_model(const ModelSpec& model);
+
+// tp, pp, split, ranks, limits and context agree with each other and with the model.
+void check_request(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request);
+
+// Tokens that a sequence may have: the request's, or min(the model's, 4096).
+int64_t planned_context(const ModelSpec& model, const PlanRequest& request);
+
+}  // namespace spillway

@@ -1,0 +1,190 @@
+// A plan as people read it: the one-line title and the table. Called by the verbs and by errors;
+// computes nothing that is not in the plan.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "parallel/cost.h"
+#include "parallel/plan.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+// {2/3, 1/3} -> "2:1"; in percent when no ratio of small numbers fits; "" for equal shares.
+std::string ratio_text(const std::vector<double>& shares) {
+  if (shares.size() < 2) return "";
+  const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
+  if (*most - *least < 1e-9) return "";
+  const auto joined = [&](double scale, const std::string& unit) {
+    std::string text;
+    for (const double share : shares) {
+      append_item(text, ":", fixed_text(std::round(share * scale), 0));
+    }
+    return text + unit;
+  };
+  for (int k = 1; k <= 12; ++k) {
+    const double scale = k / *least;
+    const bool whole = std::all_of(shares.begin(), shares.end(), [&](double share) {
+      return std::fabs(share * scale - std::round(share * scale)) < 1e-6;
+    });
+    if (whole && *most * scale < 100) return joined(scale, "");
+  }
+  return joined(100, " %");
+}
+
+std::string stage_text(const StagePlan& stage) {
+  const std::string ratio = ratio_text(stage.shares);
+  const std::string degree = "TP" + std::to_string(stage.ranks.size());
+  return ratio.empty() ? degree : degree + " (" + ratio + ")";
+}
+
+std::string span_text(const Range& layers) {
+  if (layers.size() == 1) return std::to_string(layers.begin);
+  return std::to_string(layers.begin) + "-" + std::to_string(layers.end - 1);
+}
+
+// Characters on the screen: UTF-8 continuation bytes take no column.
+size_t width_of(const std::string& text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+// Rows of cells, columns as wide as their widest cell, two spaces between them.
+class Table {
+ public:
+  // left: these columns are text and start on the left; numbers end on the right.
+  explicit Table(std::vector<bool> left) : left_(std::move(left)) {}
+  void row(std::vector<std::string> cells) {
+    CHECK_EQ(cells.size(), left_.size());
+    rows_.push_back(std::move(cells));
+  }
+  std::string text() const {
+    std::string out;
+    for (const auto& cells : rows_) {
+      std::string line;
+      for (size_t c = 0; c < cells.size(); ++c) {
+        const std::string pad(column_width(c) - width_of(cells[c]), ' ');
+        line += c == 0 ? " " : "  ";
+        line += left_[c] ? cells[c] + pad : pad + cells[c];
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      out += line + "\n";
+    }
+    return out;
+  }
+
+ private:
+  size_t column_width(size_t c) const {
+    size_t width = 0;
+    for (const auto& cells : rows_) width = std::max(width, width_of(cells[c]));
+    return width;
+  }
+  std::vector<bool> left_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string shortened(const std::string& text, size_t most) {
+  return text.size() <= most ? text : text.substr(0, most - 1) + "~";
+}
+
+// Query heads a layer, averaged over the stage's layers, where they differ with one decimal.
+std::string heads_text(const RankPart& part) {
+  int64_t heads = 0;
+  for (const LayerPart& layer : part.layers) heads += layer.heads.size();
+  const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(part.layers.size()));
+  const double mean = static_cast<double>(heads) / static_cast<double>(layers);
+  return fixed_text(mean, heads % layers == 0 ? 0 : 1);
+}
+
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr double kGiB = 1024.0 * kMiB;
+
+// One unit for the whole table keeps it within 100 columns: GiB once a rank holds 4 of them.
+double table_unit(const Plan& plan) {
+  int64_t most = 0;
+  for (int r = 0; r < plan.n_ranks(); ++r) most = std::max(most, plan.rank_bytes(r));
+  return static_cast<double>(most) >= 4 * kGiB ? kGiB : kMiB;
+}
+
+std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
+  Table table({false, true, true, true, false, false, false, false, false, false, false, false});
+  table.row({"rank", "host", "stage", "layers", "heads", "share", "weights", "KV", "activ.",
+             "program", "total", "free"});
+  const double unit = table_unit(plan);
+  const auto size = [unit](int64_t bytes) {
+    return fixed_text(static_cast<double>(bytes) / unit, 2);
+  };
+  const std::array groups = {"weights", "kv", "activations", "program", ""};  // "": all of them
+  std::array<int64_t, groups.size()> sums{};
+  for (const RankPart& part : plan.parts) {
+    const StagePlan& stage = plan.stages[part.stage];
+    const RankSpec& spec = cluster.ranks[part.rank];
+    std::vector<std::string> cells = {
+        std::to_string(part.rank),
+        shortened(spec.host, 10),
+        std::to_string(part.stage) + "." + std::to_string(part.tp_index),
+        span_text(stage.layers),
+        heads_text(part),
+        fixed_text(100 * stage.achieved[part.tp_index], 1) + "%"};
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const int64_t bytes = plan.rank_bytes(part.rank, groups[g]);
+      sums[g] += bytes;
+      cells.push_back(size(bytes));
+    }
+    cells.push_back(size(spec.memory_free_bytes));
+    table.row(std::move(cells));
+  }
+  if (plan.n_ranks() > 1) {
+    std::vector<std::string> cells = {"all", "", "", "", "", ""};
+    for (const int64_t sum : sums) cells.push_back(size(sum));
+    cells.push_back("");
+    table.row(std::move(cells));
+  }
+  return table.text() + " sizes in " + (unit == kGiB ? "GiB" : "MiB") +
+         "; heads are a layer's mean, share is of the stage's layer weights\n";
+}
+
+std::string prediction_text(const Plan& plan) {
+  const Prediction& p = plan.prediction;
+  const std::string context = std::to_string(predicted_context(plan));
+  return "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
+         fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
+         " tokens in the cache, from " + (p.measured_cluster ? "measured" : "assumed") +
+         " rates\n" + "  " + fixed_text(p.total_ms, 2) +
+         " ms a token = " + fixed_text(p.matrix_ms, 2) + " matrices + " +
+         fixed_text(p.attention_ms, 2) + " attention + " + fixed_text(p.collective_ms, 2) +
+         " sums over ranks + " + fixed_text(p.hop_ms, 2) + " hops\n";
+}
+
+}  // namespace
+
+std::string plan_title(const Plan& plan) {
+  if (plan.stages.empty()) return "no stages";
+  std::string title = stage_text(plan.stages[0]);
+  bool same = true;
+  for (const StagePlan& stage : plan.stages) same = same && stage_text(stage) == title;
+  std::string layers;
+  std::string degrees;
+  for (const StagePlan& stage : plan.stages) {
+    append_item(degrees, " + ", stage_text(stage));
+    append_item(layers, "+", std::to_string(stage.layers.size()));
+  }
+  if (plan.stages.size() == 1) return title;
+  if (same) return title + " x PP" + std::to_string(plan.stages.size()) + ", layers " + layers;
+  return degrees + ", layers " + layers;
+}
+
+std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  CHECK_EQ(plan.n_ranks(), cluster.size());
+  const std::string name = plan.model_name.empty() ? model.architecture : plan.model_name;
+  std::string out = "plan for " + name + ": " + plan_title(plan) + "\n";
+  out += "context " + std::to_string(plan.kv.context) + " tokens, KV cache " +
+         (plan.kv.type == KvType::kF16 ? "f16" : "f32") + " in " + std::to_string(plan.kv.n_pages) +
+         " pages of " + std::to_string(plan.kv.page_tokens) + ", steps of up to " +
+         std::to_string(plan.limits.max_rows) + " tokens\n\n";
+  out += rank_table(plan, cluster);
+  return out + "\n" + prediction_text(plan);
+}
+
+}  // namespace spillway

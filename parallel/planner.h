@@ -1,0 +1,43 @@
+// The planner: (ModelSpec, ClusterSpec, request) -> Plan. Pure; runs anywhere.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/plan.h"
+
+namespace spillway {
+
+// A pipeline stage as the user pins it: `--split 20@2:1+10@1` is 20 layers on two ranks with
+// shares 2:1, then 10 layers on one rank.
+struct StagePin {
+  int64_t n_layers = 0;        // 0: in proportion to the stage's shares
+  std::vector<double> shares;  // one a rank, each > 0
+};
+
+struct PlanRequest {
+  int tp = 0;                   // 0: free
+  int pp = 0;                   // 0: free
+  std::vector<StagePin> split;  // empty: from tp and pp, or the best found
+  int64_t context = 0;          // tokens; 0: the model's, at most 4096
+  KvType kv_type = KvType::kF16;
+  StepLimits limits;
+};
+
+// Parses `--split`: stages joined by "+", a stage is [LAYERS@]SHARE[:SHARE...]. Throws Error that
+// shows the place and an example.
+std::vector<StagePin> parse_split(const std::string& text);
+std::string split_text(const std::vector<StagePin>& split);
+
+// Throws Error when the request contradicts itself, the number of ranks or the model (more stages
+// than layers, layers that do not add up), or when a rank's memory does not hold its part: with the
+// reason and the nearest thing that is possible.
+Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request);
+
+// Every legal split of exactly n ranks into stages of TP degrees, in a fixed order (TP n first):
+// the compositions of n. With uneven: also each of two or more ranks with shares 2:1:…:1.
+std::vector<std::vector<StagePin>> all_splits(const ModelSpec& model, int n_ranks, bool uneven);
+
+}  // namespace spillway

@@ -1,0 +1,218 @@
+// See probe.h. Rates are the best of a few short runs: what the machine can do, not what it did
+// while something else ran.
+#include "parallel/probe.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "kernels/core/int_math.h"
+#include "kernels/core/packed_matrix.h"
+#include "parallel/cgroup.h"
+
+namespace spillway {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kReadBytes = int64_t{64} << 20;
+constexpr double kReadSeconds = 0.05;  // filling the buffer takes about 20 ms more
+constexpr double kMatrixSeconds = 0.04;
+constexpr int kMostRuns = 50;
+
+constexpr int64_t kMatrixRows = 1024;
+constexpr int64_t kMatrixCols = 1024;
+constexpr int64_t kMatrixBatch = 32;
+
+constexpr int kSmallSums = 50;
+constexpr int64_t kLargeSumDoubles = 32 * 1024;  // 256 KiB
+constexpr int kLargeSums = 5;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Best time of a few runs of body, which end when the budget is spent.
+template <typename Body>
+double best_seconds(double budget, const Body& body) {
+  const auto begin = Clock::now();
+  double best = HUGE_VAL;
+  for (int run = 0; run < kMostRuns && (run < 2 || seconds_since(begin) < budget); ++run) {
+    const auto start = Clock::now();
+    body();
+    best = std::min(best, seconds_since(start));
+  }
+  return best;
+}
+
+// Eight sums side by side: enough loads in flight for plain vector code to reach memory speed.
+uint64_t sum_words(const uint64_t* words, Range range) {
+  uint64_t sums[8] = {};
+  for (int64_t i = range.begin; i + 8 <= range.end; i += 8) {
+    for (int64_t j = 0; j < 8; ++j) sums[j] += words[i + j];
+  }
+  uint64_t sum = 0;
+  for (const uint64_t s : sums) sum += s;
+  return sum;
+}
+
+double measure_read(const cpu::Exec& exec) {
+  constexpr int64_t kWords = kReadBytes / 8;
+  const auto words = std::make_unique_for_overwrite<uint64_t[]>(kWords);
+  std::vector<uint64_t> sums(static_cast<size_t>(exec.pool->size()));
+  exec.pool->run([&](int worker) {
+    const Range part = exec.pool->part(worker, kWords, 8);
+    std::fill(words.get() + part.begin, words.get() + part.end, uint64_t{1});
+  });
+  const double seconds = best_seconds(kReadSeconds, [&] {
+    exec.pool->run([&](int worker) {
+      sums[static_cast<size_t>(worker)] =
+          sum_words(words.get(), exec.pool->part(worker, kWords, 8));
+    });
+  });
+  // Also keeps the compiler from dropping the reads.
+  uint64_t total = 0;
+  for (const uint64_t sum : sums) total += sum;
+  CHECK_EQ(total, static_cast<uint64_t>(kWords));
+  return static_cast<double>(kReadBytes) / seconds * 1e-9;
+}
+
+std::vector<BlockQ8_0> noise_blocks(int64_t n) {
+  std::vector<BlockQ8_0> blocks(static_cast<size_t>(n));
+  uint32_t state = 1;
+  for (BlockQ8_0& block : blocks) {
+    block.d = 0x2C00;  // 1/16 as half float
+    for (int8_t& code : block.qs) {
+      state = state * 1664525u + 1013904223u;  // Numerical Recipes' generator
+      code = static_cast<int8_t>(state >> 24);
+    }
+  }
+  return blocks;
+}
+
+double measure_matrix(const cpu::Exec& exec) {
+  const std::vector<BlockQ8_0> blocks = noise_blocks(kMatrixRows * kMatrixCols / 32);
+  const cpu::GgufMatrix source = {QuantType::kQ8_0, kMatrixRows, kMatrixCols,
+                                  reinterpret_cast<const std::byte*>(blocks.data())};
+  PackedMatrix matrix = {QuantType::kQ8_0, kMatrixRows, kMatrixCols, nullptr};
+  const int64_t bytes = packed_bytes(matrix.type, matrix.rows, matrix.cols);
+  std::vector<std::byte> memory(static_cast<size_t>(bytes + kPackedAlignment));
+  void* aligned = memory.data();
+  size_t space = memory.size();
+  CHECK(std::align(kPackedAlignment, static_cast<size_t>(bytes), aligned, space) != nullptr);
+  matrix.data = static_cast<std::byte*>(aligned);
+  cpu::pack(exec, source, {0, kMatrixRows}, {0, kMatrixCols}, matrix, 0);
+
+  constexpr int64_t kBlocks = kMatrixCols / cpu::kActivationBlock;
+  std::vector<float> x(kMatrixBatch * kMatrixCols);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 251) - 125.0f;
+  std::vector<int8_t> q8(x.size());
+  std::vector<float> scale(kMatrixBatch * kBlocks);
+  std::vector<int32_t> sum(kMatrixBatch * kBlocks);
+  std::vector<float> out(kMatrixBatch * kMatrixRows);
+  cpu::Activations input;
+  input.x = View2D<const float>(x.data(), kMatrixBatch, kMatrixCols);
+  input.q8 = View2D<int8_t>(q8.data(), kMatrixBatch, kMatrixCols);
+  input.scale = View2D<float>(scale.data(), kMatrixBatch, kBlocks);
+  input.sum = View2D<int32_t>(sum.data(), kMatrixBatch, kBlocks);
+  cpu::quantize_rows(exec, input);
+  const View2D<float> result(out.data(), kMatrixBatch, kMatrixRows);
+  const double seconds = best_seconds(
+      kMatrixSeconds, [&] { cpu::matmul(exec, std::span(&matrix, 1), input, result); });
+  return static_cast<double>(kMatrixRows * kMatrixCols * kMatrixBatch) / seconds * 1e-9;
+}
+
+std::string cpu_model_name() {
+  const std::string text = small_file_text("/proc/cpuinfo");
+  const size_t key = text.find("model name");
+  const size_t colon = key == std::string::npos ? key : text.find(": ", key);
+  if (colon == std::string::npos) return "unknown CPU";
+  return text.substr(colon + 2, text.find('\n', colon) - colon - 2);
+}
+
+std::string host_name() {
+  char name[256] = "";
+  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "unknown-host";
+  return name;
+}
+
+CgroupLimits own_limits() {
+  return cgroup_limits("/sys/fs/cgroup", small_file_text("/proc/self/cgroup"));
+}
+
+int affinity_cores() {
+  // Machines with more than 1024 CPUs need a larger set than cpu_set_t.
+  for (int n = 1024; n <= 1 << 17; n *= 4) {
+    const size_t bytes = CPU_ALLOC_SIZE(n);
+    std::vector<unsigned long> storage(bytes / sizeof(unsigned long) + 1);
+    auto* set = reinterpret_cast<cpu_set_t*>(storage.data());
+    if (sched_getaffinity(0, bytes, set) == 0) return std::max(1, CPU_COUNT_S(bytes, set));
+  }
+  return 1;
+}
+
+}  // namespace
+
+int usable_cores() {
+  const double quota = own_limits().cores;
+  const int cores = affinity_cores();
+  return quota < cores ? std::max(1, static_cast<int>(quota)) : cores;
+}
+
+int64_t usable_memory_bytes() {
+  const int64_t available = meminfo_bytes(small_file_text("/proc/meminfo"), "MemAvailable");
+  return std::min(available, own_limits().memory_left_bytes);
+}
+
+RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options) {
+  CHECK(exec.pool != nullptr);
+  CHECK_GE(options.local_size, 1);
+  RankSpec spec;
+  spec.rank = options.rank;
+  spec.host = host_name();
+  spec.local_rank = options.local_rank;
+  spec.local_size = options.local_size;
+  spec.pid = getpid();
+  spec.cpu = cpu_model_name();
+  spec.isa = cpu::isa_name(exec.isa);
+  spec.threads = exec.pool->size();
+  spec.memory_free_bytes = usable_memory_bytes() / options.local_size;
+  if (!options.measure) return spec;
+  spec.read_gb_per_s = measure_read(exec);
+  spec.matrix_gop_per_s = measure_matrix(exec);
+  spec.measured = true;
+  return spec;
+}
+
+LinkSpec probe_link(Communicator& world) {
+  LinkSpec link;
+  link.measured = true;
+  if (world.size() == 1) return link;
+  std::vector<double> values(kLargeSumDoubles, 1.0);
+  const auto mean_seconds = [&](std::span<double> vector, int times) {
+    world.all_reduce(vector);  // wakes connections
+    const auto start = Clock::now();
+    for (int i = 0; i < times; ++i) world.all_reduce(vector);
+    return seconds_since(start) / times;
+  };
+  double seconds[2] = {};
+  seconds[0] = mean_seconds(std::span(values).first(1), kSmallSums);
+  // Sums of sums grow by the number of ranks each time; ones again keep them from overflowing.
+  std::fill(values.begin(), values.end(), 1.0);
+  seconds[1] = mean_seconds(values, kLargeSums);
+  // The ranks' mean, so that all of them report the same link.
+  world.all_reduce(seconds);
+  const double latency = seconds[0] / world.size();
+  const double large = std::max(seconds[1] / world.size() - latency, 1e-9);
+  link.latency_us = latency * 1e6;
+  link.gb_per_s = static_cast<double>(kLargeSumDoubles * 8) / large * 1e-9;
+  return link;
+}
+
+}  // namespace spillway

@@ -1,0 +1,99 @@
+// See watchdog.h.
+#include "parallel/watchdog.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "kernels/core/check.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+
+using Clock = std::chrono::steady_clock;
+
+// Thread: begin and end write the three atomics; the watchdog's thread reads them. The mutex guards
+// only `stop`, which the destructor sets.
+struct Watchdog::Shared {
+  std::chrono::milliseconds deadline{0};
+  std::function<std::string()> describe;
+  std::function<void(const std::string&)> on_stuck;
+
+  std::atomic<int64_t> step{0};
+  std::atomic<int64_t> begun_ns{0};  // 0: idle
+  std::atomic<uint64_t> steps_begun{0};
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool stop = false;
+  std::thread thread;
+
+  void watch();
+  void look(uint64_t& reported);
+};
+
+void Watchdog::Shared::look(uint64_t& reported) {
+  // begin() counts up before it writes the time and the step, so if the count is the same before
+  // and after reading them, they belong to that step.
+  const uint64_t count = steps_begun.load();
+  const int64_t begun = begun_ns.load();
+  const int64_t number = step.load();
+  if (begun == 0 || count == reported || steps_begun.load() != count) return;
+  const auto age = Clock::now().time_since_epoch() - std::chrono::nanoseconds(begun);
+  if (age <= deadline) return;
+  reported = count;
+  const double seconds = std::chrono::duration<double>(deadline).count();
+  const std::string waiting = describe();
+  on_stuck("step " + std::to_string(number) + " takes more than " + fixed_text(seconds, 1) +
+           " s, " + (waiting.empty() ? "computing" : "waiting in " + waiting));
+}
+
+void Watchdog::Shared::watch() {
+  const std::chrono::milliseconds period =
+      std::clamp(deadline / 4, std::chrono::milliseconds(1), std::chrono::milliseconds(100));
+  uint64_t reported = 0;
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!stop) {
+    wake.wait_for(lock, period, [this] { return stop; });
+    if (stop) return;
+    lock.unlock();  // on_stuck may take its time, the destructor must not wait to tell us
+    look(reported);
+    lock.lock();
+  }
+}
+
+Watchdog::Watchdog(std::chrono::milliseconds deadline, std::function<std::string()> describe,
+                   std::function<void(const std::string&)> on_stuck)
+    : shared_(std::make_unique<Shared>()) {
+  CHECK_GT(deadline.count(), 0);
+  CHECK(describe != nullptr);
+  CHECK(on_stuck != nullptr);
+  shared_->deadline = deadline;
+  shared_->describe = std::move(describe);
+  shared_->on_stuck = std::move(on_stuck);
+  shared_->thread = std::thread([shared = shared_.get()] { shared->watch(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->stop = true;
+  }
+  shared_->wake.notify_all();
+  shared_->thread.join();
+}
+
+void Watchdog::begin(int64_t step) {
+  shared_->begun_ns.store(0);  // between two steps the watchdog sees idleness, never a mixture
+  shared_->steps_begun.fetch_add(1);
+  shared_->step.store(step);
+  shared_->begun_ns.store(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+}
+
+void Watchdog::end() { shared_->begun_ns.store(0); }
+
+int64_t Watchdog::step() const { return shared_->step.load(); }
+
+}  // namespace spillway

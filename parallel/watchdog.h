@@ -1,0 +1,35 @@
+// Watchdog: one thread that looks whether the main thread gets on. The main thread calls begin()
+// when it starts a step and end() when it is done; a step that takes longer than the deadline calls
+// on_stuck once, from the watchdog's thread, with a sentence ("step 9123 takes more than 3.0 s,
+// waiting in all-reduce 57").
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace spillway {
+
+class Watchdog {
+ public:
+  // describe: what the main thread waits for; called from the watchdog's thread.
+  Watchdog(std::chrono::milliseconds deadline, std::function<std::string()> describe,
+           std::function<void(const std::string&)> on_stuck);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  // No locks, no allocation. Idle (between end and begin) never counts as stuck.
+  void begin(int64_t step);
+  void end();
+  int64_t step() const;
+
+ private:
+  struct Shared;
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace spillway

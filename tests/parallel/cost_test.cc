@@ -1,0 +1,145 @@
+// Predicted times against the same arithmetic by hand.
+#include "parallel/cost.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/core/packed_matrix.h"
+#include "parallel/planner.h"
+#include "tests/parallel/model_shapes.h"
+
+namespace spillway {
+namespace {
+
+using testing::measured_cluster;
+using testing::smollm2;
+using testing::tiny_stories;
+
+Plan plan_of(const ModelSpec& model, const std::string& split, const ClusterSpec& cluster) {
+  PlanRequest request;
+  request.split = parse_split(split);
+  request.context = 512;
+  return make_plan(model, cluster, request);
+}
+
+// A machine whose products cost nothing: only bytes count.
+ClusterSpec bandwidth_only(int n) {
+  ClusterSpec cluster = measured_cluster(n, 10.0);
+  for (RankSpec& rank : cluster.ranks) rank.matrix_gop_per_s = 1e12;
+  cluster.link = {0.0, 1e9, true};
+  return cluster;
+}
+
+int64_t matrix_bytes(const ModelSpec& model) {
+  int64_t bytes = 0;
+  for (const LayerSpec& layer : model.layers) {
+    for (const MatrixSpec& m :
+         {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
+      bytes += packed_bytes(m.type, m.rows, m.cols);
+    }
+  }
+  return bytes + packed_bytes(model.embedding.type, model.vocab_size, model.dim);
+}
+
+TEST(Predict, OneRankIsBytesOverBandwidth) {
+  for (const ModelSpec& model : {smollm2(), tiny_stories()}) {
+    const ClusterSpec cluster = bandwidth_only(1);
+    const Plan plan = plan_of(model, "1", cluster);
+    const Prediction p = predict(plan, model, cluster, 100);
+    EXPECT_NEAR(p.matrix_ms, static_cast<double>(matrix_bytes(model)) / 10e6, 1e-9);
+    const double kv = 2.0 * 100 * static_cast<double>(model.n_kv_heads * model.head_dim * 2) *
+                      static_cast<double>(model.n_layers);
+    EXPECT_NEAR(p.attention_ms, kv / 10e6, 1e-9);
+    EXPECT_EQ(p.collective_ms, 0);
+    EXPECT_EQ(p.hop_ms, 0);
+    EXPECT_NEAR(p.total_ms, p.matrix_ms + p.attention_ms, 1e-12);
+    EXPECT_NEAR(p.decode_tok_per_s, 1000 / p.total_ms, 1e-9);
+    EXPECT_TRUE(p.measured_cluster);
+  }
+}
+
+TEST(Predict, ProductRateBoundsWhenItIsSlow) {
+  const ModelSpec model = smollm2();
+  ClusterSpec cluster = bandwidth_only(1);
+  cluster.ranks[0].read_gb_per_s = 1e9;
+  cluster.ranks[0].matrix_gop_per_s = 2.0;
+  const double products = 30.0 * 576 * (64 * (9 + 3 + 3 + 9) + 3 * 1536) + 49152.0 * 576;
+  const Plan plan = plan_of(model, "1", cluster);
+  EXPECT_NEAR(predict(plan, model, cluster, 0).matrix_ms, products / 2e6, 1e-6);
+}
+
+TEST(Predict, HalvesWaitForTheirSlowestRank) {
+  const ModelSpec model = smollm2();
+  const ClusterSpec cluster = bandwidth_only(2);
+  const double one =
+      predict(plan_of(model, "1", bandwidth_only(1)), model, bandwidth_only(1), 0).matrix_ms;
+  const double even = predict(plan_of(model, "1:1", cluster), model, cluster, 0).matrix_ms;
+  EXPECT_GT(even, one / 2);  // 2 of 3 KV groups are on one rank in every layer
+  EXPECT_LT(even, one * 2.0 / 3);
+  const double skewed = predict(plan_of(model, "3:1", cluster), model, cluster, 0).matrix_ms;
+  EXPECT_GT(skewed, even);
+  EXPECT_LT(skewed, one);
+  const double stages = predict(plan_of(model, "1+1", cluster), model, cluster, 0).matrix_ms;
+  EXPECT_NEAR(stages, one, 1e-9);  // one after the other
+}
+
+TEST(Predict, CollectivesAndHops) {
+  const ModelSpec model = smollm2();
+  ClusterSpec cluster = bandwidth_only(3);
+  cluster.link = {10.0, 1.0, true};
+  const double sum_ms = 0.010 + 576 * 8 / 1e6;
+  const double hop_ms = 0.010 + 576 * 4 / 1e6;
+  const Prediction tp = predict(plan_of(model, "1:1:1", cluster), model, cluster, 0);
+  EXPECT_NEAR(tp.collective_ms, 61 * sum_ms, 1e-9);
+  EXPECT_NEAR(tp.hop_ms, 2 * 0.010, 1e-9);
+  const Prediction mixed = predict(plan_of(model, "10@1+20@1:1", cluster), model, cluster, 0);
+  EXPECT_NEAR(mixed.collective_ms, 40 * sum_ms, 1e-9);  // the embedding is on one rank
+  EXPECT_NEAR(mixed.hop_ms, hop_ms + 2 * 0.010, 1e-9);
+}
+
+TEST(Predict, UnmeasuredRatesAreTheAssumedOnes) {
+  const ModelSpec model = smollm2();
+  ClusterSpec blank = assumed_cluster(2);
+  const Plan plan = plan_of(model, "1:1", blank);
+  const Prediction assumed = predict(plan, model, blank, 10);
+  EXPECT_FALSE(assumed.measured_cluster);
+  for (RankSpec& rank : blank.ranks) rank.read_gb_per_s = rank.matrix_gop_per_s = 0;
+  blank.link = {};
+  EXPECT_DOUBLE_EQ(predict(plan, model, blank, 10).total_ms, assumed.total_ms);
+  ClusterSpec half = measured_cluster(2);
+  half.link.measured = false;
+  EXPECT_FALSE(predict(plan, model, half, 10).measured_cluster);
+}
+
+TEST(Predict, PrefillIsFasterThanDecodeAndFollowsTheProductRate) {
+  const ModelSpec model = smollm2();
+  ClusterSpec cluster = measured_cluster(1);
+  const Plan plan = plan_of(model, "1", cluster);
+  const Prediction slow = predict(plan, model, cluster, 0);
+  EXPECT_GT(slow.prefill_tok_per_s, slow.decode_tok_per_s);
+  cluster.ranks[0].matrix_gop_per_s *= 2;
+  EXPECT_GT(predict(plan, model, cluster, 0).prefill_tok_per_s, 1.8 * slow.prefill_tok_per_s);
+}
+
+TEST(WeightBytesPerToken, LayersNormsAndHeadButNoEmbeddingRowTable) {
+  const ModelSpec model = tiny_stories();  // its output is a matrix of its own
+  const ClusterSpec cluster = measured_cluster(2);
+  const Plan one = plan_of(model, "1", measured_cluster(1));
+  const int64_t norms = (2 * 2 + 1) * 128 * 4;
+  EXPECT_EQ(weight_bytes_per_token(one, model, 0), matrix_bytes(model) + norms);
+  const Plan two = plan_of(model, "1+1", cluster);
+  EXPECT_EQ(weight_bytes_per_token(two, model, 0) + weight_bytes_per_token(two, model, 1),
+            matrix_bytes(model) + norms);
+  const ModelSpec tied = smollm2();
+  const Plan shared = plan_of(tied, "1", measured_cluster(1));
+  EXPECT_EQ(weight_bytes_per_token(shared, tied, 0), shared.rank_bytes(0, "weights"));
+}
+
+TEST(PredictedContext, IsWithinThePlan) {
+  PlanRequest request;
+  request.context = 100;
+  EXPECT_EQ(predicted_context(make_plan(smollm2(), assumed_cluster(1), request)), 100);
+  EXPECT_EQ(predicted_context(make_plan(smollm2(), assumed_cluster(1), {})), 512);
+}
+
+}  // namespace
+}  // namespace spillway

@@ -1,0 +1,143 @@
+// The probe: control-group files of both versions, this machine's facts, rates within a budget.
+#include "parallel/probe.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "parallel/cgroup.h"
+#include "parallel/solo_communicator.h"
+
+namespace spillway {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+class CgroupFiles : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "spillway_cgroup_XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    root_ = name;
+  }
+  void TearDown() override { fs::remove_all(root_); }
+  void write(const std::string& path, const std::string& text) {
+    const fs::path file = fs::path(root_ + "/" + path);
+    fs::create_directories(file.parent_path());
+    std::ofstream(file) << text;
+  }
+  std::string root_;
+};
+
+TEST_F(CgroupFiles, NothingThereLimitsNothing) {
+  for (const char* text : {"", "0::/a/b\n", "garbage", "1:2", "::::", "0::relative"}) {
+    const CgroupLimits limits = cgroup_limits(root_, text);
+    EXPECT_TRUE(std::isinf(limits.cores)) << text;
+    EXPECT_EQ(limits.memory_left_bytes, kNoLimit) << text;
+  }
+}
+
+TEST_F(CgroupFiles, Version2TakesTheTightestOnTheWayUp) {
+  write("a/cpu.max", "150000 100000\n");
+  write("a/b/cpu.max", "max 100000\n");
+  write("a/memory.max", "1000000\n");
+  write("a/memory.current", "400000\n");
+  write("a/b/memory.max", "max\n");
+  write("a/b/memory.current", "100\n");
+  const CgroupLimits limits = cgroup_limits(root_, "0::/a/b\n");
+  EXPECT_DOUBLE_EQ(limits.cores, 1.5);
+  EXPECT_EQ(limits.memory_left_bytes, 600000);
+}
+
+TEST_F(CgroupFiles, Version2CachedFilesDoNotCount) {
+  write("memory.max", "1000");
+  write("memory.current", "900");
+  write("memory.stat", "anon 100\ninactive_file 300\nactive_file 5\n");
+  EXPECT_EQ(cgroup_limits(root_, "0::/\n").memory_left_bytes, 400);
+}
+
+TEST_F(CgroupFiles, OverTheLimitIsZeroNotNegative) {
+  write("memory.max", "1000");
+  write("memory.current", "5000");
+  EXPECT_EQ(cgroup_limits(root_, "0::/").memory_left_bytes, 0);
+}
+
+TEST_F(CgroupFiles, Version1) {
+  write("cpu/x/cpu.cfs_quota_us", "50000");
+  write("cpu/x/cpu.cfs_period_us", "100000");
+  write("memory/y/memory.limit_in_bytes", "2000");
+  write("memory/y/memory.usage_in_bytes", "500");
+  write("memory/memory.limit_in_bytes", "9223372036854771712");
+  write("memory/memory.usage_in_bytes", "500");
+  const CgroupLimits limits = cgroup_limits(root_, "4:memory:/y\n1:cpu,cpuacct:/x\n0::/\n");
+  EXPECT_DOUBLE_EQ(limits.cores, 0.5);
+  EXPECT_EQ(limits.memory_left_bytes, 1500);
+  write("cpu/x/cpu.cfs_quota_us", "-1");
+  EXPECT_TRUE(std::isinf(cgroup_limits(root_, "1:cpu,cpuacct:/x\n").cores));
+}
+
+TEST(Meminfo, FindsTheKey) {
+  const std::string text = "MemTotal: 100 kB\nMemAvailable:   42 kB\n";
+  EXPECT_EQ(meminfo_bytes(text, "MemAvailable"), 42 * 1024);
+  EXPECT_EQ(meminfo_bytes(text, "Mem"), 0);
+  EXPECT_EQ(meminfo_bytes("MemAvailable: x kB", "MemAvailable"), 0);
+  EXPECT_EQ(meminfo_bytes("", "MemAvailable"), 0);
+}
+
+TEST(Probe, FactsOfThisMachine) {
+  EXPECT_GE(usable_cores(), 1);
+  EXPECT_GT(usable_memory_bytes(), 1 << 20);
+  EXPECT_LT(usable_memory_bytes(), int64_t{1} << 50);
+  ThreadPool pool(1);
+  ProbeOptions options;
+  options.rank = 3;
+  options.local_rank = 1;
+  options.local_size = 2;
+  options.measure = false;
+  const RankSpec spec = probe_rank({&pool, cpu::best_isa()}, options);
+  EXPECT_EQ(spec.rank, 3);
+  EXPECT_EQ(spec.local_rank, 1);
+  EXPECT_EQ(spec.local_size, 2);
+  EXPECT_EQ(spec.pid, getpid());
+  EXPECT_EQ(spec.threads, 1);
+  EXPECT_FALSE(spec.host.empty());
+  EXPECT_FALSE(spec.cpu.empty());
+  EXPECT_EQ(spec.isa, cpu::isa_name(cpu::best_isa()));
+  EXPECT_FALSE(spec.measured);
+  EXPECT_EQ(spec.read_gb_per_s, 0);
+  EXPECT_LT(spec.memory_free_bytes, usable_memory_bytes());  // half of it
+}
+
+TEST(Probe, MeasuredRatesAreSane) {
+  ThreadPool pool(2);
+  const auto start = std::chrono::steady_clock::now();
+  const RankSpec spec = probe_rank({&pool, cpu::best_isa()}, {});
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  EXPECT_TRUE(spec.measured);
+  EXPECT_EQ(spec.threads, 2);
+  EXPECT_GT(spec.read_gb_per_s, 0.2);
+  EXPECT_LT(spec.read_gb_per_s, 5000);
+  EXPECT_GT(spec.matrix_gop_per_s, 0.05);
+  EXPECT_LT(spec.matrix_gop_per_s, 1e5);
+  // 0.2 s on an idle machine; here others may build at the same time, or a sanitizer slow it down.
+  EXPECT_LT(seconds.count(), 10.0);
+  std::printf("probe: %.1f GB/s, %.1f Gop/s, %.0f ms\n", spec.read_gb_per_s, spec.matrix_gop_per_s,
+              seconds.count() * 1e3);
+}
+
+TEST(Probe, LinkOfOneRankIsFree) {
+  const auto solo = make_solo_communicator();
+  const LinkSpec link = probe_link(*solo);
+  EXPECT_TRUE(link.measured);
+  EXPECT_EQ(link.latency_us, 0);
+}
+
+}  // namespace
+}  // namespace spillway
