@@ -1,0 +1,32 @@
+// MappedFile: a file's bytes, memory-mapped read-only. Throws Error (with the path and errno's
+// text) when it cannot be opened, is not a regular file, or is empty.
+// Owns the mapping, move-only; a file that shrinks while mapped is the reader's SIGBUS, as usual.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace spillway {
+
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+
+  std::span<const std::byte> bytes() const { return {base_, size_}; }
+  const std::string& path() const { return path_; }
+
+  // Hints to the kernel; failures are ignored.
+  void will_need() const;
+  void drop_pages() const;
+
+ private:
+  std::string path_;
+  const std::byte* base_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace spillway

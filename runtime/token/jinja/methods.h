@@ -1,0 +1,23 @@
+// Methods of str, list and dict: found by attribute access, called by the interpreter.
+#pragma once
+
+#include <optional>
+
+#include "runtime/token/jinja/heap.h"
+
+namespace spillway::jinja {
+
+struct Method {
+  std::string_view name;
+  Callable::Function function;  // null: Python has it, this Jinja has not
+};
+
+// The method of object's type, or null when Python's type has none by that name. One that Python
+// has and this Jinja has not is found too, and fails when called: a dict's key of the same name
+// must stay hidden behind it, as in Python.
+const Method* find_method(const Value& object, std::string_view name);
+
+// The same, bound to its object.
+std::optional<Value> bound_method(Heap& heap, const Value& object, const Text& name);
+
+}  // namespace spillway::jinja

@@ -1,0 +1,47 @@
+// Spm: SentencePiece's BPE ("llama" vocabularies). Characters are merged to the tokens of the
+// highest score; what is no token is spelled in bytes. Called by Tokenizer.
+// Source: T. Kudo and J. Richardson, arXiv 1808.06226; ties and fallback as in llama.cpp.
+// Thread: immutable after construction; encode() may be called from any thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/token/tokenizer_vocab.h"
+
+namespace spillway {
+
+class Spm {
+ public:
+  // The vocabulary must outlive this.
+  explicit Spm(const Vocabulary& vocabulary);
+
+  // Appends the ids of a text without special tokens, to which a blank is prepended when
+  // space_before. O(n log n) in the longest stretch between blanks.
+  void encode(std::string_view text, bool space_before, std::vector<int32_t>& ids) const;
+
+  // The text that a normal token stands for: "▁" is a blank.
+  static std::string decode_text(std::string_view text);
+
+ private:
+  struct Symbol {
+    const char* text;
+    int32_t bytes;  // 0: merged into another
+    int32_t next;   // -1 at the end
+    int32_t previous;
+  };
+  void encode_stretch(std::string_view text, std::vector<Symbol>& symbols,
+                      std::vector<int32_t>& ids) const;
+  void merge(std::vector<Symbol>& symbols) const;
+  void spell(std::string_view text, std::vector<int32_t>& ids) const;
+
+  const Vocabulary* vocabulary_;
+  // Bytes that come right before a "▁" in some token: between others and a "▁" nothing ever merges,
+  // so the text is cut there.
+  std::array<bool, 256> joins_blank_{};
+};
+
+}  // namespace spillway
