@@ -1,0 +1,163 @@
+// See loader.h.
+#include "runtime/model/loader.h"
+
+#include <string>
+
+#include "kernels/core/check.h"
+#include "parallel/ledger.h"
+#include "runtime/model/names.h"
+
+namespace spillway {
+namespace {
+
+class Loader {
+ public:
+  Loader(const Gguf& gguf, const ModelSpec& model, const cpu::Exec& exec, BufferTaker taker)
+      : gguf_(gguf),
+        model_(model),
+        exec_(exec),
+        architecture_(*find_architecture(model.architecture)),
+        taker_(std::move(taker)) {}
+
+  LayerWeights layer(int64_t index, const LayerPart& part) {
+    layer_ = index;
+    const LayerSpec& spec = model_.layers[static_cast<size_t>(index)];
+    LayerWeights w;
+    w.part = part;
+    prefix_ = "layer " + std::to_string(index) + " attention.";
+    w.attention_norm = vector("norm", Field::kAttentionNorm, part);
+    w.qkv[0] = matrix("q", Field::kQ, spec.q, part);
+    w.qkv[1] = matrix("k", Field::kK, spec.k, part);
+    w.qkv[2] = matrix("v", Field::kV, spec.v, part);
+    w.o = matrix("o", Field::kO, spec.o, part);
+    if (spec.q_bias) w.q_bias = vector("q_bias", Field::kQBias, part);
+    if (spec.k_bias) w.k_bias = vector("k_bias", Field::kKBias, part);
+    if (spec.v_bias) w.v_bias = vector("v_bias", Field::kVBias, part);
+    if (spec.o_bias) w.o_bias = vector("o_bias", Field::kOBias, part);
+    prefix_ = "layer " + std::to_string(index) + " feed-forward.";
+    w.feed_forward_norm = vector("norm", Field::kFeedForwardNorm, part);
+    w.gate_up[0] = matrix("gate", Field::kGate, spec.gate, part);
+    w.gate_up[1] = matrix("up", Field::kUp, spec.up, part);
+    w.down = matrix("down", Field::kDown, spec.down, part);
+    if (spec.gate_bias) w.gate_bias = vector("gate_bias", Field::kGateBias, part);
+    if (spec.up_bias) w.up_bias = vector("up_bias", Field::kUpBias, part);
+    if (spec.down_bias) w.down_bias = vector("down_bias", Field::kDownBias, part);
+    prefix_.clear();
+    return w;
+  }
+
+  PackedMatrix vocabulary(const char* buffer, Field field, const MatrixSpec& spec,
+                          const Range& rows) {
+    const GgufTensor& tensor = require(field);
+    PackedMatrix out{spec.type, rows.size(), spec.cols, taker_.take(buffer)};
+    cpu::pack(exec_, view(tensor), rows, {0, spec.cols}, out, 0);
+    return out;
+  }
+
+  std::span<const float> output_norm() { return vector("output_norm", Field::kOutputNorm, {}); }
+
+  bool done() const { return taker_.done(); }
+
+ private:
+  const GgufTensor& require(Field field) const {
+    const std::string name = layer_tensor_name(tensor_name(architecture_, field), layer_);
+    const GgufTensor* tensor = gguf_.tensor(name);
+    CHECK(tensor != nullptr);  // read_model_spec has seen it
+    return *tensor;
+  }
+
+  static cpu::GgufMatrix view(const GgufTensor& tensor) {
+    return {tensor.type, tensor.rows(), tensor.cols(), tensor.data};
+  }
+
+  // Rows and columns of a [rows, cols] tensor that the split axis gives to this part.
+  std::pair<Range, Range> cut(Field field, const LayerPart& part, int64_t rows,
+                              int64_t cols) const {
+    const int64_t d = model_.head_dim;
+    switch (tensor_name(architecture_, field).axis) {
+      case SplitAxis::kHeadRows:
+        return {{part.heads.begin * d, part.heads.end * d}, {0, cols}};
+      case SplitAxis::kKvHeadRows:
+        return {{part.kv_heads.begin * d, part.kv_heads.end * d}, {0, cols}};
+      case SplitAxis::kHeadCols:
+        return {{0, rows}, {part.heads.begin * d, part.heads.end * d}};
+      case SplitAxis::kFfRows:
+        return {{part.ff.begin, part.ff.end}, {0, cols}};
+      case SplitAxis::kFfCols:
+        return {{0, rows}, {part.ff.begin, part.ff.end}};
+      case SplitAxis::kWhole:
+      case SplitAxis::kVocabRows:
+        break;
+    }
+    return {{0, rows}, {0, cols}};
+  }
+
+  PackedMatrix matrix(const char* buffer, Field field, const MatrixSpec& spec,
+                      const LayerPart& part) {
+    const auto [rows, cols] = cut(field, part, spec.rows, spec.cols);
+    PackedMatrix out{spec.type, rows.size(), cols.size(), taker_.take(prefix_ + buffer)};
+    cpu::pack(exec_, view(require(field)), rows, cols, out, 0);
+    return out;
+  }
+
+  // Norms and biases: the file's row vector, cut like the rows of its matrix.
+  std::span<const float> vector(const char* buffer, Field field, const LayerPart& part) {
+    const GgufTensor& tensor = require(field);
+    const Range range = cut(field, part, tensor.elements(), 1).first;
+    const int64_t element_bytes = quant_info(tensor.type).block_bytes;
+    float* out = taker_.take_array<float>(prefix_ + buffer);
+    cpu::dequantize(tensor.type, tensor.data + range.begin * element_bytes,
+                    {out, static_cast<size_t>(range.size())});
+    return {out, static_cast<size_t>(range.size())};
+  }
+
+  const Gguf& gguf_;
+  const ModelSpec& model_;
+  const cpu::Exec& exec_;
+  const Architecture& architecture_;
+  BufferTaker taker_;
+  int64_t layer_ = 0;
+  std::string prefix_;
+};
+
+}  // namespace
+
+Weights load_weights(const Gguf& gguf, const ModelSpec& model, const Plan& plan, int rank,
+                     const cpu::Exec& exec, Arena& arena,
+                     const std::function<void(int64_t, int64_t)>& on_progress) {
+  const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+  const Range layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  const bool first = part.stage == 0;
+  const bool last = part.stage == plan.last_stage();
+  Loader loader(gguf, model, exec,
+                BufferTaker(weight_buffers(model, part, layers, first, last), arena));
+  Weights weights;
+  weights.layers.reserve(static_cast<size_t>(layers.size()));
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    weights.layers.push_back(loader.layer(layers.begin + i, part.layers[static_cast<size_t>(i)]));
+    if (on_progress) on_progress(arena.used(), arena.bytes());
+  }
+  if (first) {
+    weights.embedding_rows = part.embedding_rows;
+    weights.embedding =
+        loader.vocabulary("embedding", Field::kEmbedding, model.embedding, part.embedding_rows);
+  }
+  if (last) {
+    weights.output_norm = loader.output_norm();
+    weights.output_rows = part.output_rows;
+    if (model.tied_output() && first) {
+      CHECK(part.embedding_rows == part.output_rows);
+      weights.output = weights.embedding;
+    } else if (model.tied_output()) {
+      weights.output =
+          loader.vocabulary("output", Field::kEmbedding, model.embedding, part.output_rows);
+    } else {
+      weights.output = loader.vocabulary("output", Field::kOutput, model.output, part.output_rows);
+    }
+  }
+  CHECK(loader.done());
+  if (on_progress) on_progress(arena.bytes(), arena.bytes());
+  return weights;
+}
+
+}  // namespace spillway

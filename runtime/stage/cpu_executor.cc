@@ -1,0 +1,57 @@
+// See cpu_executor.h.
+#include "runtime/stage/cpu_executor.h"
+
+#include "kernels/core/check.h"
+#include "runtime/stage/cpu_layer.h"
+
+namespace spillway {
+
+CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
+                         const Weights& weights, Scratch& scratch, Communicator& tp)
+    : exec_(exec),
+      model_(model),
+      weights_(weights),
+      scratch_(scratch),
+      tp_(tp),
+      kv_(model, plan, rank),
+      page_tokens_(plan.kv.page_tokens),
+      rope_(model.rope) {
+  positions_.reserve(static_cast<size_t>(plan.limits.max_rows));
+  slots_.reserve(static_cast<size_t>(plan.limits.max_rows));
+  sequences_.reserve(static_cast<size_t>(plan.limits.max_sequences));
+  kv_.freeze();
+}
+
+void CpuExecutor::prepare(const StepBatch& batch) {
+  positions_.clear();
+  slots_.clear();
+  sequences_.clear();
+  int64_t first_row = 0;
+  const int32_t* pages = batch.pages.data();
+  for (const StepSequence& sequence : batch.sequences) {
+    CHECK_LE(sequence.first_position + sequence.n_rows, sequence.n_pages * page_tokens_);
+    for (int32_t i = 0; i < sequence.n_rows; ++i) {
+      const int32_t position = sequence.first_position + i;
+      positions_.push_back(position);
+      slots_.push_back(pages[position / page_tokens_] * page_tokens_ + position % page_tokens_);
+    }
+    sequences_.push_back({first_row, sequence.n_rows, sequence.first_position, pages});
+    first_row += sequence.n_rows;
+    pages += sequence.n_pages;
+  }
+  CHECK_EQ(first_row, batch.n_rows());
+}
+
+void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
+  prepare(batch);
+  const View2D<float> cos = scratch_.rope_cos.head_rows(batch.n_rows());
+  const View2D<float> sin = scratch_.rope_sin.head_rows(batch.n_rows());
+  rope_.fill(positions_, cos, sin);
+  CpuStep step{exec_, model_, tp_, scratch_, {cos, sin}, slots_, sequences_};
+  for (size_t i = 0; i < weights_.layers.size(); ++i) {
+    attention_half(step, weights_.layers[i], kv_.layer(static_cast<int64_t>(i)), x);
+    feed_forward_half(step, weights_.layers[i], x);
+  }
+}
+
+}  // namespace spillway

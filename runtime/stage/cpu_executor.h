@@ -1,0 +1,43 @@
+// CpuExecutor: a stage whose layers lie in host memory and run on this rank's thread pool.
+//   Owns its KV cache. Weights, scratch and communicator are the caller's and must outlive it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cpu/ops.h"
+#include "parallel/communicator.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/model/weights.h"
+#include "runtime/stage/executor.h"
+#include "runtime/stage/rope_table.h"
+#include "runtime/stage/scratch.h"
+
+namespace spillway {
+
+class CpuExecutor : public StageExecutor {
+ public:
+  CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
+              const Weights& weights, Scratch& scratch, Communicator& tp);
+
+  const char* kind() const override { return "cpu"; }
+  void forward(const StepBatch& batch, View2D<float> x) override;
+
+ private:
+  // Positions, cache slots and page lists of the step's rows.
+  void prepare(const StepBatch& batch);
+
+  const cpu::Exec& exec_;
+  const ModelSpec& model_;
+  const Weights& weights_;
+  Scratch& scratch_;
+  Communicator& tp_;
+  KvCache kv_;
+  int64_t page_tokens_;
+  RopeFrequencies rope_;
+  std::vector<int32_t> positions_;
+  std::vector<int64_t> slots_;
+  std::vector<AttendSequence> sequences_;
+};
+
+}  // namespace spillway

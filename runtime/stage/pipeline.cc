@@ -1,0 +1,76 @@
+// See pipeline.h.
+#include "runtime/stage/pipeline.h"
+
+#include <algorithm>
+
+#include "kernels/core/check.h"
+#include "parallel/ledger.h"
+#include "runtime/model/loader.h"
+#include "runtime/stage/cpu_executor.h"
+
+namespace spillway {
+namespace {
+
+int64_t weight_arena_bytes(const ModelSpec& model, const Plan& plan, int rank) {
+  const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+  return weight_buffers(model, part, plan.stages[static_cast<size_t>(part.stage)].layers,
+                        part.stage == 0, part.stage == plan.last_stage())
+      .total();
+}
+
+std::span<const std::byte> bytes_of(View2D<float> x) {
+  return {reinterpret_cast<const std::byte*>(x.data), static_cast<size_t>(x.rows * x.cols) * 4};
+}
+
+std::span<std::byte> writable_bytes_of(View2D<float> x) {
+  return {reinterpret_cast<std::byte*>(x.data), static_cast<size_t>(x.rows * x.cols) * 4};
+}
+
+}  // namespace
+
+Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
+                   const cpu::Exec& exec, const std::function<void(int64_t, int64_t)>& on_progress)
+    : exec_(exec),
+      plan_(plan),
+      mesh_(mesh),
+      weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
+      weights_(load_weights(gguf, model, plan, mesh.rank, exec, weight_arena_, on_progress)),
+      scratch_(model, plan, mesh.rank),
+      executor_(std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_,
+                                              *mesh.tp)),
+      head_(exec, model, plan, mesh, weights_, scratch_),
+      kv_bytes_(plan.rank_bytes(mesh.rank, "kv")) {
+  weight_arena_.freeze();
+  scratch_.freeze();
+}
+
+int64_t Pipeline::arena_bytes() const {
+  return weight_arena_.bytes() + scratch_.bytes() + kv_bytes_;
+}
+
+void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
+  const View2D<double> partial = scratch_.partial.head_rows(x.rows);
+  cpu::embed(exec_, weights_.embedding, batch.tokens, weights_.embedding_rows.begin, partial);
+  mesh_.tp->all_reduce({partial.data, static_cast<size_t>(partial.rows * partial.cols)});
+  std::fill(x.data, x.data + x.rows * x.cols, 0.0F);
+  cpu::add_residual(exec_, partial, x);
+}
+
+void Pipeline::forward(const StepBatch& batch, StepResult* result) {
+  CHECK_LE(batch.n_rows(), plan_.limits.max_rows);
+  const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
+  if (mesh_.stage == 0) {
+    embed(batch, x);
+  } else {
+    mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
+  }
+  executor_->forward(batch, x);
+  for (const int to : mesh_.sends_to) mesh_.world->send(bytes_of(x), to);
+  if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
+  if (mesh_.front()) {
+    CHECK(result != nullptr);
+    head_.collect(batch, *result);
+  }
+}
+
+}  // namespace spillway

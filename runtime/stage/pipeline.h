@@ -1,0 +1,51 @@
+// Pipeline: one rank's legs of a step: embedding on the first stage, receive, layers, send, head on
+// the last stage, logits gathered on the front. The same call on every rank of the job.
+//   Owns the rank's arenas, weights and executor; the mesh is the caller's and must outlive it.
+//   Thread: the rank's main thread. After build_pipeline nothing allocates.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "kernels/core/arena.h"
+#include "kernels/cpu/ops.h"
+#include "parallel/mesh.h"
+#include "parallel/plan.h"
+#include "runtime/io/gguf.h"
+#include "runtime/model/weights.h"
+#include "runtime/stage/executor.h"
+#include "runtime/stage/head.h"
+#include "runtime/stage/scratch.h"
+#include "runtime/stage/step_batch.h"
+
+namespace spillway {
+
+class Pipeline {
+ public:
+  // Loads this rank's weights and reserves everything the ledger names; collective in no way.
+  // exec, model, plan and mesh must outlive it. on_progress: loaded bytes of this rank.
+  Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
+           const cpu::Exec& exec, const std::function<void(int64_t, int64_t)>& on_progress);
+
+  // One step. On the front fills `result` (may be nullptr elsewhere).
+  void forward(const StepBatch& batch, StepResult* result);
+
+  // Bytes of this rank's arenas: what the ledger promised without the program's own.
+  int64_t arena_bytes() const;
+
+ private:
+  void embed(const StepBatch& batch, View2D<float> x);
+
+  const cpu::Exec& exec_;
+  const Plan& plan_;
+  Mesh& mesh_;
+  Arena weight_arena_;
+  Weights weights_;
+  Scratch scratch_;
+  std::unique_ptr<StageExecutor> executor_;
+  Head head_;
+  int64_t kv_bytes_;
+};
+
+}  // namespace spillway
