@@ -1,0 +1,31 @@
+// See channel.h.
+#include "rpc/channel.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include "rpc/protocol.h"
+
+namespace spillway {
+
+std::shared_ptr<grpc::Channel> open_channel(const HostPort& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 300);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 300);
+  arguments.SetMaxReceiveMessageSize(kMaxAssignmentBytes);
+  arguments.SetMaxSendMessageSize(kMaxWorkerMessageBytes);
+  return grpc::CreateCustomChannel(grpc_target(address), grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
+bool wait_for_server(grpc::Channel& channel, std::chrono::milliseconds timeout) {
+  return channel.WaitForConnected(std::chrono::system_clock::now() + timeout);
+}
+
+}  // namespace spillway

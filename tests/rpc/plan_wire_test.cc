@@ -1,0 +1,187 @@
+// Plans and clusters over the wire: every field comes back bit for bit; broken bytes are Errors,
+// never crashes.
+#include "rpc/plan_wire.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "kernels/core/error.h"
+#include "tests/rpc/test_job.h"
+
+namespace spillway {
+namespace {
+
+using testing::sample_plan;
+
+// Two stages of two ranks and one, all numbers different.
+Plan odd_plan() {
+  Plan plan;
+  plan.model_name = std::string("caf\xc3\xa9 \xff\xfe not UTF-8") + '\0' + "end";
+  plan.header_hash = 0xfedcba9876543210u;
+  plan.stages = {{{0, 2}, {2, 0}, {0.75, 0.25}, {0.7, 0.3}}, {{2, 3}, {1}, {1.0}, {1.0}}};
+  int64_t next = int64_t{1} << 40;
+  const auto range = [&next] {
+    next += 3;
+    return Range{next, next + 2};
+  };
+  const int stage_of[] = {0, 1, 0};
+  const int tp_of[] = {1, 0, 0};
+  for (int rank = 0; rank < 3; ++rank) {
+    RankPart part{rank, stage_of[rank], tp_of[rank], {}, range(), range()};
+    for (int64_t i = 0; i < plan.stages[part.stage].layers.size(); ++i) {
+      part.layers.push_back({range(), range(), range()});
+    }
+    plan.parts.push_back(part);
+  }
+  plan.limits = {11, 12, 13, 14, 15, true};
+  plan.kv = {KvType::kF32, 21, 22, 23};
+  plan.ledger = {{2, "host", "weights", "layers 0-1", int64_t{1} << 50}, {0, "p", "n", "", -1}};
+  plan.prediction = {1.5, 2.5, 3.5, 4.5, 5.5, 1e-300, std::numeric_limits<double>::infinity(),
+                     true};
+  return plan;
+}
+
+void expect_equal(const Plan& a, const Plan& b) {
+  EXPECT_EQ(a.model_name, b.model_name);
+  EXPECT_EQ(a.header_hash, b.header_hash);
+  ASSERT_EQ(a.stages.size(), b.stages.size());
+  for (size_t i = 0; i < a.stages.size(); ++i) {
+    EXPECT_EQ(a.stages[i].layers, b.stages[i].layers);
+    EXPECT_EQ(a.stages[i].ranks, b.stages[i].ranks);
+    EXPECT_EQ(a.stages[i].shares, b.stages[i].shares);
+    EXPECT_EQ(a.stages[i].achieved, b.stages[i].achieved);
+  }
+  ASSERT_EQ(a.parts.size(), b.parts.size());
+  for (size_t i = 0; i < a.parts.size(); ++i) {
+    EXPECT_EQ(a.parts[i].rank, b.parts[i].rank);
+    EXPECT_EQ(a.parts[i].stage, b.parts[i].stage);
+    EXPECT_EQ(a.parts[i].tp_index, b.parts[i].tp_index);
+    EXPECT_EQ(a.parts[i].layers, b.parts[i].layers);
+    EXPECT_EQ(a.parts[i].embedding_rows, b.parts[i].embedding_rows);
+    EXPECT_EQ(a.parts[i].output_rows, b.parts[i].output_rows);
+  }
+  EXPECT_EQ(a.limits, b.limits);
+  EXPECT_EQ(a.kv.type, b.kv.type);
+  EXPECT_EQ(a.kv.page_tokens, b.kv.page_tokens);
+  EXPECT_EQ(a.kv.n_pages, b.kv.n_pages);
+  EXPECT_EQ(a.kv.context, b.kv.context);
+  ASSERT_EQ(a.ledger.size(), b.ledger.size());
+  for (size_t i = 0; i < a.ledger.size(); ++i) {
+    EXPECT_EQ(a.ledger[i].rank, b.ledger[i].rank);
+    EXPECT_EQ(a.ledger[i].place, b.ledger[i].place);
+    EXPECT_EQ(a.ledger[i].name, b.ledger[i].name);
+    EXPECT_EQ(a.ledger[i].detail, b.ledger[i].detail);
+    EXPECT_EQ(a.ledger[i].bytes, b.ledger[i].bytes);
+  }
+  EXPECT_EQ(a.prediction.matrix_ms, b.prediction.matrix_ms);
+  EXPECT_EQ(a.prediction.attention_ms, b.prediction.attention_ms);
+  EXPECT_EQ(a.prediction.collective_ms, b.prediction.collective_ms);
+  EXPECT_EQ(a.prediction.hop_ms, b.prediction.hop_ms);
+  EXPECT_EQ(a.prediction.total_ms, b.prediction.total_ms);
+  EXPECT_EQ(a.prediction.decode_tok_per_s, b.prediction.decode_tok_per_s);
+  EXPECT_EQ(a.prediction.prefill_tok_per_s, b.prediction.prefill_tok_per_s);
+  EXPECT_EQ(a.prediction.measured_cluster, b.prediction.measured_cluster);
+}
+
+TEST(PlanWire, EveryFieldComesBack) {
+  const Plan plan = odd_plan();
+  const Plan back = decode_plan(encode_plan(plan));
+  expect_equal(plan, back);
+  EXPECT_EQ(plan_fingerprint(back), plan_fingerprint(plan));
+  EXPECT_EQ(encode_plan(back), encode_plan(plan));
+}
+
+TEST(PlanWire, TheEmptyPlanComesBack) { expect_equal(Plan{}, decode_plan(encode_plan(Plan{}))); }
+
+TEST(PlanWire, TheClusterComesBack) {
+  ClusterSpec cluster;
+  cluster.ranks = {{0, "a", 1, 2, 3, "cpu \xff", "isa", 4, int64_t{5} << 40, 6.25, 7.5, true},
+                   {1, "", 0, 1, int64_t{1} << 60, "", "", 1, 0, 0, 0, false}};
+  cluster.link = {8.5, 9.75, true};
+  const ClusterSpec back = decode_cluster(encode_cluster(cluster));
+  ASSERT_EQ(back.size(), 2);
+  EXPECT_EQ(encode_cluster(back), encode_cluster(cluster));
+  EXPECT_EQ(back.ranks[0].host, "a");
+  EXPECT_EQ(back.ranks[0].local_rank, 1);
+  EXPECT_EQ(back.ranks[0].local_size, 2);
+  EXPECT_EQ(back.ranks[0].pid, 3);
+  EXPECT_EQ(back.ranks[0].cpu, "cpu \xff");
+  EXPECT_EQ(back.ranks[0].isa, "isa");
+  EXPECT_EQ(back.ranks[0].threads, 4);
+  EXPECT_EQ(back.ranks[0].memory_free_bytes, int64_t{5} << 40);
+  EXPECT_EQ(back.ranks[0].read_gb_per_s, 6.25);
+  EXPECT_EQ(back.ranks[0].matrix_gop_per_s, 7.5);
+  EXPECT_TRUE(back.ranks[0].measured);
+  EXPECT_FALSE(back.ranks[1].measured);
+  EXPECT_EQ(back.ranks[1].pid, int64_t{1} << 60);
+  EXPECT_EQ(back.link.latency_us, 8.5);
+  EXPECT_EQ(back.link.gb_per_s, 9.75);
+  EXPECT_TRUE(back.link.measured);
+}
+
+TEST(PlanWire, RanksOutOfOrderAreAnError) {
+  ClusterSpec cluster;
+  cluster.ranks.resize(2);
+  cluster.ranks[1].rank = 2;
+  EXPECT_THROW(decode_cluster(encode_cluster(cluster)), Error);
+}
+
+TEST(PlanWire, PlansThatWouldBreakAReaderAreErrors) {
+  const auto broken = [](auto change) -> std::string {
+    Plan plan = odd_plan();
+    change(plan);
+    try {
+      decode_plan(encode_plan(plan));
+      return "";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_EQ(broken([](Plan&) {}), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.kv.type = static_cast<KvType>(9); }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.stages[0].ranks[0] = 3; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.stages[0].ranks[0] = -1; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.stages[1].ranks.clear(); }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.stages[0].shares.pop_back(); }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.stages[0].achieved.push_back(1); }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[1].rank = 2; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[1].stage = 2; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[1].stage = -1; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[0].tp_index = 2; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[0].tp_index = 0; }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts[0].layers.pop_back(); }), "");
+  EXPECT_NE(broken([](Plan& plan) { plan.parts.pop_back(); }), "");
+}
+
+TEST(PlanWire, BrokenBytesNeverCrash) {
+  EXPECT_THROW(decode_plan("\xff\xff\xff"), Error);
+  EXPECT_THROW(decode_cluster("no message"), Error);
+  const std::string good = encode_plan(odd_plan());
+  const std::string cluster = encode_cluster([] {
+    ClusterSpec spec;
+    spec.ranks.resize(1);
+    spec.ranks[0].host = "host";
+    return spec;
+  }());
+  std::mt19937 random(7);
+  int refused = 0;
+  for (int round = 0; round < 4000; ++round) {
+    std::string bytes = round % 2 == 0 ? good : cluster;
+    const size_t changes = 1 + random() % 3;
+    for (size_t i = 0; i < changes; ++i) bytes[random() % bytes.size()] ^= 1 << (random() % 8);
+    if (random() % 4 == 0) bytes.resize(random() % bytes.size());
+    try {
+      round % 2 == 0 ? void(decode_plan(bytes)) : void(decode_cluster(bytes));
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()), "");
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+}  // namespace
+}  // namespace spillway
