@@ -1,0 +1,214 @@
+// See job.h.
+#include "launch/job.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "parallel/probe.h"
+#include "runtime/model/spec.h"
+
+namespace spillway {
+namespace {
+
+cpu::Isa isa_of(const std::string& name) {
+  const cpu::Isa best = cpu::best_isa();
+  cpu::Isa wanted = best;
+  if (name == "scalar") wanted = cpu::Isa::kScalar;
+  if (name == "avx2") wanted = cpu::Isa::kAvx2;
+  if (name == "avx512") wanted = cpu::Isa::kAvx512;
+  if (wanted > best) {
+    throw Error("this processor has no " + name, "",
+                std::string("the best it has is ") + cpu::isa_name(best));
+  }
+  return wanted;
+}
+
+}  // namespace
+
+Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(note) {
+  block_signals();
+  world_ = bring_up(launched_as().size);
+  gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
+  try {
+    open_model();
+    const int share = std::max(1, usable_cores() / world_.local_size);
+    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : share);
+    exec_ = {pool_.get(), isa_of(options.isa)};
+    probe_and_join();
+  } catch (...) {
+    quiet_down();
+    throw;
+  }
+}
+
+Job::~Job() { quiet_down(); }
+
+void Job::quiet_down() {
+  if (gate_ != nullptr) gate_->close();
+  if (agent_ != nullptr) agent_->leave();
+}
+
+void Job::open_model() {
+  std::string error;
+  try {
+    gguf_ = std::make_unique<Gguf>(Gguf::open(options_.model));
+    model_ = read_model_spec(*gguf_);
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  agree(world_, error);
+}
+
+void Job::probe_and_join() {
+  if (world_.n_hosts > 1 && options_.listen.rfind("127.", 0) == 0) {
+    throw SharedError("the ranks lie on " + std::to_string(world_.n_hosts) +
+                          " hosts, but the coordinator would listen on " + options_.listen,
+                      "",
+                      "pass --coordinator ADDRESS:0 with an address of rank 0's host that all "
+                      "can reach");
+  }
+  // All measure first, so that no rank waits in a join while another is still busy.
+  RankSpec inventory = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, true});
+  inventory.host = world_.host;
+  const LinkSpec link = probe_link(*world_.communicator);
+  const auto [address, secret] = start_coordinator(link);
+  join(inventory, address, secret);
+}
+
+std::pair<std::string, std::string> Job::start_coordinator(const LinkSpec& link) {
+  std::string address;
+  std::string secret;
+  std::string error;
+  if (world_.front()) {
+    bar_ = std::make_unique<ProgressBar>("loading", !options_.quiet && !options_.json);
+    CoordinatorCallbacks callbacks;
+    callbacks.make_plan = [this](const ClusterSpec& cluster) {
+      return make_plan(model_, cluster, plan_request(options_));
+    };
+    callbacks.on_loading = [this](int64_t done, int64_t total) { bar_->update(done, total); };
+    callbacks.on_fault = [this](const std::string& sentence) { gate_->fault(sentence, true); };
+    try {
+      secret = make_job_secret();
+      CoordinatorOptions coordinator;
+      coordinator.listen = options_.listen;
+      coordinator.n_ranks = world_.size;
+      coordinator.secret = secret;
+      coordinator.model = options_.model;
+      coordinator_ = std::make_unique<Coordinator>(coordinator, callbacks);
+      coordinator_->set_link(link);
+      address = coordinator_->address();
+    } catch (const Error& e) {
+      error = e.what();
+    }
+  }
+  agree(world_, error);
+  if (world_.front() && !options_.quiet && !options_.json) {
+    std::fprintf(stderr, "coordinator at %s\n", address.c_str());
+  }
+  address = share_text(world_, address);
+  return {address, share_text(world_, secret)};
+}
+
+void Job::join(const RankSpec& inventory, const std::string& address, const std::string& secret) {
+  WorkerOptions worker;
+  worker.coordinator = address;
+  worker.secret = secret;
+  worker.inventory = inventory;
+  worker.header_hash = model_.header_hash;
+  agent_ = std::make_unique<WorkerAgent>(
+      worker, [this] { return progress(); },
+      // The front speaks for all; when it is gone itself every rank says so.
+      [this](const std::string& sentence) {
+        const bool coordinator_gone = sentence.find("(coordinator)") != std::string::npos;
+        gate_->fault(sentence, world_.front() || coordinator_gone);
+      });
+  std::string error;
+  try {
+    plan_ = agent_->join();
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  agree(world_, error);
+  watchdog_ = std::make_unique<Watchdog>(
+      std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),
+      [this] { return world_.communicator->waiting_for(); },
+      [this](const std::string& sentence) {
+        agent_->report_fault("rank " + std::to_string(world_.rank) + " (" + world_.host +
+                             "): " + sentence);
+      });
+}
+
+RankProgress Job::progress() const {
+  RankProgress p;
+  p.state = state_.load();
+  p.loaded_bytes = loaded_bytes_;
+  p.load_total_bytes = load_total_bytes_;
+  p.step = note_.metrics.step;
+  p.waiting_for = world_.communicator->waiting_for();
+  p.memory_bytes = resident_bytes();
+  if (world_.front()) {
+    p.decode_tok_per_s = note_.metrics.decode_tok_per_s();
+    p.prefill_tok_per_s = note_.metrics.prefill_tok_per_s();
+    p.tokens_done = note_.metrics.new_tokens;
+  }
+  return p;
+}
+
+std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
+  auto house = std::make_unique<House>();
+  house->plan = plan;
+  std::string error;
+  try {
+    house->mesh = build_mesh(house->plan, world_.communicator->split(0, world_.rank));
+    if (house->mesh.tp != nullptr) {
+      const auto loaded = [this, show_progress](int64_t done, int64_t total) {
+        if (!show_progress) return;
+        load_total_bytes_ = total;
+        loaded_bytes_ = done;
+      };
+      state_ = "loading";
+      house->pipeline =
+          std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_, loaded);
+    }
+    gguf_->drop_pages();
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  agree(world_, error);
+  state_ = "ready";
+  return house;
+}
+
+void Job::leave() {
+  state_ = "leaving";
+  quiet_down();
+  // All have left before the coordinator goes, so that nobody hears a broken stream.
+  world_.communicator->barrier();
+  watchdog_.reset();
+  agent_.reset();
+  coordinator_.reset();
+  gate_.reset();
+  finish(world_);
+}
+
+void Job::fail(const std::string& sentence) {
+  // A dead peer shows as an error here and, a moment later, by name at the coordinator.
+  if (!gate_->explained()) {
+    if (agent_ != nullptr) {
+      agent_->report_fault("rank " + std::to_string(world_.rank) + " (" + world_.host +
+                           "): " + sentence);
+    }
+    gate_->fault(sentence, true);
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  _exit(1);
+}
+
+}  // namespace spillway

@@ -1,0 +1,92 @@
+// Job: the lines that every rank of run, bench and verify goes through, in order: bring up, probe,
+// join, then build a plan's house. docs/ARCHITECTURE.md section 3 reads along.
+//   Owns what lives as long as the job. Thread: main.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "kernels/core/thread_pool.h"
+#include "kernels/cpu/ops.h"
+#include "launch/bring_up.h"
+#include "launch/options.h"
+#include "launch/shutdown.h"
+#include "launch/supervise.h"
+#include "launch/terminal.h"
+#include "parallel/mesh.h"
+#include "parallel/watchdog.h"
+#include "rpc/coordinator.h"
+#include "rpc/worker_agent.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/metrics.h"
+#include "runtime/io/gguf.h"
+#include "runtime/stage/pipeline.h"
+
+namespace spillway {
+
+// A plan made real on this rank.
+struct House {
+  Plan plan;
+  Mesh mesh;
+  std::unique_ptr<Pipeline> pipeline;  // nullptr on a rank that the plan does not use
+};
+
+class Job {
+ public:
+  // Steps 1 to 3: MPI, the model's header, the probe, the control plane; then `plan()` is what the
+  // coordinator decided. Throws Error on every rank when it fails on one.
+  Job(const Options& options, WorkerNote& note);
+  ~Job();
+
+  const Plan& plan() const { return plan_; }
+  const ModelSpec& model() const { return model_; }
+  const ClusterSpec& cluster() const { return agent_->cluster(); }
+  const Gguf& gguf() const { return *gguf_; }
+  World& world() { return world_; }
+  Metrics& metrics() { return note_.metrics; }
+  Watchdog& watchdog() { return *watchdog_; }
+  FaultGate& gate() { return *gate_; }
+  const cpu::Exec& exec() const { return exec_; }
+
+  // Step 4: mesh, arenas, weights, executors of a plan. Collective over all ranks.
+  std::unique_ptr<House> build(const Plan& plan, bool show_progress);
+  // What this rank tells with its heartbeats.
+  void set_state(const char* state) { state_ = state; }
+  // Orderly end, collective.
+  void leave();
+  // A step or a peer failed on this rank: says so once (here, or through the coordinator) and ends
+  // the process with exit code 1.
+  [[noreturn]] void fail(const std::string& sentence);
+
+ private:
+  void open_model();
+  void probe_and_join();
+  // The front's address and secret, on every rank.
+  std::pair<std::string, std::string> start_coordinator(const LinkSpec& link);
+  void join(const RankSpec& inventory, const std::string& address, const std::string& secret);
+  // What follows is nobody's fault: an error that all share, or the orderly end.
+  void quiet_down();
+  RankProgress progress() const;
+
+  const Options& options_;
+  WorkerNote& note_;
+  World world_;
+  std::unique_ptr<FaultGate> gate_;
+  std::unique_ptr<ThreadPool> pool_;
+  cpu::Exec exec_;
+  std::unique_ptr<Gguf> gguf_;
+  ModelSpec model_;
+  Plan plan_;
+  std::atomic<const char*> state_{"joining"};
+  std::atomic<int64_t> loaded_bytes_{0};
+  std::atomic<int64_t> load_total_bytes_{0};
+  std::unique_ptr<ProgressBar> bar_;
+  std::unique_ptr<Watchdog> watchdog_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::unique_ptr<WorkerAgent> agent_;
+};
+
+}  // namespace spillway

@@ -1,0 +1,75 @@
+// spillway: one program for every rank and every verb. Parses, dispatches, prints errors: the last
+// catch of the process.
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <iostream>
+
+#include "launch/bring_up.h"
+#include "launch/options.h"
+#include "launch/supervise.h"
+#include "launch/verbs.h"
+
+namespace spillway {
+namespace {
+
+int dispatch(const Options& options, WorkerNote& note) {
+  switch (options.verb) {
+    case Verb::kRun:
+      return verb_run(options, note);
+    case Verb::kVerify:
+      return verb_verify(options, note);
+    case Verb::kBench:
+      return verb_bench(options, note);
+    case Verb::kInspect:
+      return verb_inspect(options);
+    case Verb::kPlan:
+      return verb_plan(options);
+    case Verb::kStatus:
+      return verb_status(options);
+    case Verb::kNone:
+      break;
+  }
+  return 2;
+}
+
+void print_error(const std::exception& error, bool here) {
+  if (!here) return;
+  std::cout.flush();
+  std::fprintf(stderr, "spillway: %s\n", error.what());
+}
+
+// What all ranks see alike, the front alone prints.
+int run_main(int argc, char** argv) {
+  const LaunchedAs launched = launched_as();
+  const bool front = launched.rank == 0;
+  try {
+    const Options options = parse_options(argc, argv);
+    if (!options.help.empty()) {
+      if (front) std::cout << options.help;
+      return 0;
+    }
+    WorkerNote* note = supervise(launched);
+    return dispatch(options, *note);
+  } catch (const SharedError& error) {
+    print_error(error, front);
+  } catch (const std::exception& error) {
+    // Before the ranks know each other an error is everybody's: a bad flag, a bad address.
+    print_error(error, front);
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace spillway
+
+int main(int argc, char** argv) {
+  const int code = spillway::run_main(argc, argv);
+  std::cout.flush();
+  std::fflush(stdout);
+  std::fflush(stderr);
+  // Threads of MPI or gRPC may still wait when an error ended us early; an orderly end has nothing
+  // left to do here either.
+  _exit(code);
+}

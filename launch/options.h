@@ -1,0 +1,63 @@
+// Options: the command line as a struct. parse_options never ignores anything: an unknown or
+// contradictory flag is an Error that says what to do. --help texts live in options.cc.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/planner.h"
+#include "runtime/engine/sampler.h"
+
+namespace spillway {
+
+enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus };
+
+struct Options {
+  Verb verb = Verb::kNone;
+  std::string help;                       // not empty: print it and exit 0
+  std::vector<std::string> command_line;  // argv, its program as an absolute path
+
+  std::string model;
+  std::optional<std::string> prompt;
+  bool chat = false;
+  std::string system;
+  int64_t new_tokens = 256;
+  int64_t context = 0;  // 0: the planner's choice
+  int threads = 0;      // 0: what this rank's cores give
+  SamplingParams sampling;
+  bool seed_given = false;
+  bool ignore_eos = false;
+
+  int tp = 0;
+  int pp = 0;
+  std::vector<StagePin> split;
+  KvType kv_type = KvType::kF16;
+
+  bool show_plan = false;
+  bool quiet = false;
+  bool json = false;
+  std::string listen = "127.0.0.1:0";  // --coordinator
+  double step_timeout_s = 30;          // --step-timeout
+  std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"
+
+  int ranks = 0;            // plan, verify
+  bool all_splits = false;  // verify
+  int64_t verify_tokens = 64;
+  double tolerance = 1e-3;  // verify: greatest logit difference
+  int64_t bench_prompt = 512;
+  int64_t bench_new = 128;
+  int repetitions = 3;
+
+  std::string address;  // status
+  std::string secret;   // status
+};
+
+// argv as main gets it. Throws Error; returns help text in Options::help for --help.
+Options parse_options(int argc, const char* const* argv);
+
+// The planner's request of these options; limits as the verb needs them.
+PlanRequest plan_request(const Options& options);
+
+}  // namespace spillway

@@ -1,0 +1,86 @@
+// See plan_json.h.
+#include "launch/plan_json.h"
+
+#include <nlohmann/json.hpp>
+
+namespace spillway {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json range_json(const Range& range) { return Json::array({range.begin, range.end}); }
+
+Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
+  Json out;
+  out["rank"] = part.rank;
+  out["host"] = rank.host;
+  out["threads"] = rank.threads;
+  out["stage"] = part.stage;
+  out["tp_index"] = part.tp_index;
+  out["embedding_rows"] = range_json(part.embedding_rows);
+  out["output_rows"] = range_json(part.output_rows);
+  out["layers"] = Json::array();
+  for (const LayerPart& layer : part.layers) {
+    out["layers"].push_back({{"heads", range_json(layer.heads)},
+                             {"kv_heads", range_json(layer.kv_heads)},
+                             {"ff", range_json(layer.ff)}});
+  }
+  for (const char* name : {"weights", "kv", "activations", "program"}) {
+    out["bytes"][name] = plan.rank_bytes(part.rank, name);
+  }
+  out["bytes"]["total"] = plan.rank_bytes(part.rank);
+  out["bytes"]["free"] = rank.memory_free_bytes;
+  return out;
+}
+
+}  // namespace
+
+Json plan_json(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  Json out;
+  out["model"] = {{"name", model.name},
+                  {"architecture", model.architecture},
+                  {"layers", model.n_layers},
+                  {"dim", model.dim},
+                  {"heads", model.n_heads},
+                  {"kv_heads", model.n_kv_heads},
+                  {"ff", model.ff_dim},
+                  {"vocab", model.vocab_size},
+                  {"file_bytes", model.file_bytes}};
+  out["title"] = plan_title(plan);
+  out["fingerprint"] = plan_fingerprint(plan);
+  out["kv"] = {{"type", plan.kv.type == KvType::kF16 ? "f16" : "f32"},
+               {"context", plan.kv.context},
+               {"page_tokens", plan.kv.page_tokens},
+               {"pages", plan.kv.n_pages}};
+  out["stages"] = Json::array();
+  for (const StagePlan& stage : plan.stages) {
+    out["stages"].push_back({{"layers", range_json(stage.layers)},
+                             {"ranks", stage.ranks},
+                             {"shares", stage.shares},
+                             {"achieved", stage.achieved}});
+  }
+  out["ranks"] = Json::array();
+  for (const RankPart& part : plan.parts) {
+    out["ranks"].push_back(rank_json(plan, part, cluster.ranks[static_cast<size_t>(part.rank)]));
+  }
+  const Prediction& p = plan.prediction;
+  out["prediction"] = {{"decode_tok_per_s", p.decode_tok_per_s},
+                       {"prefill_tok_per_s", p.prefill_tok_per_s},
+                       {"matrix_ms", p.matrix_ms},
+                       {"attention_ms", p.attention_ms},
+                       {"collective_ms", p.collective_ms},
+                       {"hop_ms", p.hop_ms},
+                       {"total_ms", p.total_ms},
+                       {"measured_cluster", p.measured_cluster}};
+  out["ledger"] = Json::array();
+  for (const LedgerLine& line : plan.ledger) {
+    out["ledger"].push_back({{"rank", line.rank},
+                             {"place", line.place},
+                             {"name", line.name},
+                             {"detail", line.detail},
+                             {"bytes", line.bytes}});
+  }
+  return out;
+}
+
+}  // namespace spillway

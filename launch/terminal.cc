@@ -1,0 +1,46 @@
+// See terminal.h.
+#include "launch/terminal.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <utility>
+
+namespace spillway {
+
+int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total_pages = 0;
+  int64_t resident_pages = 0;
+  statm >> total_pages >> resident_pages;
+  return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+ProgressBar::ProgressBar(std::string label, bool shown)
+    : label_(std::move(label)),
+      shown_(shown),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      begin_(std::chrono::steady_clock::now()) {}
+
+void ProgressBar::update(int64_t done_bytes, int64_t total_bytes) {
+  if (!shown_ || finished_ || total_bytes <= 0) return;
+  finished_ = done_bytes >= total_bytes;
+  if (!terminal_ && !finished_) return;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  const double rate = seconds > 0 ? static_cast<double>(done_bytes) / seconds : 0;
+  constexpr int kWidth = 24;
+  const int filled = static_cast<int>(kWidth * done_bytes / total_bytes);
+  const std::string bar = std::string(static_cast<size_t>(filled), '#') +
+                          std::string(static_cast<size_t>(kWidth - filled), '.');
+  const double left = rate > 0 ? static_cast<double>(total_bytes - done_bytes) / rate : 0;
+  std::fprintf(stderr, "%s%s [%s] %s of %s, %s/s, %.1f s %s%s", terminal_ ? "\r" : "",
+               label_.c_str(), bar.c_str(), size_text(done_bytes).c_str(),
+               size_text(total_bytes).c_str(), size_text(static_cast<int64_t>(rate)).c_str(),
+               finished_ ? seconds : left, finished_ ? "in all" : "left", finished_ ? "\n" : "   ");
+  std::fflush(stderr);
+}
+
+}  // namespace spillway

@@ -1,0 +1,30 @@
+// What a person sees: sizes, a progress bar, this process's memory.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "parallel/size_text.h"
+
+namespace spillway {
+
+// Resident bytes of this process, as the kernel counts them now.
+int64_t resident_bytes();
+
+// A bar on standard error: rewritten in place on a terminal, one line at the end otherwise.
+//   Thread: any one at a time.
+class ProgressBar {
+ public:
+  ProgressBar(std::string label, bool shown);
+  void update(int64_t done_bytes, int64_t total_bytes);
+
+ private:
+  std::string label_;
+  bool shown_;
+  bool terminal_;
+  bool finished_ = false;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+}  // namespace spillway

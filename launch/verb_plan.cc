@@ -1,0 +1,59 @@
+// spillway plan: the ledger and the table of a split, on any machine, before anything is allocated.
+// The ranks are this machine's, as probed here, sharing it evenly.
+#include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/thread_pool.h"
+#include "launch/plan_json.h"
+#include "launch/verbs.h"
+#include "parallel/planner.h"
+#include "parallel/probe.h"
+#include "runtime/io/gguf.h"
+#include "runtime/model/spec.h"
+
+namespace spillway {
+namespace {
+
+int ranks_of(const Options& options) {
+  if (options.ranks > 0) return options.ranks;
+  if (!options.split.empty()) {
+    size_t n = 0;
+    for (const StagePin& stage : options.split) n += stage.shares.size();
+    return static_cast<int>(n);
+  }
+  return std::max(1, options.tp) * std::max(1, options.pp);
+}
+
+ClusterSpec cluster_here(const Options& options, int n_ranks) {
+  const int share = std::max(1, usable_cores() / n_ranks);
+  ThreadPool pool(options.threads > 0 ? options.threads : share);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  const RankSpec probed = probe_rank(exec, {0, 0, n_ranks, true});
+  ClusterSpec cluster = assumed_cluster(n_ranks);
+  for (int rank = 0; rank < n_ranks; ++rank) {
+    RankSpec& spec = cluster.ranks[static_cast<size_t>(rank)];
+    spec = probed;
+    spec.rank = rank;
+    spec.local_rank = rank;
+    spec.local_size = n_ranks;
+  }
+  return cluster;
+}
+
+}  // namespace
+
+int verb_plan(const Options& options) {
+  const Gguf gguf = Gguf::open(options.model);
+  const ModelSpec model = read_model_spec(gguf);
+  const ClusterSpec cluster = cluster_here(options, ranks_of(options));
+  const Plan plan = make_plan(model, cluster, plan_request(options));
+  if (options.json) {
+    std::cout << plan_json(plan, model, cluster).dump(1) << "\n";
+  } else {
+    std::cout << plan_table(plan, model, cluster);
+  }
+  return 0;
+}
+
+}  // namespace spillway

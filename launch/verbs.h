@@ -1,0 +1,16 @@
+// The verbs of the command line. Each returns the process's exit code and throws Error.
+#pragma once
+
+#include "launch/options.h"
+#include "launch/supervise.h"
+
+namespace spillway {
+
+int verb_run(const Options& options, WorkerNote& note);
+int verb_verify(const Options& options, WorkerNote& note);
+int verb_bench(const Options& options, WorkerNote& note);
+int verb_inspect(const Options& options);
+int verb_plan(const Options& options);
+int verb_status(const Options& options);
+
+}  // namespace spillway

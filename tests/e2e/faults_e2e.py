@@ -1,0 +1,115 @@
+"""Ranks that die or fall silent: named within 5 s, exit code 1, nothing left running."""
+
+import os
+import random
+import signal
+import time
+
+import harness
+from harness import generate
+
+LONG = ["-p", "Once upon a time", "-n", "1500", "--ignore-eos"]
+TRIES = int(os.environ.get("SPILLWAY_E2E_KILLS", "10"))
+LIMIT_S = 5.0
+
+
+class Faults(harness.EndToEnd):
+
+    def running(self, ranks, *extra):
+        job = self.start(generate(ranks, *LONG, *extra))
+        job.wait_for_text(1)
+        return job, job.wait_for_workers(ranks)
+
+    def check_end(self, job, rank, since, exit_codes=(1,)):
+        """The job ends by itself in time, names the rank, and leaves nothing."""
+        code = job.wait(20)
+        took = time.monotonic() - since
+        self.assertLess(took, LIMIT_S, "took %.1f s: %s" % (took, job.describe()))
+        self.assertIn(code, exit_codes, job.describe())
+        self.assertRegex(job.errors(since=since), r"\brank %d\b" % rank, job.describe())
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
+        return took
+
+    def test_killed_at_a_random_step(self):
+        seed = int(os.environ.get("SPILLWAY_E2E_SEED", time.time_ns() % 100000))
+        chance = random.Random(seed)
+        for number in range(TRIES):
+            ranks = chance.choice((2, 3))
+            rank, delay = chance.randrange(ranks), chance.uniform(0, 1.5)
+            what = "seed %d, try %d: rank %d of %d after %.2f s" % (
+                seed, number, rank, ranks, delay)
+            with self.subTest(what):
+                job, workers = self.running(ranks)
+                time.sleep(delay)
+                since = time.monotonic()
+                os.kill(workers[rank], signal.SIGKILL)
+                took = self.check_end(job, rank, since)
+                print("  %s: gone in %.2f s" % (what, took))
+
+    def test_killed_while_loading(self):
+        for rank in (0, 1):
+            with self.subTest(rank=rank):
+                job = self.start(generate(2, *LONG))
+                workers = job.wait_for_workers(2)
+                since = time.monotonic()
+                os.kill(workers[rank], signal.SIGKILL)
+                code = job.wait(20)
+                self.assertLess(time.monotonic() - since, LIMIT_S, job.describe())
+                self.assertEqual(code, 1, job.describe())
+                self.assertRegex(job.errors(since=since), r"\brank %d\b" % rank)
+                self.assertEqual(job.left_over(), {}, job.describe())
+
+    def test_silent_rank_is_named(self):
+        for rank in (1, 2):
+            with self.subTest(rank=rank):
+                job, workers = self.running(3)
+                since = time.monotonic()
+                os.kill(workers[rank], signal.SIGSTOP)
+                job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
+                             LIMIT_S, "line that names rank %d" % rank)
+                self.assertNotEqual(job.wait(15), 0, job.describe())
+                self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
+    def test_silent_front_ends_the_job(self):
+        job, workers = self.running(2)
+        since = time.monotonic()
+        os.kill(workers[0], signal.SIGSTOP)
+        job.wait_for(lambda: "rank 0" in job.errors(since=since), LIMIT_S, "line that names rank 0")
+        self.assertNotEqual(job.wait(15), 0, job.describe())
+        self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
+    def test_front_killed(self):
+        job, workers = self.running(3)
+        since = time.monotonic()
+        os.kill(workers[0], signal.SIGKILL)
+        self.check_end(job, 0, since)
+
+    def test_guard_killed(self):
+        job, _ = self.running(2)
+        guards = {rank: pid for pid, (name, rank) in job.processes().items()
+                  if name == "spillway-guard"}
+        self.assertEqual(sorted(guards), [0, 1], job.processes())
+        os.kill(guards[1], signal.SIGKILL)
+        self.assertNotEqual(job.wait(15), 0, job.describe())
+        self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
+    def test_mpirun_killed(self):
+        job, _ = self.running(2)
+        job.process.kill()
+        job.process.wait(10)
+        self.assertEqual(job.left_over(8), {}, "left running by " + job.describe())
+
+    def test_interrupt_ends_all_quietly(self):
+        job, _ = self.running(2)
+        since = time.monotonic()
+        job.process.send_signal(signal.SIGINT)
+        code = job.wait(10)
+        self.assertLess(time.monotonic() - since, LIMIT_S)
+        self.assertNotEqual(code, 0)
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
+        for noise in ("CHECK", "Segmentation", "backtrace", "terminate called"):
+            self.assertNotIn(noise, job.errors(since=since))
+
+
+if __name__ == "__main__":
+    harness.main()

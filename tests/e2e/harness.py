@@ -1,0 +1,257 @@
+"""What the end-to-end tests share: jobs of several ranks, their processes, their output.
+
+Called by the *_e2e.py files beside it, which ctest starts with python3 and only its standard
+library. A Job knows its processes by a mark in their environment, which every child inherits: a
+test looks at and ends nothing but its own job, and never by name.
+
+  SPILLWAY_E2E_PROGRAM  the spillway binary; set by CMake
+  SPILLWAY_TEST_MODEL   the model; set by tests/run, else looked for in launch/fetch_model's cache
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+import uuid
+
+SKIPPED = 77  # the exit code that ctest shows as "skipped"
+MARK = "SPILLWAY_E2E_JOB"
+MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FOLDER = os.path.join(ROOT, "tests", "e2e")
+
+
+def program():
+    return os.environ.get("SPILLWAY_E2E_PROGRAM", os.path.join(ROOT, "build", "cpu", "spillway"))
+
+
+def model():
+    """Path of the model; skips the test that asks when there is none."""
+    path = os.environ.get("SPILLWAY_TEST_MODEL")
+    if path is None:
+        cache = os.environ.get("SPILLWAY_CACHE") or os.path.join(
+            os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "spillway")
+        path = os.path.join(cache, MODEL_NAME)
+    if not os.path.isfile(path):
+        raise unittest.SkipTest("no model: run launch/fetch_model first")
+    return path
+
+
+def mpirun(ranks, *extra):
+    command = ["mpirun", "-np", str(ranks), "--oversubscribe"]
+    if os.geteuid() == 0:
+        command.append("--allow-run-as-root")
+    return command + list(extra)
+
+
+def parent_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+class Job:
+    """A command with all processes it starts, in a session of its own.
+
+    Reads both streams as they come; `output_times` are the moments when pieces of stdout came,
+    `stderr_lines` pairs of (moment, line), all on the monotonic clock."""
+
+    def __init__(self, command, stdin=None, env=None, cwd=None):
+        self.mark = uuid.uuid4().hex
+        full_env = dict(os.environ)
+        full_env.update(env or {})
+        full_env[MARK] = self.mark
+        self.command = command
+        self.stdout = b""
+        self.stderr_lines = []
+        self.output_times = []
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, env=full_env, cwd=cwd, start_new_session=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.threads = [threading.Thread(target=self._read_stdout, daemon=True),
+                        threading.Thread(target=self._read_stderr, daemon=True)]
+        for thread in self.threads:
+            thread.start()
+        if stdin is not None:
+            self.process.stdin.write(stdin.encode())
+            self.process.stdin.close()
+
+    def _read_stdout(self):
+        while True:
+            piece = os.read(self.process.stdout.fileno(), 65536)
+            if not piece:
+                return
+            self.output_times.append(time.monotonic())
+            self.stdout += piece
+
+    def _read_stderr(self):
+        for line in self.process.stderr:
+            for part in line.decode(errors="replace").rstrip("\n").split("\r"):
+                self.stderr_lines.append((time.monotonic(), part))
+
+    def text(self):
+        return self.stdout.decode(errors="replace")
+
+    def errors(self, since=0.0):
+        return "\n".join(line for when, line in list(self.stderr_lines) if when >= since)
+
+    def wait(self, timeout):
+        """Exit code of the command; ends all of the job and raises when it takes longer."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            shown = self.describe()
+            self.end()
+            raise AssertionError("still running after %g s: %s" % (timeout, shown)) from None
+        for thread in self.threads:
+            thread.join(5)
+        return code
+
+    def wait_for(self, condition, timeout, what):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            found = condition()
+            if found:
+                return found
+            if self.process.poll() is not None:
+                time.sleep(0.2)  # the readers may still be behind
+                found = condition()
+                if found:
+                    return found
+                raise AssertionError("ended before %s: %s" % (what, self.describe()))
+            time.sleep(0.02)
+        shown = self.describe()
+        self.end()
+        raise AssertionError("no %s within %g s: %s" % (what, timeout, shown))
+
+    def wait_for_text(self, n_bytes, timeout=60):
+        self.wait_for(lambda: len(self.stdout) >= n_bytes, timeout, "%d bytes of text" % n_bytes)
+
+    def coordinator(self, timeout=30):
+        """HOST:PORT out of the line that rank 0 prints."""
+        pattern = re.compile(r"coordinator at (\S+:\d+)")
+        return self.wait_for(lambda: pattern.search(self.errors()), timeout,
+                             "line with the coordinator's address").group(1)
+
+    def processes(self):
+        """{pid: (command name, MPI rank or None)} of all that live, mpirun among them."""
+        found = {}
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                with open("/proc/%s/environ" % name, "rb") as file:
+                    entries = file.read().split(b"\0")
+                if ("%s=%s" % (MARK, self.mark)).encode() not in entries:
+                    continue
+                with open("/proc/%s/comm" % name) as file:
+                    command = file.read().strip()
+            except OSError:
+                continue  # gone meanwhile, or another user's
+            rank = next((int(entry.split(b"=")[1]) for entry in entries
+                         if entry.startswith(b"OMPI_COMM_WORLD_RANK=")), None)
+            found[int(name)] = (command, rank)
+        return found
+
+    def workers(self):
+        """{rank: pid}: the process of each rank that computes."""
+        found = self.processes()
+        ranks = {pid: rank for pid, (_, rank) in found.items() if rank is not None}
+        # A worker is the child of its rank's guard, which may not have taken its name yet.
+        return {rank: pid for pid, rank in ranks.items()
+                if found[pid][0] == "spillway" and parent_of(pid) in ranks}
+
+    def wait_for_workers(self, n_ranks, timeout=20):
+        def complete():
+            found = self.workers()
+            return found if len(found) == n_ranks else None
+        return self.wait_for(complete, timeout, "%d workers" % n_ranks)
+
+    def left_over(self, patience=2.0):
+        """Processes still there `patience` seconds from now; {} as soon as there are none."""
+        end = time.monotonic() + patience
+        while True:
+            rest = self.processes()
+            if not rest or time.monotonic() > end:
+                return rest
+            time.sleep(0.05)
+
+    def end(self):
+        """Ends what is left of this job, whatever its state."""
+        for _ in range(3):
+            for pid in self.processes():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.05)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        for stream in (self.process.stdout, self.process.stderr):
+            if not stream.closed and not any(thread.is_alive() for thread in self.threads):
+                stream.close()
+
+    def describe(self):
+        return "%s\n  exit code %s\n  stdout %r\n  stderr:\n%s" % (
+            " ".join(self.command), self.process.poll(), self.text()[-400:],
+            "\n".join("    " + line for line in self.errors().splitlines()[-40:]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+class EndToEnd(unittest.TestCase):
+    """Base of the tests: jobs end with the test, and failed checks show the job."""
+
+    maxDiff = None
+
+    def start(self, command, **options):
+        job = Job(command, **options)
+        self.addCleanup(job.end)
+        return job
+
+    def finish(self, command, timeout=120, **options):
+        """Runs to the end, leaves nothing behind; (exit code, Job)."""
+        job = self.start(command, **options)
+        code = job.wait(timeout)
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
+        return code, job
+
+    def succeed(self, command, timeout=120, **options):
+        code, job = self.finish(command, timeout, **options)
+        self.assertEqual(code, 0, job.describe())
+        return job
+
+
+def generate(ranks, *arguments, mpi=(), threads=1):
+    """The command line of a run on `ranks` ranks of `threads` threads each."""
+    return mpirun(ranks, *mpi) + [program(), "run", "-m", model(), "-t", str(threads)] + list(
+        arguments)
+
+
+def greedy(prompt, n_tokens):
+    return ["-p", prompt, "-n", str(n_tokens), "--temp", "0"]
+
+
+def main():
+    """Runs the calling file's tests; exit code SKIPPED when every one was skipped."""
+    if not os.access(program(), os.X_OK):
+        print("no program at %s: build the target spillway" % program(), file=sys.stderr)
+        sys.exit(1)
+    result = unittest.main(exit=False, verbosity=2).result
+    if not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(SKIPPED if result.testsRun and len(result.skipped) == result.testsRun else 0)

@@ -1,0 +1,118 @@
+"""Bad flags and bad files: a non-zero exit code, one clear line, nothing left running."""
+
+import os
+import re
+import tempfile
+
+import harness
+from harness import generate, greedy, model, mpirun, program
+
+# Open MPI adds a notice of its own when a rank exits non-zero; a person reads past it.
+MPI_NOTICE = re.compile(r"^(-+|Primary job.*|mpirun .*|\s*Process name:.*|\s*Exit code:.*|\s*)$"
+                        r"|a non-zero exit code|job to be terminated|Per user-direction")
+
+
+def spoken(job):
+    return [line for line in job.errors().splitlines() if not MPI_NOTICE.search(line)]
+
+
+class Misuse(harness.EndToEnd):
+
+    def refused(self, command, *words, stdin=None, max_lines=3, as_words=False):
+        """Ends soon with an error that has all the words, and no text on stdout."""
+        code, job = self.finish(command, timeout=30, stdin=stdin)
+        self.assertNotEqual(code, 0, "accepted: " + job.describe())
+        self.assertGreaterEqual(code, 0, "died of a signal: " + job.describe())
+        self.assertLess(code, 126, "crashed: " + job.describe())
+        lines = spoken(job)
+        self.assertTrue(lines, "says nothing: " + job.describe())
+        self.assertLessEqual(len(lines), max_lines, job.describe())
+        said = "\n".join(lines)
+        for word in words:
+            self.assertIn(word, said.replace("_", "-") if as_words else said, job.describe())
+        self.assertEqual(job.text().strip(), "", job.describe())
+
+    def run_with(self, *arguments):
+        return [program(), "run", "-m", model()] + list(arguments)
+
+    def test_unknown_flag(self):
+        self.refused(self.run_with("-p", "x", "--frobnicate"), "--frobnicate")
+        self.refused(generate(2, "-p", "x", "--frobnicate"), "--frobnicate")
+
+    def test_unknown_verb_and_no_verb(self):
+        self.refused([program(), "frobnicate"], "frobnicate")
+        code, job = self.finish([program()], timeout=10)
+        self.assertNotEqual(code, 0)
+        self.assertTrue(job.errors().strip())
+
+    def test_split_that_does_not_fit_the_ranks(self):
+        self.refused(self.run_with("-p", "x", "--tp", "2"), "2")
+        self.refused(generate(2, "-p", "x", "--tp", "3"), "3")
+        self.refused(generate(2, "-p", "x", "--tp", "2", "--pp", "2"), "2")
+
+    def test_contradictory_flags(self):
+        self.refused(self.run_with("-p", "x", "--system", "be brief"), "--system")
+        self.refused(generate(2, "-p", "x", "--tp", "2", "--split", "nonsense"), "split")
+
+    def test_numbers_out_of_range(self):
+        for flag, value in (("-n", "-1"), ("-n", "x"), ("-c", "0"), ("--temp", "-1"),
+                            ("--top-p", "1.5"), ("--min-p", "-0.1"), ("--top-k", "-2"),
+                            ("-t", "0"), ("--repeat-penalty", "0"), ("--logit-bias", "nonsense")):
+            with self.subTest(flag=flag, value=value):
+                # top_p is as clear as --top-p.
+                self.refused(self.run_with("-p", "x", flag, value),
+                             flag.lstrip("-"), as_words=True)
+
+    def test_no_file(self):
+        missing = "/nonexistent/model.gguf"
+        self.refused([program(), "run", "-m", missing, "-p", "x"], missing)
+        self.refused(mpirun(2) + [program(), "run", "-m", missing, "-p", "x"], missing)
+        self.refused([program(), "run", "-p", "x"], "-m")
+        self.refused([program(), "inspect", "-m", missing], missing)
+
+    def test_truncated_and_foreign_files(self):
+        with tempfile.TemporaryDirectory() as folder, open(model(), "rb") as whole:
+            for size in (0, 3, 24, 5000, 2_000_000, os.path.getsize(model()) - 1000):
+                path = os.path.join(folder, "cut-%d.gguf" % size)
+                whole.seek(0)
+                with open(path, "wb") as cut:
+                    cut.write(whole.read(size))
+                with self.subTest(size=size):
+                    self.refused([program(), "run", "-m", path, "-p", "x"], path)
+            path = os.path.join(folder, "text.gguf")
+            with open(path, "w") as file:
+                file.write("This is no model. " * 1000)
+            self.refused([program(), "run", "-m", path, "-p", "x"], path)
+            self.refused(mpirun(2) + [program(), "run", "-m", path, "-p", "x"], path)
+            self.refused([program(), "run", "-m", folder, "-p", "x"], folder)
+
+    def test_prompt_longer_than_the_context(self):
+        prompt = "one two three four five six seven eight nine ten " * 20
+        self.refused(self.run_with("-c", "64", "-p", prompt), "64")
+        self.refused(generate(2, "-c", "64", "-p", prompt), "64", max_lines=40)
+
+    def test_no_prompt_at_all(self):
+        self.refused(self.run_with("-n", "4"), "-p")
+        self.refused(generate(2, "-n", "4"), "-p", max_lines=40)
+        self.refused(["bash", "-c", '"$@" <&-', "bash"] + self.run_with("-n", "4"), "-p")
+
+    def test_status_of_nobody(self):
+        self.refused([program(), "status", "127.0.0.1:9"], "127.0.0.1:9")
+        self.refused([program(), "status", "nonsense"], "nonsense")
+        self.refused([program(), "status"])
+
+    def test_coordinator_at_a_strange_address(self):
+        self.refused(self.run_with("--coordinator", "203.0.113.7:0", *greedy("x", 4)),
+                     "203.0.113.7", max_lines=40)
+
+    def test_help_is_no_error(self):
+        for arguments in (["--help"], ["run", "--help"], ["plan", "--help"], ["verify", "--help"],
+                          ["inspect", "--help"], ["bench", "--help"], ["status", "--help"],
+                          ["--version"]):
+            with self.subTest(arguments=arguments):
+                job = self.succeed([program()] + arguments, timeout=10)
+                self.assertTrue(job.text().strip())
+
+
+if __name__ == "__main__":
+    harness.main()

