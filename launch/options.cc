@@ -246,11 +246,17 @@ Options parse_options(int argc, const char* const* argv) {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
-    o.help = chosen.empty() ? app.help() : chosen.front()->help();
+    o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
     return o;
   } catch (const CLI::CallForVersion&) {
     o.help = "spillway 0.1.0\n";
     return o;
+  } catch (const CLI::ConfigError& error) {
+    // "INI was not able to parse run.bogus": the key is the last word.
+    const std::string text = error.what();
+    throw Error("the --config file sets " + text.substr(text.rfind(' ') + 1) +
+                    ", which is not a flag of that verb",
+                "", "docs/config.md lists the keys");
   } catch (const CLI::ParseError& error) {
     const auto chosen = app.get_subcommands();
     const std::string verb = chosen.empty() ? "" : " " + chosen.front()->get_name();

@@ -105,8 +105,8 @@ class RunFront {
 
   void complete(const std::string& prompt) {
     std::vector<int32_t> ids = tokenizer_.encode(prompt);
-    // A model without BOS and an empty prompt leave nothing to start from.
-    if (ids.empty() && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
+    // -p "" starts from the beginning of a text; nothing on standard input is a mistake.
+    if (ids.empty() && options_.prompt && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
     if (ids.empty()) throw Error("the prompt is empty", "", "pass -p TEXT or standard input");
     generate(std::move(ids), false);
   }

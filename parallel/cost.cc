@@ -192,10 +192,6 @@ Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& 
   return out;
 }
 
-int64_t predicted_context(const Plan& plan) {
-  return std::min<int64_t>(kPrefillRows, plan.kv.context);
-}
-
 int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int rank) {
   CHECK(rank >= 0 && rank < plan.n_ranks());
   const RankPart& part = plan.parts[rank];

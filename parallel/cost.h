@@ -16,9 +16,6 @@ namespace spillway {
 Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
                    int64_t context);
 
-// Tokens in the cache for which make_plan predicts: 512, or the plan's context if that is less.
-int64_t predicted_context(const Plan& plan);
-
 // Weight bytes that one token reads on this rank (packed layout), head included.
 int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int rank);
 

@@ -3,6 +3,7 @@
 // broken plan is described, the caller decides.
 #include "parallel/plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -163,8 +164,8 @@ class Checker {
 
   // `range` must continue at `at` and begin on a unit. Empty ranges lie anywhere.
   void piece(const std::string& what, int rank, const Range& range, int64_t unit, int64_t& at) {
-    if (range == Range{} || range.size() == 0) return;
-    if (range.size() < 0 || range.begin != at || range.begin % unit != 0) {
+    if (range.begin == range.end) return;
+    if (range.end < range.begin || range.begin != at || range.begin % unit != 0) {
       say("rank " + std::to_string(rank) + ": " + what + " " + text(range) + " must begin at " +
           std::to_string(at) + " on a multiple of " + std::to_string(unit));
     }
@@ -235,6 +236,11 @@ int64_t Plan::rank_bytes(int rank, const std::string& name) const {
     if (line.rank == rank && (name.empty() || line.name == name)) sum += line.bytes;
   }
   return sum;
+}
+
+int64_t predicted_context(const Plan& plan) {
+  constexpr int64_t kUsual = 512;
+  return std::min(kUsual, plan.kv.context);
 }
 
 uint64_t plan_fingerprint(const Plan& plan) {

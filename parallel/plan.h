@@ -94,6 +94,8 @@ struct Plan {
   int64_t rank_bytes(int rank, const std::string& name = "") const;
 };
 
+// Tokens in the cache for which `prediction` is made: 512, or the plan's context if that is less.
+int64_t predicted_context(const Plan& plan);
 // FNV-1a over everything that must be equal on all ranks (not the prediction).
 uint64_t plan_fingerprint(const Plan& plan);
 // Breaks of the invariants above, one sentence each; empty when the plan is sound.

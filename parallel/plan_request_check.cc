@@ -100,8 +100,9 @@ void check_degrees(int n, const PlanRequest& request) {
     if (value < 0) throw Error(flag + " is below 1", "", "leave it out to let the planner choose");
     if (value == 0 || n % value == 0 || (request.tp > 0 && request.pp > 0)) continue;
     throw Error(flag + " does not divide " + ranks, "",
-                "use " + divisors_of(n) + ", stages of different width as in --split " +
-                    example_split(n) + ", or another mpirun -np");
+                "use " + std::string(name) + " " + divisors_of(n) +
+                    ", stages of different width as in --split " + example_split(n) +
+                    ", or another mpirun -np");
   }
   if (request.tp > 0 && request.pp > 0) {
     const int64_t wanted = int64_t{request.tp} * request.pp;

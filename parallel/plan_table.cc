@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 
-#include "parallel/cost.h"
 #include "parallel/plan.h"
 #include "parallel/size_text.h"
 

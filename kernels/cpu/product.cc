@@ -5,11 +5,11 @@
 // Best measured on one core of an AMD Zen 5 server (EPYC, AVX-512 VNNI, 3.9 GHz, shared machine),
 // 2026-11-22, tests/kernels/product_bench.cc, weights [8192, 4096]. Ceilings there: 45 GB/s of
 // memory (a plain read loop reaches 37), 983 GOP/s of vpdpbusd, 249 GFLOP/s of f32 fma.
-//   one row        F32 45 GB/s, F16 43, Q8_0 44: all that memory gives; Q4_0, which fits the third
+//   one row        F32 42 GB/s, F16 43, Q8_0 44: all that memory gives; Q4_0, which fits the third
 //                  cache, 74 GB/s of weights (AVX2: F32 45, Q4_0 45, Q8_0 24)
 //   256 rows       Q8_0 766 GOP/s (78 %), Q4_0 726 (74 %), Q4_1 657 (67 %), F16 and BF16 225
 //   GFLOP/s
-//                  (90 %), F32 200 (80 %); AVX2: Q4_0 187, Q8_0 102 GOP/s, F16 92 GFLOP/s
+//                  (90 %), F32 200 (80 %); AVX2: Q4_0 185, Q8_0 102 GOP/s, F16 92 GFLOP/s
 #include <algorithm>
 
 #include "kernels/core/dispatch.h"

@@ -80,7 +80,6 @@ std::string check_sampling(const SamplingParams& p, int64_t vocab_size, const St
 
 Sampler::Sampler(SamplingParams params, int64_t vocab_size, const StepLimits& limits)
     : params_(std::move(params)),
-      vocab_size_(vocab_size),
       all_logits_(limits.all_logits),
       max_candidates_(limits.max_candidates),
       random_(params_.seed) {

@@ -55,7 +55,6 @@ class Sampler {
   double uniform();
 
   SamplingParams params_;
-  int64_t vocab_size_;
   bool all_logits_;
   int64_t max_candidates_;
   std::vector<int32_t> window_;  // ring of the last repeat_last_n tokens

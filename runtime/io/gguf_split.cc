@@ -87,7 +87,7 @@ std::vector<GgufPart> open_parts(const std::string& path) {
   for (uint64_t i = 0; i < count; ++i) {
     if (i + 1 == name->number) {
       for (GgufTensor& tensor : named.tensors) tensor.file = static_cast<int>(i);
-      parts.push_back(std::move(named));
+      parts.push_back(std::move(named));  // NOLINT(bugprone-use-after-move): once, in one turn
     } else {
       std::string part_path = split_path(*name, i + 1);
       try {

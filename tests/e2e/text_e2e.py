@@ -6,6 +6,7 @@ import harness
 from harness import generate, greedy, program
 
 PROMPTS = ["The capital of France is", "Once upon a time, in a village by the sea,"]
+SKY = "Explain in three sentences why the sky is blue."
 
 
 class Text(harness.EndToEnd):
@@ -41,16 +42,19 @@ class Text(harness.EndToEnd):
         self.assertEqual(from_stdin.text(), from_flag.text())
 
     def test_one_chat_message(self):
-        job = self.succeed(generate(2, "--chat", "-p", "What is the capital of France?",
-                                    "-n", "40", "--temp", "0"))
-        self.assertIn("Paris", job.text())
+        job = self.succeed(generate(2, "--chat", "-p", SKY, "-n", "40", "--temp", "0"))
+        self.assertIn("Rayleigh", job.text())
         self.assertNotIn("<|im_", job.text())
 
     def test_conversation_on_standard_input_remembers(self):
-        job = self.succeed(generate(2, "--chat", "-n", "24", "--temp", "0"),
-                           stdin="My name is Rosalind.\nWhat is my name?\n")
-        self.assertIn("Rosalind", job.text())
-        self.assertNotIn("<|im_", job.text())
+        chat = generate(2, "--chat", "-n", "24", "--temp", "0")
+        both = self.succeed(chat, stdin=SKY + "\nWhat did I ask?\n").text()
+        first = self.succeed(chat, stdin=SKY + "\n").text()
+        fresh = self.succeed(chat, stdin="What did I ask?\n").text()
+        self.assertTrue(both.startswith(first), (both, first))
+        self.assertNotEqual(both[len(first):], fresh)
+        self.assertTrue(both[len(first):].strip())
+        self.assertNotIn("<|im_", both)
 
     def test_same_seed_same_text_on_every_split(self):
         arguments = ["-p", PROMPTS[1], "-n", "32", "--temp", "0.9", "--top-k", "40", "--seed", "7"]

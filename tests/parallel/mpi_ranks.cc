@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <mpi.h>
 
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -152,14 +151,19 @@ TEST(Mpi, AMessageOfAnotherLengthIsAnError) {
   }
 }
 
+// All ranks are on one host, whose steady clock they share.
+int64_t now_ns() { return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count(); }
+
 TEST(Mpi, BarrierWaitsForTheLast) {
   const auto world = make_mpi_communicator();
   for (int late = 0; late < world->size(); ++late) {
     world->barrier();
-    const auto start = Clock::now();
     if (world->rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    int64_t entered = now_ns();
     world->barrier();
-    EXPECT_GE(Clock::now() - start, std::chrono::milliseconds(55));
+    const int64_t left = now_ns();
+    world->broadcast(std::as_writable_bytes(std::span(&entered, 1)), late);
+    EXPECT_GE(left, entered) << "left before rank " << late << " came";
   }
 }
 
@@ -220,7 +224,7 @@ TEST(Mpi, WaitingForIsReadFromAnotherThread) {
     reader.join();
     EXPECT_EQ(seen, "recv 1 from rank 0");
   } else if (world->rank() == 0) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
     world->send({&byte, 1}, 1);
   }
   EXPECT_EQ(world->waiting_for(), "");
@@ -245,32 +249,34 @@ TEST(Mpi, ProbeOfTheLinkIsTheSameOnAllRanks) {
   }
 }
 
-// Seconds until `call` threw Error(reason), 99 if it threw another or none.
+// When `call` threw Error(reason); 0 when it threw another or none.
 template <typename Call>
-double seconds_to_throw(const std::string& reason, const Call& call) {
-  const auto start = Clock::now();
+int64_t thrown_at_ns(const std::string& reason, const Call& call) {
   try {
     call();
   } catch (const Error& error) {
-    const std::chrono::duration<double> seconds = Clock::now() - start;
-    return error.message() == reason ? seconds.count() : 99;
+    return error.message() == reason ? now_ns() : 0;
   }
-  return 99;
+  return 0;
 }
 
+constexpr int64_t kSecond = 1'000'000'000;
+
 // These leave messages in flight on their own communicators, hence last.
-TEST(MpiAbort, WakesAWaitingReceiveAndEverythingLater) {
+TEST(MpiAbort, WakesAWaitingCallAndEverythingLater) {
   auto outer = make_mpi_communicator();  // keeps the ranks together afterwards
   if (outer->size() == 1) GTEST_SKIP() << "needs two ranks";
   auto world = make_mpi_communicator();
   const auto part = world->split(0, world->rank());
   const std::string reason = "rank 2 silent in step 9123";
   std::vector<std::byte> bytes(1000);
+  int64_t aborted = 0;
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    aborted = now_ns();
     world->abort(reason);
   });
-  const double seconds = seconds_to_throw(reason, [&] {
+  const int64_t thrown = thrown_at_ns(reason, [&] {
     if (world->rank() % 2 == 0) {
       part->recv(bytes, (world->rank() + 1) % world->size());
     } else {
@@ -279,15 +285,17 @@ TEST(MpiAbort, WakesAWaitingReceiveAndEverythingLater) {
     }
   });
   other.join();
-  EXPECT_GE(seconds, 0.1);
-  EXPECT_LT(seconds, 1.0);
+  EXPECT_GE(thrown, aborted);
+  EXPECT_LT(thrown, aborted + kSecond);
   EXPECT_FALSE(world->healthy());
   EXPECT_FALSE(part->healthy());
   EXPECT_EQ(world->waiting_for(), "");
-  EXPECT_LT(seconds_to_throw(reason, [&] { world->barrier(); }), 0.1);
-  EXPECT_LT(seconds_to_throw(reason, [&] { world->split(0, 0); }), 0.1);
+  const int64_t after = now_ns();
+  EXPECT_GT(thrown_at_ns(reason, [&] { world->barrier(); }), 0);
+  EXPECT_GT(thrown_at_ns(reason, [&] { world->split(0, 0); }), 0);
   EXPECT_TRUE(outer->healthy());  // other families go on
   world.reset();                  // does not hang
+  EXPECT_LT(now_ns(), after + kSecond);
   outer->barrier();
 }
 
@@ -295,37 +303,41 @@ TEST(MpiAbort, WakesAnIdleRankThatNaps) {
   auto outer = make_mpi_communicator();
   if (outer->size() == 1) GTEST_SKIP() << "needs two ranks";
   auto world = make_mpi_communicator();
-  std::atomic<bool> go{false};
+  int64_t aborted = 0;
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(400));  // naps begin after 50
-    go = true;
+    aborted = now_ns();
     world->abort("stop");
   });
   std::vector<std::byte> bytes(8);
   const int from = world->rank() == 0 ? 1 : 0;
-  const double seconds = seconds_to_throw("stop", [&] { world->recv(bytes, from); });
+  const int64_t thrown = thrown_at_ns("stop", [&] { world->recv(bytes, from); });
   other.join();
-  EXPECT_TRUE(go);
-  EXPECT_LT(seconds, 1.4);
+  EXPECT_GE(thrown, aborted);
+  EXPECT_LT(thrown, aborted + kSecond);
   outer->barrier();
 }
+
+// A rank that fails must not leave the others waiting for it.
+class EndTheJobOnFailure final : public ::testing::EmptyTestEventListener {
+  void OnTestEnd(const ::testing::TestInfo& info) override {
+    if (info.result()->Failed()) MPI_Abort(MPI_COMM_WORLD, 1);
+  }
+};
 
 }  // namespace
 }  // namespace spillway
 
 int main(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
   int level = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  if (rank != 0) {  // one rank reports what passes; all report what fails
-    ::testing::GTEST_FLAG(brief) = true;
-  }
-  // A rank that fails must not leave the others waiting for it.
-  ::testing::GTEST_FLAG(break_on_failure) = false;
+  ::testing::GTEST_FLAG(brief) = rank != 0;  // one rank reports what passes
+  ::testing::InitGoogleTest(&argc, argv);
+  auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+  listeners.Append(new spillway::EndTheJobOnFailure);  // the listeners own it
   const int failed = RUN_ALL_TESTS();
-  if (failed != 0) MPI_Abort(MPI_COMM_WORLD, 1);
   MPI_Finalize();
   return failed;
 }
