@@ -22,6 +22,7 @@
 #include "launch/verbs.h"
 #include "parallel/planner.h"
 #include "runtime/engine/follower.h"
+#include "runtime/model/spec.h"
 #include "runtime/token/tokenizer.h"
 
 namespace spillway {
@@ -267,7 +268,10 @@ class Verifier {
 
 int verb_verify(const Options& options, WorkerNote& note) {
   const int launched = launched_as().size;
-  if (launched == 0 && options.ranks > 1) start_mpirun(options);
+  if (launched == 0 && options.ranks > 1) {
+    read_model_spec(Gguf::open(options.model));  // a bad file is said before mpirun makes it long
+    start_mpirun(options);
+  }
   if (launched > 0 && options.ranks > 0 && options.ranks != launched) {
     throw Error("--ranks " + std::to_string(options.ranks) + ", but mpirun started " +
                 std::to_string(launched));

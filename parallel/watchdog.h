@@ -32,4 +32,16 @@ class Watchdog {
   std::unique_ptr<Shared> shared_;
 };
 
+// A step's time on the watchdog: begins here, ends with the scope, also when the step throws.
+class WatchedStep {
+ public:
+  WatchedStep(Watchdog& watchdog, int64_t step) : watchdog_(watchdog) { watchdog_.begin(step); }
+  ~WatchedStep() { watchdog_.end(); }
+  WatchedStep(const WatchedStep&) = delete;
+  WatchedStep& operator=(const WatchedStep&) = delete;
+
+ private:
+  Watchdog& watchdog_;
+};
+
 }  // namespace spillway

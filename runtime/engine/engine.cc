@@ -30,10 +30,9 @@ void Engine::run_until_idle() {
 
 const StepResult& Engine::forward(StepBatch& batch) {
   metrics_.step = batch.number;
-  watchdog_.begin(batch.number);
+  const WatchedStep watched(watchdog_, batch.number);
   wire_.send(batch, *mesh_.world);
   pipeline_.forward(batch, &result_);
-  watchdog_.end();
   return result_;
 }
 

@@ -1,6 +1,6 @@
 // Engine: the front's loop: scheduler -> broadcast -> pipeline -> sampler -> sinks. One for `run`
 // and for serving alike.
-//   Thread: submit() and cancel flags from any thread; run_* from the main thread only.
+//   Thread: submit() and Request::cancelled from any thread; run_* from the main thread only.
 //   Owns scheduler, step batch, wire. Plan, pipeline, mesh, watchdog and metrics are the caller's.
 //   Errors: what the pipeline throws ends every open request with kError and is thrown on.
 #pragma once

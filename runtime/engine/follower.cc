@@ -13,9 +13,8 @@ void follow(const Plan& plan, Pipeline* pipeline, Mesh& mesh, Watchdog& watchdog
     wire.receive(batch, *mesh.world);
     if (batch.kind == StepKind::kStop) return;
     metrics.step = batch.number;
-    watchdog.begin(batch.number);
+    const WatchedStep watched(watchdog, batch.number);
     if (pipeline != nullptr) pipeline->forward(batch, nullptr);
-    watchdog.end();
   }
 }
 

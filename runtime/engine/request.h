@@ -2,6 +2,7 @@
 // interfaces (STYLE.md): the terminal, a test, later an SSE stream.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@ namespace spillway {
 enum class FinishReason { kStop, kLength, kContext, kCancelled, kError };
 const char* finish_reason_name(FinishReason reason);  // "stop", "length", …
 
+// Its calls come from inside a step: they must not call the engine.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
@@ -29,6 +31,9 @@ struct Request {
   SamplingParams sampling;
   std::vector<int32_t> end_tokens;  // finish with kStop, not handed out
   TokenSink* sink = nullptr;        // must outlive the request
+  // Set by any thread to end the request before its next step, also while it waits or its prompt is
+  // read; nullptr: never. Must outlive the request.
+  const std::atomic<bool>* cancelled = nullptr;
 };
 
 }  // namespace spillway

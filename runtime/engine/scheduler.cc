@@ -65,6 +65,19 @@ std::string Scheduler::submit(Request request) {
   return "";
 }
 
+void Scheduler::drop_cancelled() {
+  const auto drop = [this](std::unique_ptr<Sequence>& sequence) {
+    const std::atomic<bool>* cancelled = sequence->request.cancelled;
+    if (cancelled == nullptr || !*cancelled) return;
+    retire(*sequence, FinishReason::kCancelled, "");
+    sequence.reset();
+  };
+  std::for_each(waiting_.begin(), waiting_.end(), drop);
+  std::erase(waiting_, nullptr);
+  std::for_each(running_.begin(), running_.end(), drop);
+  std::erase(running_, nullptr);
+}
+
 void Scheduler::admit() {
   while (!waiting_.empty() && !free_slots_.empty()) {
     Sequence& sequence = *waiting_.front();
@@ -105,6 +118,7 @@ bool Scheduler::room_for_logits(const StepBatch& batch) const {
 }
 
 bool Scheduler::next(StepBatch& batch) {
+  drop_cancelled();
   admit();
   batch.clear();
   batch.number = step_++;

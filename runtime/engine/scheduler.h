@@ -51,6 +51,7 @@ class Scheduler {
   int64_t new_tokens_done() const { return new_tokens_done_; }
 
  private:
+  void drop_cancelled();
   void admit();
   bool room_for_logits(const StepBatch& batch) const;
   void add_rows(StepBatch& batch, Sequence& sequence, int64_t n);

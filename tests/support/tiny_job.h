@@ -111,7 +111,7 @@ class TinyJob {
   }
 
  private:
-  TempDir folder_;
+  TempDir folder_;  // before the model, which is written into it
 
  public:
   TinyModel model;

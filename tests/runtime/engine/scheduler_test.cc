@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -227,6 +228,29 @@ TEST(SchedulerTest, EndsWhenTheContextIsFull) {
     EXPECT_EQ(sink.tokens, echo_text(prompt_of(10), 6));
     EXPECT_EQ(sink.reason, FinishReason::kContext);
   }
+}
+
+TEST(SchedulerTest, CancelEndsARequestThatWaitsOrReadsItsPrompt) {
+  Bench bench(plan_of(4, 1, 40));
+  EchoSink reading;
+  EchoSink waiting;
+  EchoSink last;
+  std::atomic<bool> cancelled{false};
+  for (EchoSink* sink : {&reading, &waiting, &last}) {
+    Request request = echo_request(*sink, prompt_of(10), 3);
+    if (sink != &last) request.cancelled = &cancelled;
+    ASSERT_EQ(bench.scheduler.submit(std::move(request)), "");
+  }
+  ASSERT_TRUE(bench.step());  // four rows of the first prompt; the second waits for the slot
+  cancelled = true;
+  bench.drain();
+  for (const EchoSink* sink : {&reading, &waiting}) {
+    EXPECT_EQ(sink->reason, FinishReason::kCancelled);
+    EXPECT_TRUE(sink->finished);
+    EXPECT_TRUE(sink->tokens.empty());
+  }
+  EXPECT_EQ(last.reason, FinishReason::kLength);
+  EXPECT_EQ(last.tokens.size(), 3U);
 }
 
 TEST(SchedulerTest, AClientThatIsGoneIsCancelled) {

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
+#include <tuple>
 
 #include "kernels/core/error.h"
 #include "tests/support/temp_dir.h"
