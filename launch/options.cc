@@ -59,7 +59,8 @@ void add_job(CLI::App* app, Options& o) {
                   "hosts need one that all can reach")
       ->type_name("HOST:PORT")
       ->capture_default_str();
-  app->add_option("--step-timeout", o.step_timeout_s, "seconds after which a step counts as hung")
+  app->add_option("--step-timeout", o.step_timeout_s,
+                  "seconds, beyond ten times its predicted time, after which a step is hung")
       ->capture_default_str()
       ->check(CLI::Range(0.1, 86400.0));
 }

@@ -39,7 +39,7 @@ struct Options {
   bool quiet = false;
   bool json = false;
   std::string listen = "127.0.0.1:0";  // --coordinator
-  double step_timeout_s = 30;          // --step-timeout
+  double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"
 
   int ranks = 0;            // plan, verify

@@ -202,4 +202,10 @@ int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int ran
   return weight_buffers(model, part, layers, false, last).total();
 }
 
+double predicted_step_ms(const Plan& plan, int64_t rows) {
+  const double prefill = plan.prediction.prefill_tok_per_s;
+  const double many = prefill > 0 ? 1000.0 * static_cast<double>(rows) / prefill : 0;
+  return std::max(plan.prediction.total_ms, many);
+}
+
 }  // namespace spillway

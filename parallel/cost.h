@@ -25,4 +25,7 @@ int64_t attention_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
 int64_t feed_forward_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
                                   const LayerPart& part);
 
+// Predicted milliseconds of a step of so many rows, from the plan's prediction alone.
+double predicted_step_ms(const Plan& plan, int64_t rows);
+
 }  // namespace spillway

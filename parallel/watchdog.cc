@@ -14,7 +14,7 @@ namespace spillway {
 
 using Clock = std::chrono::steady_clock;
 
-// Thread: begin and end write the three atomics; the watchdog's thread reads them. The mutex guards
+// Thread: begin and end write the atomics; the watchdog's thread reads them. The mutex guards
 // only `stop`, which the destructor sets.
 struct Watchdog::Shared {
   std::chrono::milliseconds deadline{0};
@@ -23,6 +23,7 @@ struct Watchdog::Shared {
 
   std::atomic<int64_t> step{0};
   std::atomic<int64_t> begun_ns{0};  // 0: idle
+  std::atomic<int64_t> allowance_ms{0};
   std::atomic<uint64_t> steps_begun{0};
 
   std::mutex mutex;
@@ -40,12 +41,15 @@ void Watchdog::Shared::look(uint64_t& reported) {
   const uint64_t count = steps_begun.load();
   const int64_t begun = begun_ns.load();
   const int64_t number = step.load();
+  const auto limit = deadline + std::chrono::milliseconds(allowance_ms.load());
   if (begun == 0 || count == reported || steps_begun.load() != count) return;
   const auto age = Clock::now().time_since_epoch() - std::chrono::nanoseconds(begun);
-  if (age <= deadline) return;
-  reported = count;
-  const double seconds = std::chrono::duration<double>(deadline).count();
+  if (age <= limit) return;
+  // Who waits is the victim of who computes: the latter reports first and is the one that is named.
   const std::string waiting = describe();
+  if (!waiting.empty() && age <= limit + deadline / 3) return;
+  reported = count;
+  const double seconds = std::chrono::duration<double>(limit).count();
   on_stuck("step " + std::to_string(number) + " takes more than " + fixed_text(seconds, 1) +
            " s, " + (waiting.empty() ? "computing" : "waiting in " + waiting));
 }
@@ -85,10 +89,11 @@ Watchdog::~Watchdog() {
   shared_->thread.join();
 }
 
-void Watchdog::begin(int64_t step) {
+void Watchdog::begin(int64_t step, std::chrono::milliseconds allowance) {
   shared_->begun_ns.store(0);  // between two steps the watchdog sees idleness, never a mixture
   shared_->steps_begun.fetch_add(1);
   shared_->step.store(step);
+  shared_->allowance_ms.store(allowance.count());
   shared_->begun_ns.store(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
 }
 

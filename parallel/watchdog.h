@@ -23,7 +23,8 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
 
   // No locks, no allocation. Idle (between end and begin) never counts as stuck.
-  void begin(int64_t step);
+  // allowance: time that this step may take beyond the deadline, since it is known to be long.
+  void begin(int64_t step, std::chrono::milliseconds allowance = std::chrono::milliseconds(0));
   void end();
   int64_t step() const;
 
@@ -35,7 +36,10 @@ class Watchdog {
 // A step's time on the watchdog: begins here, ends with the scope, also when the step throws.
 class WatchedStep {
  public:
-  WatchedStep(Watchdog& watchdog, int64_t step) : watchdog_(watchdog) { watchdog_.begin(step); }
+  WatchedStep(Watchdog& watchdog, int64_t step, std::chrono::milliseconds allowance)
+      : watchdog_(watchdog) {
+    watchdog_.begin(step, allowance);
+  }
   ~WatchedStep() { watchdog_.end(); }
   WatchedStep(const WatchedStep&) = delete;
   WatchedStep& operator=(const WatchedStep&) = delete;

@@ -8,7 +8,8 @@ namespace spillway {
 
 Engine::Engine(const Plan& plan, const ModelSpec& model, Pipeline& pipeline, Mesh& mesh,
                Watchdog& watchdog, Metrics& metrics)
-    : pipeline_(pipeline),
+    : plan_(plan),
+      pipeline_(pipeline),
       mesh_(mesh),
       watchdog_(watchdog),
       metrics_(metrics),
@@ -30,7 +31,7 @@ void Engine::run_until_idle() {
 
 const StepResult& Engine::forward(StepBatch& batch) {
   metrics_.step = batch.number;
-  const WatchedStep watched(watchdog_, batch.number);
+  const WatchedStep watched(watchdog_, batch.number, step_allowance(plan_, batch));
   wire_.send(batch, *mesh_.world);
   pipeline_.forward(batch, &result_);
   return result_;

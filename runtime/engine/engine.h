@@ -43,6 +43,7 @@ class Engine {
  private:
   void count(const StepBatch& batch, int64_t drawn, std::chrono::nanoseconds took, bool prefill);
 
+  const Plan& plan_;
   Pipeline& pipeline_;
   Mesh& mesh_;
   Watchdog& watchdog_;

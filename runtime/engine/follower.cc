@@ -13,7 +13,7 @@ void follow(const Plan& plan, Pipeline* pipeline, Mesh& mesh, Watchdog& watchdog
     wire.receive(batch, *mesh.world);
     if (batch.kind == StepKind::kStop) return;
     metrics.step = batch.number;
-    const WatchedStep watched(watchdog, batch.number);
+    const WatchedStep watched(watchdog, batch.number, step_allowance(plan, batch));
     if (pipeline != nullptr) pipeline->forward(batch, nullptr);
   }
 }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/core/check.h"
+#include "parallel/cost.h"
 
 namespace spillway {
 namespace {
@@ -45,6 +46,12 @@ int64_t most_bytes(const Plan& plan) {
 }
 
 }  // namespace
+
+std::chrono::milliseconds step_allowance(const Plan& plan, const StepBatch& batch) {
+  constexpr double kTimesPredicted = 10;
+  return std::chrono::milliseconds(
+      static_cast<int64_t>(kTimesPredicted * predicted_step_ms(plan, batch.n_rows())));
+}
 
 StepWire::StepWire(const Plan& plan)
     : bytes_(static_cast<size_t>(std::max(kFirstBytes, most_bytes(plan)))) {}

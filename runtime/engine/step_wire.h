@@ -3,6 +3,7 @@
 //   Thread: main. Allocates nothing after construction.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -12,6 +13,9 @@
 #include "runtime/stage/step_batch.h"
 
 namespace spillway {
+
+// What the watchdog grants a step beyond its deadline: ten times what the plan predicts for it.
+std::chrono::milliseconds step_allowance(const Plan& plan, const StepBatch& batch);
 
 class StepWire {
  public:

@@ -104,7 +104,7 @@ TEST(OptionsTest, RunsDefaults) {
   EXPECT_TRUE(o.split.empty());
   EXPECT_EQ(o.kv_type, KvType::kF16);
   EXPECT_EQ(o.listen, "127.0.0.1:0");
-  EXPECT_EQ(o.step_timeout_s, 30);
+  EXPECT_EQ(o.step_timeout_s, 3);
 }
 
 TEST(OptionsTest, PromptsOfAllKinds) {

@@ -59,6 +59,33 @@ TEST(Watchdog, SaysComputingWhenNothingIsWaitedFor) {
   EXPECT_EQ(reports.all()[0], "step 7 takes more than 0.1 s, computing");
 }
 
+TEST(Watchdog, AnAllowanceMovesTheDeadlineOfOneStep) {
+  Reports reports;
+  Watchdog dog(
+      milliseconds(20), [] { return std::string(); },
+      [&](const std::string& text) { reports.add(text); });
+  dog.begin(1, milliseconds(60000));
+  std::this_thread::sleep_for(milliseconds(150));
+  EXPECT_TRUE(reports.all().empty());
+  dog.begin(2);
+  ASSERT_TRUE(reports.wait_for(1));
+  EXPECT_NE(reports.all()[0].find("step 2"), std::string::npos);
+}
+
+TEST(Watchdog, WhoComputesReportsBeforeWhoWaits) {
+  Reports reports;
+  const auto add = [&](const std::string& text) { reports.add(text); };
+  Watchdog waiting(
+      milliseconds(600), [] { return std::string("all-reduce 3"); }, add);
+  Watchdog computing(
+      milliseconds(600), [] { return std::string(); }, add);
+  waiting.begin(5);
+  computing.begin(5);
+  ASSERT_TRUE(reports.wait_for(2));
+  EXPECT_NE(reports.all()[0].find("computing"), std::string::npos);
+  EXPECT_NE(reports.all()[1].find("all-reduce 3"), std::string::npos);
+}
+
 TEST(Watchdog, EveryStepHasItsOwnDeadlineAndReport) {
   Reports reports;
   Watchdog dog(
