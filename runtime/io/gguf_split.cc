@@ -86,8 +86,9 @@ std::vector<GgufPart> open_parts(const std::string& path) {
   parts.clear();
   for (uint64_t i = 0; i < count; ++i) {
     if (i + 1 == name->number) {
+      // One turn of the loop gets here. NOLINTNEXTLINE(bugprone-use-after-move)
       for (GgufTensor& tensor : named.tensors) tensor.file = static_cast<int>(i);
-      parts.push_back(std::move(named));  // NOLINT(bugprone-use-after-move): once, in one turn
+      parts.push_back(std::move(named));
     } else {
       std::string part_path = split_path(*name, i + 1);
       try {
