@@ -183,6 +183,12 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
   }
   agree(world_, error);
   state_ = "ready";
+  if (show_progress && bar_ != nullptr) {
+    // All have loaded; the bar ends before the first text, not with the next heartbeat.
+    int64_t total = 0;
+    for (const RankPart& part : plan.parts) total += plan.rank_bytes(part.rank, "weights");
+    bar_->update(total, total);
+  }
   return house;
 }
 

@@ -279,6 +279,16 @@ Options parse_options(int argc, const char* const* argv) {
   return o;
 }
 
+int ranks_named(const Options& options) {
+  if (options.ranks > 0) return options.ranks;
+  if (!options.split.empty()) {
+    size_t n = 0;
+    for (const StagePin& stage : options.split) n += stage.shares.size();
+    return static_cast<int>(n);
+  }
+  return std::max(1, options.tp) * std::max(1, options.pp);
+}
+
 PlanRequest plan_request(const Options& o) {
   PlanRequest request;
   request.tp = o.tp;

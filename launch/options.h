@@ -57,6 +57,9 @@ struct Options {
 // argv as main gets it. Throws Error; returns help text in Options::help for --help.
 Options parse_options(int argc, const char* const* argv);
 
+// The ranks that --ranks names or --split, --tp and --pp need; at least 1.
+int ranks_named(const Options& options);
+
 // The planner's request of these options; limits as the verb needs them.
 PlanRequest plan_request(const Options& options);
 

@@ -25,6 +25,7 @@ ProgressBar::ProgressBar(std::string label, bool shown)
       begin_(std::chrono::steady_clock::now()) {}
 
 void ProgressBar::update(int64_t done_bytes, int64_t total_bytes) {
+  const std::lock_guard lock(mutex_);
   if (!shown_ || finished_ || total_bytes <= 0) return;
   finished_ = done_bytes >= total_bytes;
   if (!terminal_ && !finished_) return;

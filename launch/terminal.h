@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <string>
 
 #include "parallel/size_text.h"
@@ -13,13 +14,14 @@ namespace spillway {
 int64_t resident_bytes();
 
 // A bar on standard error: rewritten in place on a terminal, one line at the end otherwise.
-//   Thread: any one at a time.
+//   Thread: any.
 class ProgressBar {
  public:
   ProgressBar(std::string label, bool shown);
   void update(int64_t done_bytes, int64_t total_bytes);
 
  private:
+  std::mutex mutex_;  // guards all below
   std::string label_;
   bool shown_;
   bool terminal_;

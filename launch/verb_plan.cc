@@ -15,16 +15,6 @@
 namespace spillway {
 namespace {
 
-int ranks_of(const Options& options) {
-  if (options.ranks > 0) return options.ranks;
-  if (!options.split.empty()) {
-    size_t n = 0;
-    for (const StagePin& stage : options.split) n += stage.shares.size();
-    return static_cast<int>(n);
-  }
-  return std::max(1, options.tp) * std::max(1, options.pp);
-}
-
 ClusterSpec cluster_here(const Options& options, int n_ranks) {
   const int share = std::max(1, usable_cores() / n_ranks);
   ThreadPool pool(options.threads > 0 ? options.threads : share);
@@ -46,7 +36,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
 int verb_plan(const Options& options) {
   const Gguf gguf = Gguf::open(options.model);
   const ModelSpec model = read_model_spec(gguf);
-  const ClusterSpec cluster = cluster_here(options, ranks_of(options));
+  const ClusterSpec cluster = cluster_here(options, ranks_named(options));
   const Plan plan = make_plan(model, cluster, plan_request(options));
   if (options.json) {
     std::cout << plan_json(plan, model, cluster).dump(1) << "\n";

@@ -252,8 +252,9 @@ class Verifier {
 
 // Replaces this process by mpirun over the same command line.
 [[noreturn]] void start_mpirun(const Options& options) {
-  std::vector<std::string> words = {
-      "mpirun", "--oversubscribe", "--bind-to", "none", "-np", std::to_string(options.ranks)};
+  std::vector<std::string> words = {"mpirun",    "--oversubscribe",
+                                    "--bind-to", "none",
+                                    "-np",       std::to_string(ranks_named(options))};
   if (geteuid() == 0) words.insert(words.begin() + 1, "--allow-run-as-root");
   for (const std::string& word : options.command_line) words.push_back(word);
   std::vector<char*> argv;
@@ -268,7 +269,7 @@ class Verifier {
 
 int verb_verify(const Options& options, WorkerNote& note) {
   const int launched = launched_as().size;
-  if (launched == 0 && options.ranks > 1) {
+  if (launched == 0 && ranks_named(options) > 1) {
     read_model_spec(Gguf::open(options.model));  // a bad file is said before mpirun makes it long
     start_mpirun(options);
   }
