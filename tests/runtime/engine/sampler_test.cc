@@ -11,35 +11,10 @@
 #include <random>
 #include <set>
 
+#include "tests/support/sampling.h"
+
 namespace spillway::testing {
 namespace {
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr int32_t kVocab = 50;
-
-StepLimits limits_of(bool all_logits) {
-  StepLimits limits;
-  limits.max_candidates = 48;
-  limits.max_wanted = 24;
-  limits.all_logits = all_logits;
-  return limits;
-}
-
-SamplingParams greedy() {
-  SamplingParams params;
-  params.temperature = 0;
-  return params;
-}
-// Everything off: draws by the softmax of the row.
-SamplingParams plain_draw(uint64_t seed) {
-  SamplingParams params;
-  params.temperature = 1;
-  params.top_k = 0;
-  params.top_p = 1;
-  params.min_p = 0;
-  params.seed = seed;
-  return params;
-}
 
 RowResult whole_row(const std::vector<float>& logits) {
   RowResult row;
