@@ -38,8 +38,8 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
   gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
   try {
     open_model();
-    const int share = std::max(1, usable_cores() / world_.local_size);
-    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : share);
+    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads
+                                                             : cores_of_rank(world_.local_size));
     exec_ = {pool_.get(), isa_of(options.isa)};
     probe_and_join();
   } catch (...) {

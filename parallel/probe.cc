@@ -165,6 +165,18 @@ int usable_cores() {
   return quota < cores ? std::max(1, static_cast<int>(quota)) : cores;
 }
 
+int cores_of_rank(int local_size, int mask_cores, int machine_cores, double quota_cores) {
+  // Masks that together fit the machine are the ranks' own; a quota is always shared.
+  const bool own = mask_cores < machine_cores && mask_cores * local_size <= machine_cores;
+  const double mine = own ? mask_cores : static_cast<double>(mask_cores) / local_size;
+  return std::max(1, static_cast<int>(std::min(mine, quota_cores / local_size)));
+}
+
+int cores_of_rank(int local_size) {
+  return cores_of_rank(local_size, affinity_cores(),
+                       static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), own_limits().cores);
+}
+
 int64_t usable_memory_bytes() {
   const int64_t available = meminfo_bytes(small_file_text("/proc/meminfo"), "MemAvailable");
   return std::min(available, own_limits().memory_left_bytes);

@@ -21,6 +21,11 @@ LinkSpec probe_link(Communicator& world);
 
 // Cores that this process may use (affinity mask and cgroup quota), and bytes it may still take.
 int usable_cores();
+// This rank's cores when local_size ranks run on its host: all it may use when mpirun has bound
+// each rank to cores of its own, else its share of them. At least 1.
+int cores_of_rank(int local_size);
+// The same from the numbers: cores in the affinity mask, cores of the machine, the cgroup's quota.
+int cores_of_rank(int local_size, int mask_cores, int machine_cores, double quota_cores);
 int64_t usable_memory_bytes();
 
 }  // namespace spillway

@@ -83,6 +83,17 @@ TEST_F(CgroupFiles, Version1) {
   EXPECT_TRUE(std::isinf(cgroup_limits(root_, "1:cpu,cpuacct:/x\n").cores));
 }
 
+TEST(Probe, CoresOfARank) {
+  constexpr double kNoQuota = 1e9;
+  EXPECT_EQ(cores_of_rank(2, 16, 16, kNoQuota), 8);  // unbound: its share
+  EXPECT_EQ(cores_of_rank(2, 8, 16, kNoQuota), 8);   // bound to a socket each
+  EXPECT_EQ(cores_of_rank(2, 1, 16, kNoQuota), 1);   // bound to a core each
+  EXPECT_EQ(cores_of_rank(2, 12, 16, kNoQuota), 6);  // taskset around mpirun: shared
+  EXPECT_EQ(cores_of_rank(2, 64, 64, 4.0), 2);       // a container's quota is shared
+  EXPECT_EQ(cores_of_rank(5, 2, 2, kNoQuota), 1);    // more ranks than cores
+  EXPECT_GE(cores_of_rank(1), 1);
+}
+
 TEST(Meminfo, FindsTheKey) {
   const std::string text = "MemTotal: 100 kB\nMemAvailable:   42 kB\n";
   EXPECT_EQ(meminfo_bytes(text, "MemAvailable"), 42 * 1024);
