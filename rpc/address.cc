@@ -117,7 +117,9 @@ HostPort resolve_for_listening(const HostPort& address) {
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* list = nullptr;
   const std::string port = std::to_string(address.port);
-  const int failure = ::getaddrinfo(address.host.c_str(), port.c_str(), &hints, &list);
+  // RFC 6761: localhost is loopback, also on a bare machine without /etc/hosts.
+  const std::string host = address.host == "localhost" ? "127.0.0.1" : address.host;
+  const int failure = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &list);
   if (failure != 0) {
     throw Error("cannot listen at " + to_string(address) + ": " + ::gai_strerror(failure), "",
                 kExample);
