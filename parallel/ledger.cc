@@ -11,7 +11,8 @@ namespace spillway {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
-constexpr int64_t kActivationBlock = 32;
+constexpr int64_t kActivationBlock = 32;  // kernels/cpu/ops.h
+constexpr int64_t kSumBlock = 16;
 
 class ListWriter {
  public:
@@ -60,7 +61,7 @@ void quantized_input(ListWriter& out, const std::string& name, int64_t rows, int
   const int64_t blocks = div_up(cols, kActivationBlock);
   out.add(name + ".q8", rows * blocks * kActivationBlock);
   out.add(name + ".scale", rows * blocks * kFloatBytes);
-  out.add(name + ".sum", rows * blocks * kFloatBytes);
+  out.add(name + ".sum", rows * blocks * kActivationBlock / kSumBlock * kFloatBytes);
 }
 
 }  // namespace

@@ -10,12 +10,28 @@
 
 namespace spillway {
 
+// How a block's scales are written: the sub-scales of a block of 256 values, if it has any.
+enum class Scales {
+  kNone,        // plain floats
+  kHalf,        // an f16 a block of 32
+  kExponent,    // a power of two a block of 32: MXFP4
+  kSixBit,      // an f16 a block and 6-bit scales less 32
+  kSixBitMin,   // f16 scale and minimum a block, 6-bit scales, then as many 6-bit minimums
+  kFourBitMin,  // f16 scale and minimum a block, bytes of a scale (low nibble) and a minimum
+  kSignedByte,  // an f16 a block and int8 scales
+};
+
 // What the kernels must know of a computable type.
 //   Block          what lies in the file
 //   kBlock         values a block, 1 for plain floats
-//   kBits          bits of a code (0: the values are floats themselves)
-//   kOffset        what is subtracted from the unsigned code
-//   kHasMin        the block has a minimum that is added
+//   kSub           values that share one scale: 32 or 16
+//   kBits          bits of a code (0: the values are floats themselves), of which kLowBits lie in
+//                  the packed plane of codes and kHighBits in the one of high bits
+//   kOffset        what is subtracted from the unsigned code, or from the table's entry
+//   kTable         the code is an index of table(), whose entries are unsigned
+//   kScales        how scales are written
+//   kHasMin        the block has a minimum that is added (Q4_1) or subtracted (K-quants)
+//   kSubBytes      bytes of a block's sub-scales
 //   kElementBytes  bytes of a plain float, else 0
 template <QuantType Q>
 struct QuantTraits;
@@ -25,20 +41,38 @@ namespace internal {
 template <int kElementBytesIn>
 struct PlainTraits {
   static constexpr int64_t kBlock = 1;
+  static constexpr int64_t kSub = 32;
   static constexpr int kBits = 0;
+  static constexpr int kLowBits = 0;
+  static constexpr int kHighBits = 0;
   static constexpr int kOffset = 0;
+  static constexpr bool kTable = false;
+  static constexpr Scales kScales = Scales::kNone;
   static constexpr bool kHasMin = false;
+  static constexpr int64_t kSubBytes = 0;
   static constexpr int kElementBytes = kElementBytesIn;
 };
 
-template <typename BlockIn, int kBitsIn, int kOffsetIn, bool kHasMinIn>
+template <typename BlockIn, int kBitsIn, int kOffsetIn, bool kHasMinIn,
+          Scales kScalesIn = Scales::kHalf, int64_t kBlockIn = 32, int64_t kSubIn = 32,
+          int64_t kSubBytesIn = 0>
 struct BlockTraits {
   using Block = BlockIn;
-  static constexpr int64_t kBlock = 32;
+  static constexpr int64_t kBlock = kBlockIn;
+  static constexpr int64_t kSub = kSubIn;
   static constexpr int kBits = kBitsIn;
+  static constexpr int kLowBits = kBitsIn == 8 ? 8 : kBitsIn >= 4 ? 4 : 2;
+  static constexpr int kHighBits = kBitsIn - kLowBits;
   static constexpr int kOffset = kOffsetIn;
+  static constexpr bool kTable = false;
+  static constexpr Scales kScales = kScalesIn;
   static constexpr bool kHasMin = kHasMinIn;
+  static constexpr int64_t kSubBytes = kSubBytesIn;
   static constexpr int kElementBytes = 0;
+  // Nothing of the file is lost and nothing added: codes, sub-scales, f16 scale and minimum.
+  static constexpr int64_t kHalfBytes =
+      (kScalesIn == Scales::kExponent ? 0 : 2) + (kHasMinIn ? 2 : 0);
+  static_assert(kBlockIn * kBitsIn / 8 + kSubBytesIn + kHalfBytes == sizeof(BlockIn));
 };
 
 // Aborts, naming the type: somebody asked the kernels to compute with what they cannot.
@@ -63,6 +97,41 @@ struct QuantTraits<QuantType::kQ5_1> : internal::BlockTraits<BlockQ5_1, 5, 0, tr
 // Packed as code + 128, so that all packed codes are unsigned.
 template <>
 struct QuantTraits<QuantType::kQ8_0> : internal::BlockTraits<BlockQ8_0, 8, 128, false> {};
+template <>
+struct QuantTraits<QuantType::kQ2_K>
+    : internal::BlockTraits<BlockQ2_K, 2, 0, true, Scales::kFourBitMin, 256, 16, 16> {};
+template <>
+struct QuantTraits<QuantType::kQ3_K>
+    : internal::BlockTraits<BlockQ3_K, 3, 4, false, Scales::kSixBit, 256, 16, 12> {};
+template <>
+struct QuantTraits<QuantType::kQ4_K>
+    : internal::BlockTraits<BlockQ4_K, 4, 0, true, Scales::kSixBitMin, 256, 32, 12> {};
+template <>
+struct QuantTraits<QuantType::kQ5_K>
+    : internal::BlockTraits<BlockQ5_K, 5, 0, true, Scales::kSixBitMin, 256, 32, 12> {};
+template <>
+struct QuantTraits<QuantType::kQ6_K>
+    : internal::BlockTraits<BlockQ6_K, 6, 32, false, Scales::kSignedByte, 256, 16, 16> {};
+
+// Types whose codes are indices. The tables are stored with an offset that makes them unsigned:
+// entry + kOffset.
+template <>
+struct QuantTraits<QuantType::kIQ4_NL> : internal::BlockTraits<BlockIQ4_NL, 4, 128, false> {
+  static constexpr bool kTable = true;
+  static constexpr const int8_t (&kValues)[16] = kNonlinearValues;
+};
+template <>
+struct QuantTraits<QuantType::kIQ4_XS>
+    : internal::BlockTraits<BlockIQ4_XS, 4, 128, false, Scales::kSixBit, 256, 32, 6> {
+  static constexpr bool kTable = true;
+  static constexpr const int8_t (&kValues)[16] = kNonlinearValues;
+};
+template <>
+struct QuantTraits<QuantType::kMXFP4>
+    : internal::BlockTraits<BlockMXFP4, 4, 12, false, Scales::kExponent, 32, 32, 1> {
+  static constexpr bool kTable = true;
+  static constexpr const int8_t (&kValues)[16] = kFp4Values;
+};
 
 // A type as a value: dispatch's body reads `decltype(tag)::kType`.
 template <QuantType Q>
@@ -75,22 +144,26 @@ struct QuantTag {
 template <typename Body>
 auto dispatch(QuantType type, Body&& body) {
   switch (type) {
-    case QuantType::kF32:
-      return body(QuantTag<QuantType::kF32>{});
-    case QuantType::kF16:
-      return body(QuantTag<QuantType::kF16>{});
-    case QuantType::kBF16:
-      return body(QuantTag<QuantType::kBF16>{});
-    case QuantType::kQ4_0:
-      return body(QuantTag<QuantType::kQ4_0>{});
-    case QuantType::kQ4_1:
-      return body(QuantTag<QuantType::kQ4_1>{});
-    case QuantType::kQ5_0:
-      return body(QuantTag<QuantType::kQ5_0>{});
-    case QuantType::kQ5_1:
-      return body(QuantTag<QuantType::kQ5_1>{});
-    case QuantType::kQ8_0:
-      return body(QuantTag<QuantType::kQ8_0>{});
+#define SPILLWAY_CASE(name) \
+  case QuantType::name:     \
+    return body(QuantTag<QuantType::name>{});
+    SPILLWAY_CASE(kF32)
+    SPILLWAY_CASE(kF16)
+    SPILLWAY_CASE(kBF16)
+    SPILLWAY_CASE(kQ4_0)
+    SPILLWAY_CASE(kQ4_1)
+    SPILLWAY_CASE(kQ5_0)
+    SPILLWAY_CASE(kQ5_1)
+    SPILLWAY_CASE(kQ8_0)
+    SPILLWAY_CASE(kQ2_K)
+    SPILLWAY_CASE(kQ3_K)
+    SPILLWAY_CASE(kQ4_K)
+    SPILLWAY_CASE(kQ5_K)
+    SPILLWAY_CASE(kQ6_K)
+    SPILLWAY_CASE(kIQ4_NL)
+    SPILLWAY_CASE(kIQ4_XS)
+    SPILLWAY_CASE(kMXFP4)
+#undef SPILLWAY_CASE
     default:
       internal::type_not_computable(type);
   }

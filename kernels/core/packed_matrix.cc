@@ -16,16 +16,14 @@ GroupLayout group_layout(QuantType type, int64_t cols) {
     GroupLayout layout;
     if constexpr (Traits::kBits == 0) {
       layout.bytes = plane(cols * kRowGroup * Traits::kElementBytes);
-      layout.high = layout.scales = layout.mins = layout.bytes;
+      layout.high = layout.sub = layout.scales = layout.mins = layout.bytes;
     } else {
       const int64_t blocks = cols / Traits::kBlock;
-      const int64_t low_bits = Traits::kBits == 5 ? 4 : Traits::kBits;
-      const int64_t code_bytes = Traits::kBlock * kRowGroup * low_bits / 8;
-      const int64_t high_bytes = Traits::kBits == 5 ? Traits::kBlock * kRowGroup / 8 : 0;
       const int64_t f16_plane = plane(blocks * kRowGroup * 2);
-      layout.high = plane(blocks * code_bytes);
-      layout.scales = layout.high + plane(blocks * high_bytes);
-      layout.mins = layout.scales + f16_plane;
+      layout.high = plane(cols * kRowGroup * Traits::kLowBits / 8);
+      layout.sub = layout.high + plane(cols * kRowGroup * Traits::kHighBits / 8);
+      layout.scales = layout.sub + plane(blocks * kRowGroup * Traits::kSubBytes);
+      layout.mins = layout.scales + (Traits::kScales == Scales::kExponent ? 0 : f16_plane);
       layout.bytes = layout.mins + (Traits::kHasMin ? f16_plane : 0);
     }
     return layout;

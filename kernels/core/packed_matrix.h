@@ -35,7 +35,8 @@ int64_t packed_bytes(QuantType type, int64_t rows, int64_t cols);
 // does not have is empty and its offset is that of the next one. kernels/cpu/pack.h draws it.
 struct GroupLayout {
   int64_t codes = 0;   // values or codes, interleaved over the rows
-  int64_t high = 0;    // fifth bits
+  int64_t high = 0;    // high bits of the codes
+  int64_t sub = 0;     // sub-scales of the blocks of 256
   int64_t scales = 0;  // f16, 16 a block
   int64_t mins = 0;    // f16, 16 a block
   int64_t bytes = 0;   // of the whole group, a multiple of kPackedAlignment

@@ -33,8 +33,8 @@ inline F32x16 exp(F32x16 x) {
   const I32x16 half = half_towards_minus(exponent);
   const I32x16 rest = sub(exponent, half);
   const I32x16 bias = splat_int(127);
-  p = mul(p, from_bits(shift_left_23(add(half, bias))));
-  return mul(p, from_bits(shift_left_23(add(rest, bias))));
+  p = mul(p, from_bits(shift_left(add(half, bias), 23)));
+  return mul(p, from_bits(shift_left(add(rest, bias), 23)));
 }
 
 // x / (1 + e^-x). For x below about -89 the result is -0, for +infinity x, for NaN NaN; -infinity

@@ -114,8 +114,19 @@ inline I32x16 max(I32x16 x, I32x16 y) {
 inline I32x16 half_towards_minus(I32x16 x) {
   return {_mm256_srai_epi32(x.a, 1), _mm256_srai_epi32(x.b, 1)};
 }
-inline I32x16 shift_left_23(I32x16 x) {
-  return {_mm256_slli_epi32(x.a, 23), _mm256_slli_epi32(x.b, 23)};
+inline I32x16 shift_left(I32x16 x, int k) {
+  return {_mm256_slli_epi32(x.a, k), _mm256_slli_epi32(x.b, k)};
+}
+inline I32x16 shift_right(I32x16 x, int k) {
+  return {_mm256_srli_epi32(x.a, k), _mm256_srli_epi32(x.b, k)};
+}
+inline I32x16 load_u8(const uint8_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))};
+}
+inline I32x16 load_i8(const uint8_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8))};
 }
 inline I32x16 round_to_int(F32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 inline F32x16 to_float(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
@@ -175,27 +186,33 @@ inline Codes load_codes(const uint8_t* p) {
   const auto* q = reinterpret_cast<const __m256i*>(p);
   return {_mm256_load_si256(q), _mm256_load_si256(q + 1)};
 }
-inline Codes low_nibbles(Codes c) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(c.a, mask), _mm256_and_si256(c.b, mask)};
+inline void store_codes(uint8_t* p, Codes c) {
+  auto* q = reinterpret_cast<__m256i*>(p);
+  _mm256_store_si256(q, c.a);
+  _mm256_store_si256(q + 1, c.b);
 }
-inline Codes high_nibbles(Codes c) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(_mm256_srli_epi16(c.a, 4), mask),
-          _mm256_and_si256(_mm256_srli_epi16(c.b, 4), mask)};
+// Shifts whole 32-bit lanes: only bits of the same byte may be kept by the mask.
+template <int shift>
+inline __m256i shifted(__m256i x) {
+  if constexpr (shift > 0) return _mm256_slli_epi32(x, shift);
+  if constexpr (shift < 0) return _mm256_srli_epi32(x, -shift);
+  return x;
 }
-// Shifts whole 32-bit lanes: only bits of the same byte are kept by the mask.
-template <int j>
-inline Codes with_fifth_low(Codes c, Codes high) {
-  const __m256i bit4 = _mm256_set1_epi8(16);
-  return {_mm256_or_si256(c.a, _mm256_and_si256(_mm256_slli_epi32(high.a, 4 - j), bit4)),
-          _mm256_or_si256(c.b, _mm256_and_si256(_mm256_slli_epi32(high.b, 4 - j), bit4))};
+template <int from, int mask>
+inline Codes bits_at(Codes c) {
+  const __m256i m = _mm256_set1_epi8(mask);
+  return {_mm256_and_si256(shifted<-from>(c.a), m), _mm256_and_si256(shifted<-from>(c.b), m)};
 }
-template <int j>
-inline Codes with_fifth_high(Codes c, Codes high) {
-  const __m256i bit4 = _mm256_set1_epi8(16);
-  return {_mm256_or_si256(c.a, _mm256_and_si256(_mm256_srli_epi32(high.a, j), bit4)),
-          _mm256_or_si256(c.b, _mm256_and_si256(_mm256_srli_epi32(high.b, j), bit4))};
+template <int shift, int mask>
+inline Codes with_bits(Codes c, Codes high) {
+  const __m256i m = _mm256_set1_epi8(mask);
+  return {_mm256_or_si256(c.a, _mm256_and_si256(shifted<shift>(high.a), m)),
+          _mm256_or_si256(c.b, _mm256_and_si256(shifted<shift>(high.b), m))};
+}
+inline Codes look_up(const uint8_t* table, Codes index) {
+  const __m256i entries =
+      _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm256_shuffle_epi8(entries, index.a), _mm256_shuffle_epi8(entries, index.b)};
 }
 struct Quad {
   __m256i v;

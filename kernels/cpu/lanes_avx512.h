@@ -96,7 +96,14 @@ inline I32x16 add(I32x16 x, I32x16 y) { return {_mm512_add_epi32(x.v, y.v)}; }
 inline I32x16 bit_and(I32x16 x, I32x16 y) { return {_mm512_and_si512(x.v, y.v)}; }
 inline I32x16 max(I32x16 x, I32x16 y) { return {_mm512_max_epi32(x.v, y.v)}; }
 inline I32x16 half_towards_minus(I32x16 x) { return {_mm512_srai_epi32(x.v, 1)}; }
-inline I32x16 shift_left_23(I32x16 x) { return {_mm512_slli_epi32(x.v, 23)}; }
+inline I32x16 shift_left(I32x16 x, int k) { return {_mm512_slli_epi32(x.v, k)}; }
+inline I32x16 shift_right(I32x16 x, int k) { return {_mm512_srli_epi32(x.v, k)}; }
+inline I32x16 load_u8(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline I32x16 load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 inline I32x16 round_to_int(F32x16 x) { return {_mm512_cvtps_epi32(x.v)}; }
 inline F32x16 to_float(I32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline int32_t reduce_add(I32x16 x) { return _mm512_reduce_add_epi32(x.v); }
@@ -130,20 +137,26 @@ inline void store_n(double* p, F64x16 s, int64_t n) {
 }
 
 inline Codes load_codes(const uint8_t* p) { return {_mm512_load_si512(p)}; }
-inline Codes low_nibbles(Codes c) { return {_mm512_and_si512(c.v, _mm512_set1_epi8(15))}; }
-inline Codes high_nibbles(Codes c) {
-  return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(15))};
+inline void store_codes(uint8_t* p, Codes c) { _mm512_store_si512(p, c.v); }
+// Shifts whole 32-bit lanes: only bits of the same byte may be kept by the mask.
+template <int shift>
+inline __m512i shifted(__m512i x) {
+  if constexpr (shift > 0) return _mm512_slli_epi32(x, shift);
+  if constexpr (shift < 0) return _mm512_srli_epi32(x, -shift);
+  return x;
 }
-// Shifts whole 32-bit lanes: only bits of the same byte are kept by the mask.
-template <int j>
-inline Codes with_fifth_low(Codes c, Codes high) {
-  const __m512i bit = _mm512_slli_epi32(high.v, 4 - j);
-  return {_mm512_or_si512(c.v, _mm512_and_si512(bit, _mm512_set1_epi8(16)))};
+template <int from, int mask>
+inline Codes bits_at(Codes c) {
+  return {_mm512_and_si512(shifted<-from>(c.v), _mm512_set1_epi8(mask))};
 }
-template <int j>
-inline Codes with_fifth_high(Codes c, Codes high) {
-  const __m512i bit = _mm512_srli_epi32(high.v, j);
-  return {_mm512_or_si512(c.v, _mm512_and_si512(bit, _mm512_set1_epi8(16)))};
+template <int shift, int mask>
+inline Codes with_bits(Codes c, Codes high) {
+  constexpr int kOrAnd = 0xf8;  // a | (b & c)
+  return {_mm512_ternarylogic_epi32(c.v, shifted<shift>(high.v), _mm512_set1_epi8(mask), kOrAnd)};
+}
+inline Codes look_up(const uint8_t* table, Codes index) {
+  const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), index.v)};
 }
 struct Quad {
   __m512i v;

@@ -138,8 +138,17 @@ inline I32x16 max(const I32x16& a, const I32x16& b) {
 inline I32x16 half_towards_minus(const I32x16& a) {
   return each_int([&](int i) { return a.v[i] >> 1; });
 }
-inline I32x16 shift_left_23(const I32x16& a) {
-  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << 23); });
+inline I32x16 shift_left(const I32x16& a, int k) {
+  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << k); });
+}
+inline I32x16 shift_right(const I32x16& a, int k) {  // fills with zeros
+  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> k); });
+}
+inline I32x16 load_u8(const uint8_t* p) {
+  return each_int([=](int i) { return p[i]; });
+}
+inline I32x16 load_i8(const uint8_t* p) {
+  return each_int([=](int i) { return static_cast<int8_t>(p[i]); });
 }
 // Nearest, ties to even; |a| must be below 2^22.
 inline I32x16 round_to_int(const F32x16& a) {
@@ -193,28 +202,33 @@ inline Codes load_codes(const uint8_t* p) {
   for (int i = 0; i < 64; ++i) r.v[i] = p[i];
   return r;
 }
-inline Codes low_nibbles(const Codes& c) {
+inline void store_codes(uint8_t* p, const Codes& c) {
+  for (int i = 0; i < 64; ++i) p[i] = c.v[i];
+}
+// The bits of every byte from `from` on that the mask keeps.
+template <int from, int mask>
+inline Codes bits_at(const Codes& c) {
   Codes r;
-  for (int i = 0; i < 64; ++i) r.v[i] = c.v[i] & 15;
+  for (int i = 0; i < 64; ++i) r.v[i] = (c.v[i] >> from) & mask;
   return r;
 }
-inline Codes high_nibbles(const Codes& c) {
+// c | (high shifted left by `shift`, right if negative) & mask. The mask keeps no bit that another
+// byte would shift in.
+template <int shift, int mask>
+inline Codes with_bits(const Codes& c, const Codes& high) {
   Codes r;
-  for (int i = 0; i < 64; ++i) r.v[i] = c.v[i] >> 4;
+  for (int i = 0; i < 64; ++i) {
+    const int bits =
+        shift >= 0 ? high.v[i] << (shift >= 0 ? shift : 0) : high.v[i] >> (shift < 0 ? -shift : 0);
+    r.v[i] = static_cast<uint8_t>(c.v[i] | (bits & mask));
+  }
   return r;
 }
-// Fifth bits (pack.h): bit j of every byte of `high` becomes bit 4 of the low nibbles' codes, bit
-// 4 + j that of the high nibbles'.
-template <int j>
-inline Codes with_fifth_low(const Codes& c, const Codes& high) {
+// table[index] of every byte; indices up to 15, table of 16 bytes on a multiple of 16.
+inline Codes look_up(const uint8_t* table, const Codes& index) {
   Codes r;
-  for (int i = 0; i < 64; ++i)
-    r.v[i] = static_cast<uint8_t>(c.v[i] | (((high.v[i] >> j) & 1) << 4));
+  for (int i = 0; i < 64; ++i) r.v[i] = table[index.v[i]];
   return r;
-}
-template <int j>
-inline Codes with_fifth_high(const Codes& c, const Codes& high) {
-  return with_fifth_low<4 + j>(c, high);
 }
 // Four activation bytes as every lane needs them.
 struct Quad {

@@ -30,7 +30,7 @@ void quantize_rows(const Exec& exec, const Activations& a) {
   CHECK(a.q8.rows == n && a.scale.rows == n && a.sum.rows == n);
   CHECK_EQ(a.q8.cols, a.x.cols);
   CHECK_EQ(a.scale.cols, blocks);
-  CHECK_EQ(a.sum.cols, blocks);
+  CHECK_EQ(a.sum.cols, a.x.cols / kSumBlock);
   const KernelTable& kernels = kernel_table(exec.isa);
   parallel_for(exec, n, n * a.x.cols, [&](Range rows) {
     for (int64_t r = rows.begin; r < rows.end; ++r) {

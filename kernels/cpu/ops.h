@@ -31,14 +31,15 @@ struct Exec {
 
 // Input of a product, made once for all matrices that read it. x is always set. q8, scale and sum
 // are needed when one of the matrices is quantised: int8 codes by blocks of 32 values,
-// x ~ scale * q8, sum = the block's sum of codes.
+// x ~ scale * q8; sum = the sum of codes of 16, the smallest sub-block of a weight type.
 struct Activations {
   View2D<const float> x;  // [n, cols]
   View2D<int8_t> q8;      // [n, cols]
   View2D<float> scale;    // [n, cols / 32]
-  View2D<int32_t> sum;    // [n, cols / 32]
+  View2D<int32_t> sum;    // [n, cols / 16]
 };
 inline constexpr int64_t kActivationBlock = 32;
+inline constexpr int64_t kSumBlock = 16;
 
 // out[i] = row tokens[i] - first_row of the table, dequantised; zeros when the row is not in it
 // (vocabulary-sharded: the sum over ranks is the embedding). table [rows, dim], out [n, dim].

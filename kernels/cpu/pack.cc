@@ -6,60 +6,18 @@
 #include <cstring>
 
 #include "kernels/core/dispatch.h"
-#include "kernels/core/half.h"
 #include "kernels/core/int_math.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/packed_block.h"
 #include "kernels/cpu/parallel.h"
 
 namespace spillway::cpu {
 namespace {
 
-constexpr int64_t kQuad = 4;                         // bytes a lane has in a vector
-constexpr int64_t kVectorBytes = kQuad * kRowGroup;  // 64
-constexpr int64_t kHalfRow = kRowGroup * 2;          // 16 f16
-
-struct GroupPlanes {
-  std::byte* codes;
-  std::byte* high;
-  std::byte* scales;
-  std::byte* mins;
-};
-
 GroupPlanes planes_of(const PackedMatrix& matrix, const GroupLayout& layout, int64_t group) {
   std::byte* base = matrix.data + group * layout.bytes;
-  return {base + layout.codes, base + layout.high, base + layout.scales, base + layout.mins};
-}
-
-// qh of a file's block (bit i = value i) to the order of the fifth-bit vector, and back.
-constexpr int packed_bit(int i) {
-  const int column = i & 15;
-  return 8 * (column & 3) + (column >> 2) + (i < 16 ? 0 : 4);
-}
-
-template <typename Traits>
-void pack_block(const typename Traits::Block& block, const GroupPlanes& to, int64_t b,
-                int64_t lane) {
-  constexpr int64_t kVectors = Traits::kBits == 8 ? 8 : 4;
-  std::byte* codes = to.codes + b * kVectors * kVectorBytes + lane * kQuad;
-  for (int64_t j = 0; j < kVectors; ++j) {
-    uint8_t quad[kQuad];
-    std::memcpy(quad, block.qs + kQuad * j, kQuad);
-    if constexpr (Traits::kBits == 8) {
-      for (uint8_t& code : quad) code ^= 128;  // + 128, as unsigned
-    }
-    std::memcpy(codes + j * kVectorBytes, quad, kQuad);
-  }
-  if constexpr (Traits::kBits == 5) {
-    uint32_t bits = 0;
-    for (int i = 0; i < 32; ++i) {
-      bits |= static_cast<uint32_t>((block.qh[i / 8] >> (i % 8)) & 1) << packed_bit(i);
-    }
-    std::memcpy(to.high + b * kVectorBytes + lane * kQuad, &bits, sizeof(bits));
-  }
-  std::memcpy(to.scales + b * kHalfRow + lane * 2, &block.d, sizeof(block.d));
-  if constexpr (Traits::kHasMin) {
-    std::memcpy(to.mins + b * kHalfRow + lane * 2, &block.m, sizeof(block.m));
-  }
+  return {base + layout.codes, base + layout.high, base + layout.sub, base + layout.scales,
+          base + layout.mins};
 }
 
 // Lanes [lane_begin, lane_end) of one group from consecutive file rows.
@@ -75,15 +33,28 @@ void pack_lanes(const std::byte* rows, int64_t row_bytes, int64_t cols, const Gr
       }
     }
   } else {
+    BlockParts parts{};
     for (int64_t b = 0; b < cols / Traits::kBlock; ++b) {
       for (int64_t lane = lanes.begin; lane < lanes.end; ++lane) {
         typename Traits::Block block;
         const int64_t offset = b * static_cast<int64_t>(sizeof(block));
         std::memcpy(&block, rows + (lane - lanes.begin) * row_bytes + offset, sizeof(block));
-        pack_block<Traits>(block, to, b, lane);
+        take_apart(block, parts);
+        put_block<Traits>(parts, to, b, lane);
       }
     }
   }
+}
+
+// A code that stands for 0: in the tables the first entry of that value, elsewhere any.
+template <typename Traits>
+constexpr int zero_code() {
+  if constexpr (Traits::kTable) {
+    for (int i = 0; i < 16; ++i) {
+      if (Traits::kValues[i] == 0) return i;
+    }
+  }
+  return 0;
 }
 
 // Lanes beyond the matrix: rows of the value 0.
@@ -96,37 +67,10 @@ void zero_lanes(int64_t cols, const GroupPlanes& to, Range lanes) {
         std::memset(to.codes + (k * kRowGroup + lane) * kBytes, 0, kBytes);
       }
     } else {
-      const typename Traits::Block zero{};
-      for (int64_t b = 0; b < cols / Traits::kBlock; ++b) pack_block<Traits>(zero, to, b, lane);
+      BlockParts zero{};  // an exponent of 0 is 2^-128: codes of the value 0 beside it
+      std::memset(zero.codes, zero_code<Traits>(), sizeof(zero.codes));
+      for (int64_t b = 0; b < cols / Traits::kBlock; ++b) put_block<Traits>(zero, to, b, lane);
     }
-  }
-}
-
-template <typename Traits>
-void unpack_blocks(const GroupPlanes& from, int64_t lane, std::span<double> out) {
-  const auto half = [](const std::byte* p) {
-    uint16_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    return f16_to_f32(bits);
-  };
-  constexpr int64_t kVectors = Traits::kBits == 8 ? 8 : 4;
-  for (size_t k = 0; k < out.size(); ++k) {
-    const auto b = static_cast<int64_t>(k) / Traits::kBlock;
-    const auto i = static_cast<int>(static_cast<int64_t>(k) % Traits::kBlock);
-    const int byte = Traits::kBits == 8 ? i : i & 15;
-    int code =
-        std::to_integer<int>(from.codes[b * kVectors * kVectorBytes + byte / kQuad * kVectorBytes +
-                                        lane * kQuad + byte % kQuad]);
-    if constexpr (Traits::kBits != 8) code = i < 16 ? code & 15 : code >> 4;
-    if constexpr (Traits::kBits == 5) {
-      uint32_t bits;
-      std::memcpy(&bits, from.high + b * kVectorBytes + lane * kQuad, sizeof(bits));
-      code |= static_cast<int>((bits >> packed_bit(i)) & 1u) << 4;
-    }
-    float value =
-        half(from.scales + b * kHalfRow + lane * 2) * static_cast<float>(code - Traits::kOffset);
-    if constexpr (Traits::kHasMin) value += half(from.mins + b * kHalfRow + lane * 2);
-    out[k] = static_cast<double>(value);
   }
 }
 
@@ -183,7 +127,13 @@ void unpack_row(const PackedMatrix& matrix, int64_t row, std::span<double> out) 
         out[k] = static_cast<double>(value);
       }
     } else {
-      unpack_blocks<Traits>(from, lane, out);
+      BlockParts parts{};
+      float values[kMaxBlock];
+      for (int64_t b = 0; b < matrix.cols / Traits::kBlock; ++b) {
+        get_block<Traits>(from, b, lane, parts);
+        block_values<Traits>(parts, values);
+        std::copy_n(values, Traits::kBlock, out.begin() + b * Traits::kBlock);
+      }
     }
   });
 }

@@ -4,29 +4,34 @@
 //
 // Rows go in groups of 16, lane r of a vector being row 16g + r. Groups follow each other; each is
 //
-//   +--------------------+------------------+-------------------+------------------+
-//   | codes, all blocks  | fifth bits (Q5)  | scales, f16       | minimums, f16    |
-//   +--------------------+------------------+-------------------+------------------+
+//   +--------------------+-----------+------------+-------------+---------------+
+//   | codes, all blocks  | high bits | sub-scales | scales, f16 | minimums, f16 |
+//   +--------------------+-----------+------------+-------------+---------------+
 //   every plane padded to 64 bytes; offsets: group_layout() in kernels/core/packed_matrix.h
 //
-// Codes of one block of 32 columns, in vectors of 64 bytes of 4 bytes a row:
+// Codes of 32 columns, in vectors of 64 bytes of 4 bytes a row. Columns 4q to 4q + 3 are quad q:
 //
 //              lane 0            lane 1                 lane 15
 //   vector j [ b0 b1 b2 b3 ] [ b0 b1 b2 b3 ]  ...  [ b0 b1 b2 b3 ]
 //
-//   8 bits: 8 vectors; byte b of vector j is column 4j + b, stored as code + 128 (unsigned)
-//   4 bits: 4 vectors; byte b of vector j has column 4j + b in its low nibble and column
-//           16 + 4j + b in its high nibble: the order of bytes in the file's block
-//   5 bits: as 4 bits; the fifth bits are one vector a block: bit j of byte b of a lane belongs to
-//           column 4j + b, bit 4 + j to column 16 + 4j + b
+//   8 bits: 8 vectors; vector j is quad j, stored as code + 128 (unsigned)
+//   4 bits: 4 vectors; vector j has quad j in its low nibbles and quad 4 + j in its high ones
+//   2 bits: 2 vectors; bits 2s and 2s + 1 of vector h are quad 4h + s
+//   High bits of 5 and 3 bits: 1 vector; bit q belongs to quad q. Of 6 bits: as 2 bits.
 //
 // so that one multiply-add of bytes with four broadcast activation bytes (vpdpbusd and its like)
 // works on 16 rows at once and nothing is summed across lanes. Scales: 16 f16 a block, minimums
 // likewise. Plain floats (F32, F16, BF16): the 16 rows' values of column 0, then of column 1, ...
 //
+// Sub-scales of a block of 256 columns, in strips of 16 bytes, one a row:
+//   6 bits, n of them (Q4_K, Q5_K: 8 scales, 8 minimums; Q3_K: 16 scales; IQ4_XS: 8): n/2 strips of
+//     nibbles, strip i having number i low and number n/2 + i high; n/4 strips of the upper two
+//     bits, strip i having those of number i + s * n/4 at bit 2s
+//   bytes (Q6_K; Q2_K: scale low, minimum high): 16 strips, strip i of sub-block i
+//   MXFP4: 1 strip of exponents for every 32 columns
+//
 // Rows beyond the matrix in the last group have scale 0 (plain floats: value 0). Bytes a weight:
-// the file's own, e.g. 4.5 bits for Q4_0. K-quants will have the same codes planes and their own
-// scale planes.
+// the file's own, e.g. 4.5 bits for Q4_K; dispatch.h asserts it.
 #pragma once
 
 #include <cstdint>

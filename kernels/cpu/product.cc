@@ -31,7 +31,7 @@ void check_codes(const Activations& a, int64_t cols) {
   CHECK_EQ(a.scale.rows, n);
   CHECK_EQ(a.scale.cols, blocks);
   CHECK_EQ(a.sum.rows, n);
-  CHECK_EQ(a.sum.cols, blocks);
+  CHECK_EQ(a.sum.cols, cols / kSumBlock);
 }
 
 void check_matrix(const PackedMatrix& w, const Activations& a) {

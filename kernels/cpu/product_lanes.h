@@ -1,10 +1,11 @@
 // The matrix products, written once over the sixteen lanes of lanes.h; included by
 // product_<isa>.cc only. Lane = weight row. The layout is drawn in pack.h.
 //
-// Quantised types, for every block of 32 columns in turn:
+// Quantised types, for every sub-block of 32 or 16 columns in turn:
 //   dot  = codes . q8 - offset * sum                      int32, exact
 //   y    = fma(float(dot), d_w * d_x, y)                  SumF32
 //   y    = fma(m_w, d_x * sum, y)                         types with a minimum
+// d_w and m_w are the sub-block's own: in blocks of 256 the product of an f16 and a small integer.
 // Floats, for every grain of 32 columns: two chains of fma (even and odd columns), their sum added
 // to y. SumF64 forms the same contribution from zero in f32 and adds it to f64 lanes.
 //
@@ -17,6 +18,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/quant_lanes.h"
 
 namespace spillway::cpu::SPILLWAY_LANES {
 
@@ -109,101 +111,135 @@ inline I32x16 dot_quad(I32x16 acc, Codes codes, Quad q) {
   return dot_small(acc, codes, q);
 }
 
-// One block of G row groups and N activations: what the steps below share.
-template <int G, int N>
-struct BlockTile {
+// 32 columns of G row groups and N activations: what the steps below share.
+template <QuantType Q, int G, int N>
+struct ColumnTile {
+  using Traits = QuantTraits<Q>;
   const uint8_t* codes[G];
   const uint8_t* high[G];
   const int8_t* q[N];
   I32x16 dots[G][N];
 
-  // Every weight vector times the four activation bytes at `column`.
-  template <bool kWide>
-  void multiply(const Codes (&w)[G], int column) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      const Quad quad = load_quad(q[i] + column);
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) dots[g][i] = dot_quad<kWide>(dots[g][i], w[g], quad);
-    }
-  }
-
-  void multiply_bytes() {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      Codes w[G];
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) w[g] = load_codes(codes[g] + 64 * j);
-      multiply<true>(w, 4 * j);
-    }
-  }
-
-  // Vector j of a block of 4-bit codes, with the fifth bits if the type has them.
-  template <int j, bool kFive>
-  void multiply_nibbles() {
-    Codes low[G], top[G];
+  // Columns [32 * piece, 32 * piece + 32) of the groups' planes and of the activations.
+  void move_to(const ProductArgs& a, const PlanePointers (&planes)[G], int64_t first,
+               int64_t piece) {
+    constexpr int64_t kLow = 64 * Traits::kLowBits;
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      const Codes c = load_codes(codes[g] + 64 * j);
-      low[g] = low_nibbles(c);
-      top[g] = high_nibbles(c);
-      if constexpr (kFive) {
-        const Codes fifth = load_codes(high[g]);
-        low[g] = with_fifth_low<j>(low[g], fifth);
-        top[g] = with_fifth_high<j>(top[g], fifth);
-      }
+      codes[g] = planes[g].codes + piece * kLow;
+      high[g] = planes[g].high + piece * 64 * Traits::kHighBits;
+      prefetch<kLow>(codes[g]);
+      if constexpr (Traits::kHighBits > 0) prefetch<64 * Traits::kHighBits>(high[g]);
     }
-    multiply<false>(low, 4 * j);
-    multiply<false>(top, 16 + 4 * j);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) q[i] = a.q8 + (first + i) * a.q8_stride + 32 * piece;
+  }
+
+  // The offset of the codes, taken off beforehand: sums are the activations' sums of codes.
+  void start(const int32_t (&sums)[N]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const I32x16 from = splat_int(-Traits::kOffset * sums[i]);
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) dots[g][i] = from;
+    }
+  }
+
+  template <int quad>
+  void multiply() {
+    constexpr bool kWide = Traits::kBits == 8 || (Traits::kTable && Traits::kOffset > 64);
+    Codes w[G];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) w[g] = load_quad_codes<Q, quad>(codes[g], high[g]);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const Quad x = load_quad(q[i] + 4 * quad);
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) dots[g][i] = dot_quad<kWide>(dots[g][i], w[g], x);
+    }
   }
 };
+
+// The dot products of a sub-block into the running sums.
+template <QuantType Q, typename Sum, int G, int N>
+inline void add_dots(const ColumnTile<Q, G, N>& tile, const F32x16* const (&scales)[G],
+                     const F32x16* const (&mins)[G], int k, const float (&x_scales)[N],
+                     const int32_t (&x_sums)[N], Sum (&sums)[G][N]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    const F32x16 x_scale = splat(x_scales[i]);
+    const F32x16 scaled_sum = splat(x_scales[i] * static_cast<float>(x_sums[i]));
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      const F32x16 scale = mul(scales[g][k], x_scale);
+      if constexpr (QuantTraits<Q>::kHasMin) {
+        sums[g][i].block(to_float(tile.dots[g][i]), scale, mins[g][k], scaled_sum);
+      } else {
+        sums[g][i].block(to_float(tile.dots[g][i]), scale);
+      }
+    }
+  }
+}
 
 // N activation rows times G row groups of a quantised type.
 template <QuantType Q, typename Sum, int G, int N>
 inline void quant_tile(const ProductArgs& a, const std::byte* group, int64_t first,
                        Sum (&sums)[G][N]) {
   using Traits = QuantTraits<Q>;
-  constexpr int64_t kCodeBytes = kRowGroup * (Traits::kBits == 8 ? 32 : 16);
-  const int64_t blocks = a.cols / 32;
-  BlockTile<G, N> tile;
-  for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) tile.q[i] = a.q8 + (first + i) * a.q8_stride + 32 * b;
+  constexpr int kSubs = Traits::kBlock / Traits::kSub;
+  constexpr int64_t kPieces = Traits::kBlock / 32;
+  PlanePointers planes[G];
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g) planes[g] = PlanePointers(group + g * a.layout.bytes, a.layout);
+  ColumnTile<Q, G, N> tile;
+  F32x16 scale[G][kSubs], minimum[G][kSubs];
+  for (int64_t b = 0; b < a.cols / Traits::kBlock; ++b) {
+    const F32x16* scales[G];
+    const F32x16* mins[G];
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      const auto* base = reinterpret_cast<const uint8_t*>(group + g * a.layout.bytes);
-      tile.codes[g] = base + a.layout.codes + b * kCodeBytes;
-      tile.high[g] = base + a.layout.high + b * 64;
-      prefetch<kCodeBytes>(tile.codes[g]);
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) tile.dots[g][i] = splat_int(0);
+      load_scales<Q>(planes[g], b, scale[g], minimum[g]);
+      scales[g] = scale[g];
+      mins[g] = minimum[g];
     }
-    if constexpr (Traits::kBits == 8) {
-      tile.multiply_bytes();
-    } else {
-      tile.template multiply_nibbles<0, Traits::kBits == 5>();
-      tile.template multiply_nibbles<1, Traits::kBits == 5>();
-      tile.template multiply_nibbles<2, Traits::kBits == 5>();
-      tile.template multiply_nibbles<3, Traits::kBits == 5>();
-    }
-#pragma GCC unroll 2
-    for (int g = 0; g < G; ++g) {
-      const std::byte* base = group + g * a.layout.bytes;
-      const auto* scales = reinterpret_cast<const uint16_t*>(base + a.layout.scales) + 16 * b;
-      const F32x16 w_scale = load_f16(scales);
+    for (int64_t piece = b * kPieces; piece < (b + 1) * kPieces; ++piece) {
+      tile.move_to(a, planes, first, piece);
+      float x_scales[N];
+      int32_t x_sums[2][N];  // of the two halves
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
-        const float x_scale = a.scale[(first + i) * a.scale_stride + b];
-        const int32_t x_sum = a.sum[(first + i) * a.sum_stride + b];
-        const F32x16 scale = mul(w_scale, splat(x_scale));
-        if constexpr (Traits::kHasMin) {
-          const auto* mins = reinterpret_cast<const uint16_t*>(base + a.layout.mins) + 16 * b;
-          const F32x16 scaled_sum = splat(x_scale * static_cast<float>(x_sum));
-          sums[g][i].block(to_float(tile.dots[g][i]), scale, load_f16(mins), scaled_sum);
-        } else {
-          const I32x16 dot = sub(tile.dots[g][i], splat_int(Traits::kOffset * x_sum));
-          sums[g][i].block(to_float(dot), scale);
-        }
+        x_scales[i] = a.scale[(first + i) * a.scale_stride + piece];
+        x_sums[0][i] = a.sum[(first + i) * a.sum_stride + 2 * piece];
+        x_sums[1][i] = a.sum[(first + i) * a.sum_stride + 2 * piece + 1];
+      }
+      const int k = static_cast<int>(piece % kPieces);
+      if constexpr (Traits::kSub == 32) {
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) x_sums[0][i] += x_sums[1][i];
+        tile.start(x_sums[0]);
+        tile.template multiply<0>();
+        tile.template multiply<4>();
+        tile.template multiply<1>();
+        tile.template multiply<5>();
+        tile.template multiply<2>();
+        tile.template multiply<6>();
+        tile.template multiply<3>();
+        tile.template multiply<7>();
+        add_dots<Q>(tile, scales, mins, k, x_scales, x_sums[0], sums);
+      } else {
+        static_assert(Traits::kSub == 16);
+        tile.start(x_sums[0]);
+        tile.template multiply<0>();
+        tile.template multiply<1>();
+        tile.template multiply<2>();
+        tile.template multiply<3>();
+        add_dots<Q>(tile, scales, mins, 2 * k, x_scales, x_sums[0], sums);
+        tile.start(x_sums[1]);
+        tile.template multiply<4>();
+        tile.template multiply<5>();
+        tile.template multiply<6>();
+        tile.template multiply<7>();
+        add_dots<Q>(tile, scales, mins, 2 * k + 1, x_scales, x_sums[1], sums);
       }
     }
   }

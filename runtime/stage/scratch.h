@@ -21,7 +21,7 @@ struct InputBuffer {
   View2D<float> view(int64_t n, int64_t cols) const { return {x, n, cols}; }
   cpu::Activations of(int64_t n, int64_t cols) const {
     const int64_t blocks = cols / cpu::kActivationBlock;
-    return {{x, n, cols}, {q8, n, cols}, {scale, n, blocks}, {sum, n, blocks}};
+    return {{x, n, cols}, {q8, n, cols}, {scale, n, blocks}, {sum, n, cols / cpu::kSumBlock}};
   }
 };
 

@@ -55,12 +55,12 @@ struct Inputs {
     for (float& value : x) value = normal(random);
     q8.resize(x.size());
     scale.resize(x.size() / 32);
-    sum.resize(x.size() / 32);
+    sum.resize(x.size() / 16);
     quantize_rows(exec, view(n, cols));
   }
   Activations view(int64_t n, int64_t cols) {
     return {View2D<const float>(x.data(), n, cols), View2D<int8_t>(q8.data(), n, cols),
-            View2D<float>(scale.data(), n, cols / 32), View2D<int32_t>(sum.data(), n, cols / 32)};
+            View2D<float>(scale.data(), n, cols / 32), View2D<int32_t>(sum.data(), n, cols / 16)};
   }
 };
 
@@ -86,8 +86,10 @@ void bench_read(ThreadPool& pool) {
 void bench_products(ThreadPool& pool, int64_t rows, int64_t cols, std::optional<QuantType> only) {
   using enum QuantType;
   std::printf("%-6s %-12s %5s %10s %8s %9s\n", "type", "isa", "n", "us", "GB/s", "GOP/s");
-  for (const QuantType type : {kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0}) {
+  for (const QuantType type : {kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K,
+                               kQ4_K, kQ5_K, kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4}) {
     if (only && *only != type) continue;
+    if (cols % quant_info(type).block_elements != 0) continue;
     const int64_t bytes = packed_bytes(type, rows, cols);
     Arena arena("weights", bytes);
     const PackedMatrix w{type, rows, cols, arena.take(bytes)};

@@ -38,6 +38,8 @@ std::vector<float> rounded(const std::vector<double>& values) {
 class ProductTest : public testing::TestWithParam<QuantType> {
  protected:
   bool quantised() const { return quant_info(GetParam()).block_elements > 1; }
+  // Columns that may not be cut: what the sizes below count in.
+  int64_t unit() const { return std::max<int64_t>(32, quant_info(GetParam()).block_elements); }
 
   // What the kernel may differ by: the products of the codes are exact, so only the rounding of
   // about one operation a block (or a value, for floats) of the terms' size remains.
@@ -69,13 +71,14 @@ class ProductTest : public testing::TestWithParam<QuantType> {
 };
 
 TEST_P(ProductTest, AgreesWithReferenceOnOddSizes) {
-  for (const auto& [rows, cols, n] : {std::tuple{1, 32, 1},
-                                      {15, 64, 2},
-                                      {16, 96, 3},
-                                      {17, 32, 5},
-                                      {33, 160, 7},
-                                      {48, 256, 13},
-                                      {130, 320, 9}}) {
+  for (const auto& [rows, units, n] : {std::tuple{1, 1, 1},
+                                       {15, 2, 2},
+                                       {16, 3, 3},
+                                       {17, 1, 5},
+                                       {33, 5, 7},
+                                       {48, 8, 13},
+                                       {130, 10, 9}}) {
+    const int64_t cols = units * unit();
     const cpu::Exec scalar{&one_, cpu::Isa::kScalar};
     const Weights w = kernel_test::random_weights(scalar, random_, GetParam(), rows, cols);
     Inputs in(scalar, n, cols, kernel_test::random_floats(random_, n * cols));
@@ -92,7 +95,7 @@ TEST_P(ProductTest, EqualBitsOnEveryInstructionSetAndPool) {
   const cpu::Exec scalar{&one_, cpu::Isa::kScalar};
   for (const int64_t n : {1, 2, 3, 4, 6, 8, 11, 16, 23}) {
     const int64_t rows = 16 * (n % 5) + 37;
-    const int64_t cols = 32 * (n % 3 + 3);
+    const int64_t cols = unit() * (n % 3 + 3);
     const Weights w = kernel_test::random_weights(scalar, random_, GetParam(), rows, cols);
     Inputs in(scalar, n, cols, kernel_test::random_floats(random_, n * cols));
     const auto expected = kernel_test::bits(product(scalar, {&w.packed, 1}, in.view()));
@@ -132,7 +135,7 @@ TEST_P(ProductTest, RowDoesNotDependOnTheBatch) {
 // What tensor parallelism rests on: partial sums over any split of the columns, added in f64, round
 // to the float of the unsplit product.
 TEST_P(ProductTest, PartialSumsOverAnySplitRoundToTheSameFloat) {
-  const int64_t n = 3, rows = 50, blocks = 40, cols = 32 * blocks;
+  const int64_t n = 3, rows = 50, blocks = 40, cols = unit() * blocks;
   const cpu::Exec exec{&one_, cpu::best_isa()};
   for (int trial = 0; trial < 12; ++trial) {
     const Weights w = kernel_test::random_weights(exec, random_, GetParam(), rows, cols);
@@ -140,7 +143,7 @@ TEST_P(ProductTest, PartialSumsOverAnySplitRoundToTheSameFloat) {
     const std::vector<float> whole = rounded(partial(exec, w.packed, in.view()));
     std::vector<int64_t> cuts = {0, cols};
     for (int c = 0; c < trial % 5; ++c) {
-      cuts.push_back(32 * static_cast<int64_t>(random_() % static_cast<uint32_t>(blocks + 1)));
+      cuts.push_back(unit() * static_cast<int64_t>(random_() % static_cast<uint32_t>(blocks + 1)));
     }
     std::sort(cuts.begin(), cuts.end());
     std::vector<double> total(whole.size(), 0.0);
@@ -155,7 +158,7 @@ TEST_P(ProductTest, PartialSumsOverAnySplitRoundToTheSameFloat) {
 }
 
 TEST_P(ProductTest, PartsLieBesideEachOther) {
-  const int64_t n = 5, cols = 96;
+  const int64_t n = 5, cols = 3 * unit();
   for (const cpu::Isa isa : kernel_test::available_isas()) {
     const cpu::Exec exec{&three_, isa};
     std::vector<Weights> weights;
@@ -190,28 +193,29 @@ TEST_P(ProductTest, EmptyShapes) {
   Inputs none(exec, 2, 0, {});
   EXPECT_EQ(product(exec, {&no_columns.packed, 1}, none.view()), std::vector<float>(40, 0.0f));
   EXPECT_EQ(partial(exec, no_columns.packed, none.view()), std::vector<double>(40, 0.0));
-  const Weights w = kernel_test::random_weights(exec, random_, GetParam(), 20, 64);
-  Inputs no_rows(exec, 0, 64, {});
+  const Weights w = kernel_test::random_weights(exec, random_, GetParam(), 20, 2 * unit());
+  Inputs no_rows(exec, 0, 2 * unit(), {});
   EXPECT_TRUE(product(exec, {&w.packed, 1}, no_rows.view()).empty());
-  const Weights empty = kernel_test::random_weights(exec, random_, GetParam(), 0, 64);
-  Inputs in(exec, 2, 64, kernel_test::random_floats(random_, 128));
+  const Weights empty = kernel_test::random_weights(exec, random_, GetParam(), 0, 2 * unit());
+  Inputs in(exec, 2, 2 * unit(), kernel_test::random_floats(random_, 4 * unit()));
   EXPECT_TRUE(product(exec, {&empty.packed, 1}, in.view()).empty());
   EXPECT_TRUE(product(exec, {}, in.view()).empty());
 }
 
 TEST_P(ProductTest, ExtremeCodesDoNotSaturate) {
-  const int64_t rows = 16, cols = 64;
+  const int64_t rows = 16, cols = 2 * unit();
   for (const int sign : {1, -1}) {
     std::vector<float> x(static_cast<size_t>(cols), static_cast<float>(sign) * 127.0f);
     for (const int fill : {0, 255, 0x80, 0x7f}) {
       const cpu::Exec scalar{&one_, cpu::Isa::kScalar};
       Weights w = kernel_test::random_weights(scalar, random_, GetParam(), rows, cols);
       if (!quantised()) return;
-      // Codes all `fill`, the scale bytes as they were.
+      // Codes and sub-scales all `fill`, the half floats as they were.
       const auto block = static_cast<size_t>(quant_info(GetParam()).block_bytes);
-      const size_t head = block == 20 || block == 24 ? 4 : 2;
+      const size_t begin = kernel_test::half_offset(GetParam());
+      const size_t end = begin + kernel_test::half_bytes(GetParam());
       for (size_t i = 0; i < w.file.size(); ++i) {
-        if (i % block >= head) w.file[i] = static_cast<std::byte>(fill);
+        if (i % block < begin || i % block >= end) w.file[i] = static_cast<std::byte>(fill);
       }
       const Weights filled = w.columns(scalar, {0, cols});
       Inputs in(scalar, 1, cols, x);

@@ -1,8 +1,11 @@
 // Facts of the numeric types, the half conversions and the dequantisers.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "tests/support/kernel_fixtures.h"
@@ -59,7 +62,7 @@ TEST(QuantDeathTest, MisuseIsABug) {
   EXPECT_DEATH(quant_bytes(QuantType::kQ8_0, 33), "CHECK failed");
   EXPECT_DEATH(quant_bytes(QuantType::kQ8_0, -32), "CHECK failed");
   EXPECT_DEATH(quant_info(static_cast<QuantType>(5)), "CHECK failed");
-  EXPECT_DEATH(packed_bytes(QuantType::kQ6_K, 16, 256), "computable: Q6_K");
+  EXPECT_DEATH(packed_bytes(QuantType::kIQ1_S, 16, 256), "computable: IQ1_S");
   EXPECT_DEATH(packed_bytes(QuantType::kQ4_0, 16, 40), "CHECK failed");
 }
 
@@ -142,6 +145,37 @@ TEST(DequantTest, HandMadeBlocks) {
   cpu::dequantize(QuantType::kQ8_0, reinterpret_cast<std::byte*>(&q80), out);
   EXPECT_EQ(out[0], -64.0f);
   EXPECT_EQ(out[31], 63.5f);
+}
+
+std::vector<uint8_t> from_hex(const std::string& text) {
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i + 1 < text.size(); i += 2) {
+    bytes.push_back(static_cast<uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+// Values of the reference dequantisers: tests/golden/quant/make_goldens.
+TEST(DequantTest, EqualsTheReferenceBitForBit) {
+  std::ifstream file(SPILLWAY_SOURCE_DIR "/tests/golden/quant/dequantised.json");
+  ASSERT_TRUE(file.good());
+  const nlohmann::json goldens = nlohmann::json::parse(file);
+  for (const QuantType type : kernel_test::computable_types()) {
+    SCOPED_TRACE(quant_info(type).name);
+    const nlohmann::json& golden = goldens.at(quant_info(type).name);
+    const std::vector<uint8_t> blocks = from_hex(golden.at("blocks"));
+    const std::vector<uint8_t> values = from_hex(golden.at("values"));
+    std::vector<float> out(values.size() / 4);
+    ASSERT_EQ(quant_bytes(type, static_cast<int64_t>(out.size())),
+              static_cast<int64_t>(blocks.size()));
+    cpu::dequantize(type, reinterpret_cast<const std::byte*>(blocks.data()), out);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const uint32_t expected = static_cast<uint32_t>(values[4 * i]) << 24 |
+                                static_cast<uint32_t>(values[4 * i + 1]) << 16 |
+                                static_cast<uint32_t>(values[4 * i + 2]) << 8 | values[4 * i + 3];
+      ASSERT_EQ(std::bit_cast<uint32_t>(out[i]), expected) << "value " << i;
+    }
+  }
 }
 
 TEST(DequantTest, PlainFloatsAtAnyByte) {

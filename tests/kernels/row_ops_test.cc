@@ -93,11 +93,11 @@ struct Codes {
 
 Codes quantize(const cpu::Exec& exec, const std::vector<float>& x, int64_t rows, int64_t cols) {
   Codes codes{std::vector<int8_t>(x.size(), 99), std::vector<float>(x.size() / 32, -1),
-              std::vector<int32_t>(x.size() / 32, -1)};
+              std::vector<int32_t>(x.size() / 16, -1)};
   cpu::quantize_rows(
       exec, {View2D<const float>(x.data(), rows, cols), View2D<int8_t>(codes.q8.data(), rows, cols),
              View2D<float>(codes.scale.data(), rows, cols / 32),
-             View2D<int32_t>(codes.sum.data(), rows, cols / 32)});
+             View2D<int32_t>(codes.sum.data(), rows, cols / 16)});
   return codes;
 }
 
@@ -117,16 +117,17 @@ TEST_F(RowOpsTest, QuantizeRoundsToNearestAndSums) {
     for (size_t i = 0; i < 32; ++i) maximum = std::max(maximum, std::abs(x[32 * b + i]));
     const bool tiny = maximum < 0x1p-100f;
     EXPECT_EQ(expected.scale[b], tiny ? 0.0f : maximum / 127.0f);
-    int32_t sum = 0;
+    int32_t sum[2] = {0, 0};  // of each half
     for (size_t i = 0; i < 32; ++i) {
       const int code = expected.q8[32 * b + i];
-      sum += code;
+      sum[i / 16] += code;
       ASSERT_LE(std::abs(code), 127);
       const double error = std::abs(static_cast<double>(x[32 * b + i]) -
                                     code * static_cast<double>(expected.scale[b]));
       ASSERT_LE(error, 0.50001 * static_cast<double>(expected.scale[b]) + 0x1p-100);
     }
-    EXPECT_EQ(expected.sum[b], sum);
+    EXPECT_EQ(expected.sum[2 * b], sum[0]);
+    EXPECT_EQ(expected.sum[2 * b + 1], sum[1]);
   }
   for (size_t i = 1; i < 31; ++i) {  // scale is 1: -0.5, 0.5, 1.5 ... go to the even neighbour
     EXPECT_EQ(expected.q8[32 + i] % 2, 0) << i;
@@ -147,10 +148,10 @@ TEST_F(RowOpsTest, QuantizeMarksBlocksThatAreNotFinite) {
       for (const cpu::Isa isa : kernel_test::available_isas()) {
         const Codes codes = quantize({&one_, isa}, x, 1, 96);
         EXPECT_TRUE(std::isnan(codes.scale[1]));
-        EXPECT_EQ(codes.sum[1], 0);
+        EXPECT_EQ(codes.sum[2] | codes.sum[3], 0);
         for (size_t i = 32; i < 64; ++i) EXPECT_EQ(codes.q8[i], 0);
         EXPECT_EQ(codes.q8[0], 127);  // its neighbours are well
-        EXPECT_EQ(codes.sum[2], 32 * 127);
+        EXPECT_EQ(codes.sum[4], 16 * 127);
       }
     }
   }

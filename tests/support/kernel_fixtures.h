@@ -2,6 +2,7 @@
 // them, packed matrices that own their memory, and activations with their codes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -18,8 +19,9 @@ namespace spillway::kernel_test {
 
 inline const std::vector<QuantType>& computable_types() {
   using enum QuantType;
-  static const std::vector<QuantType> types = {kF32,  kF16,  kBF16, kQ4_0,
-                                               kQ4_1, kQ5_0, kQ5_1, kQ8_0};
+  static const std::vector<QuantType> types = {kF32,  kF16,    kBF16,   kQ4_0, kQ4_1, kQ5_0,
+                                               kQ5_1, kQ8_0,   kQ2_K,   kQ3_K, kQ4_K, kQ5_K,
+                                               kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4};
   return types;
 }
 
@@ -39,6 +41,19 @@ inline std::vector<float> random_floats(std::mt19937& random, int64_t n, float s
   return values;
 }
 
+// Where the half floats of a block lie: behind the codes in the oldest K-quants.
+inline size_t half_offset(QuantType type) {
+  if (type == QuantType::kQ2_K) return offsetof(BlockQ2_K, d);
+  if (type == QuantType::kQ3_K) return offsetof(BlockQ3_K, d);
+  if (type == QuantType::kQ6_K) return offsetof(BlockQ6_K, d);
+  return 0;
+}
+
+inline size_t half_bytes(QuantType type) {
+  if (type == QuantType::kMXFP4) return 1;
+  return dispatch(type, [](auto tag) -> size_t { return decltype(tag)::Traits::kHasMin ? 4 : 2; });
+}
+
 // Rows of a tensor as they lie in a file: random codes, scales of ordinary size and either sign.
 inline std::vector<std::byte> random_file_rows(std::mt19937& random, QuantType type, int64_t rows,
                                                int64_t cols) {
@@ -53,9 +68,15 @@ inline std::vector<std::byte> random_file_rows(std::mt19937& random, QuantType t
     using Traits = typename decltype(tag)::Traits;
     constexpr QuantType kType = decltype(tag)::kType;
     if constexpr (Traits::kBits != 0) {
+      // Small integers under it take the scale of a block of 256 further from the values.
+      const size_t d = half_offset(kType);
       for (size_t at = 0; at < bytes.size(); at += sizeof(typename Traits::Block)) {
-        put_half(&bytes[at]);
-        if constexpr (Traits::kHasMin) put_half(&bytes[at + 2]);
+        if constexpr (kType == QuantType::kMXFP4) {
+          bytes[at] = static_cast<std::byte>(118 + random() % 8);
+        } else {
+          put_half(&bytes[at + d]);
+          if constexpr (Traits::kHasMin) put_half(&bytes[at + d + 2]);
+        }
       }
     } else {
       for (size_t at = 0; at < bytes.size(); at += Traits::kElementBytes) {
@@ -119,7 +140,7 @@ struct Inputs {
       : n(n_in), cols(cols_in), x(std::move(values)) {
     q8.resize(x.size() + 1);
     scale.resize(x.size() / 32 + 1);
-    sum.resize(x.size() / 32 + 1);
+    sum.resize(x.size() / 16 + 1);
     if (cols % 32 == 0) cpu::quantize_rows(exec, view());
   }
 
@@ -132,7 +153,7 @@ struct Inputs {
     return {View2D<const float>(x.data() + range.begin, n, range.size(), cols),
             View2D<int8_t>(q8.data() + range.begin, n, range.size(), cols),
             View2D<float>(scale.data() + first, n, n_blocks, blocks),
-            View2D<int32_t>(sum.data() + first, n, n_blocks, blocks)};
+            View2D<int32_t>(sum.data() + 2 * first, n, 2 * n_blocks, 2 * blocks)};
   }
 };
 
