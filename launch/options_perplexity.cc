@@ -14,21 +14,20 @@ constexpr int64_t kChunk = 512;
 // the speed of a whole chunk at once (docs/bench/perplexity.md).
 constexpr int64_t kLogitRows = 128;
 
-constexpr const char* kDescription =
-    "Perplexity of a text: exp of the mean negative log likelihood of its tokens\n\n"
-    "The text is cut into chunks of -c tokens, what is left over at its end is not read. Every "
+constexpr const char* kDefinition =
+    "The text is cut into chunks of -c tokens; what is left over at its end is not read. Every "
     "chunk\n"
-    "starts from an empty cache, with BOS in place of its first token if the model adds BOS; the "
-    "tokens\n"
-    "of its second half are scored (llama-perplexity's definition: figures can be compared). With\n"
-    "--stride N windows of -c tokens overlap: each begins N tokens after the last one, and only "
-    "its\n"
-    "last N tokens are scored; the first window scores all that it predicts.";
+    "starts from an empty cache, with BOS in place of its first token if the model adds BOS; the\n"
+    "tokens of its second half are scored: llama-perplexity's definition, so figures compare.\n"
+    "With --stride N windows of -c tokens begin N tokens apart, each from an empty cache and with\n"
+    "BOS as above; a window's last N tokens are scored, and all that the first window predicts.";
 
 }  // namespace
 
 void add_perplexity(CLI::App& app, Options& o, RawTexts& raw) {
-  CLI::App* perplexity = app.add_subcommand("perplexity", kDescription);
+  CLI::App* perplexity =
+      app.add_subcommand("perplexity", "Measure how well the model predicts a text");
+  perplexity->footer(kDefinition);
   add_model(perplexity, o);
   perplexity->add_option("-f,--file", o.text_file, "the text, tokenised as it is")
       ->required()
