@@ -12,7 +12,7 @@
 
 namespace spillway {
 
-enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus };
+enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus, kPerplexity };
 
 struct Options {
   Verb verb = Verb::kNone;
@@ -49,6 +49,10 @@ struct Options {
   int64_t bench_prompt = 512;
   int64_t bench_new = 128;
   int repetitions = 3;
+
+  std::string text_file;    // perplexity
+  int64_t stride = 0;       // 0: chunks side by side, their second halves scored
+  int64_t most_chunks = 0;  // 0: all
 
   std::string address;  // status
   std::string secret;   // status
