@@ -19,6 +19,7 @@ enum class Scales {
   kSixBitMin,   // f16 scale and minimum a block, 6-bit scales, then as many 6-bit minimums
   kFourBitMin,  // f16 scale and minimum a block, bytes of a scale (low nibble) and a minimum
   kSignedByte,  // an f16 a block and int8 scales
+  kOddNibble,   // an f16 a block and 4-bit scales s that stand for 2s + 1
 };
 
 // What the kernels must know of a computable type.
@@ -29,6 +30,7 @@ enum class Scales {
 //                  the packed plane of codes and kHighBits in the one of high bits
 //   kOffset        what is subtracted from the unsigned code, or from the table's entry
 //   kTable         the code is an index of table(), whose entries are unsigned
+//   kGrid          0, or the values that an index of a grid stands for: 8 or 4
 //   kScales        how scales are written
 //   kHasMin        the block has a minimum that is added (Q4_1) or subtracted (K-quants)
 //   kSubBytes      bytes of a block's sub-scales
@@ -47,6 +49,7 @@ struct PlainTraits {
   static constexpr int kHighBits = 0;
   static constexpr int kOffset = 0;
   static constexpr bool kTable = false;
+  static constexpr int kGrid = 0;
   static constexpr Scales kScales = Scales::kNone;
   static constexpr bool kHasMin = false;
   static constexpr int64_t kSubBytes = 0;
@@ -65,6 +68,7 @@ struct BlockTraits {
   static constexpr int kHighBits = kBitsIn - kLowBits;
   static constexpr int kOffset = kOffsetIn;
   static constexpr bool kTable = false;
+  static constexpr int kGrid = 0;
   static constexpr Scales kScales = kScalesIn;
   static constexpr bool kHasMin = kHasMinIn;
   static constexpr int64_t kSubBytes = kSubBytesIn;
@@ -73,6 +77,20 @@ struct BlockTraits {
   static constexpr int64_t kHalfBytes =
       (kScalesIn == Scales::kExponent ? 0 : 2) + (kHasMinIn ? 2 : 0);
   static_assert(kBlockIn * kBitsIn / 8 + kSubBytesIn + kHalfBytes == sizeof(BlockIn));
+};
+
+// Grids. A code is 64 + sign * magnitude; the planes hold indices, signs and scales as the file
+// does. kIndexBits a value in the plane of codes, kSignBits in the one of high bits (0: they are
+// beside the indices); kSharedSigns: 7 bits for 8 signs; kDivisor: of d * (2s + 1).
+template <typename BlockIn, int kGridIn, int kIndexBits, int kSignBits, bool kSharedSignsIn,
+          int64_t kSubIn, int64_t kSubBytesIn, int kDivisorIn>
+struct GridTraits : BlockTraits<BlockIn, kIndexBits + kSignBits, 64, false, Scales::kOddNibble, 256,
+                                kSubIn, kSubBytesIn> {
+  static constexpr int kLowBits = kIndexBits;
+  static constexpr int kHighBits = kSignBits;
+  static constexpr int kGrid = kGridIn;
+  static constexpr bool kSharedSigns = kSharedSignsIn;
+  static constexpr float kFactor = 1.0f / kDivisorIn;
 };
 
 // Aborts, naming the type: somebody asked the kernels to compute with what they cannot.
@@ -133,6 +151,22 @@ struct QuantTraits<QuantType::kMXFP4>
   static constexpr const int8_t (&kValues)[16] = kFp4Values;
 };
 
+template <>
+struct QuantTraits<QuantType::kIQ2_XXS>
+    : internal::GridTraits<BlockIQ2_XXS, 8, 1, 1, true, 32, 0, 8> {};
+template <>
+struct QuantTraits<QuantType::kIQ2_XS>
+    : internal::GridTraits<BlockIQ2_XS, 8, 2, 0, true, 16, 8, 8> {};
+template <>
+struct QuantTraits<QuantType::kIQ2_S>
+    : internal::GridTraits<BlockIQ2_S, 8, 1, 1, false, 16, 16, 8> {};
+template <>
+struct QuantTraits<QuantType::kIQ3_XXS>
+    : internal::GridTraits<BlockIQ3_XXS, 4, 2, 1, true, 32, 0, 4> {};
+template <>
+struct QuantTraits<QuantType::kIQ3_S>
+    : internal::GridTraits<BlockIQ3_S, 4, 2, 1, false, 32, 12, 1> {};
+
 // A type as a value: dispatch's body reads `decltype(tag)::kType`.
 template <QuantType Q>
 struct QuantTag {
@@ -163,6 +197,11 @@ auto dispatch(QuantType type, Body&& body) {
     SPILLWAY_CASE(kIQ4_NL)
     SPILLWAY_CASE(kIQ4_XS)
     SPILLWAY_CASE(kMXFP4)
+    SPILLWAY_CASE(kIQ2_XXS)
+    SPILLWAY_CASE(kIQ2_XS)
+    SPILLWAY_CASE(kIQ2_S)
+    SPILLWAY_CASE(kIQ3_XXS)
+    SPILLWAY_CASE(kIQ3_S)
 #undef SPILLWAY_CASE
     default:
       internal::type_not_computable(type);

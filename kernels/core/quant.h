@@ -193,4 +193,58 @@ struct BlockMXFP4 {
 static_assert(sizeof(BlockMXFP4) == 17);
 inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+// Grids (kernels/core/iq_grids.h): magnitudes come in eights or fours out of a list, signs apart.
+// 256 values, a 4-bit scale s a sub-block that stands for 2s + 1.
+// Signs of 7 bits: bit i is value i's, the eighth is their parity.
+
+// Sub-blocks of 32: value = d * (2s + 1) / 8 * sign * magnitude. Of the four 16-bit words of
+// sub-block k the first two are four indices of 8 bits, the others 4 x 7 sign bits and s on
+// top. 2.0625 bits.
+struct BlockIQ2_XXS {
+  uint16_t d;
+  uint16_t qs[32];
+};
+static_assert(sizeof(BlockIQ2_XXS) == 66);
+
+// Sub-blocks of 16, the same formula: a word has an index of 9 bits and 7 sign bits for 8 values;
+// s of sub-block k is nibble k % 2 of scales[k / 2]. 2.3125 bits.
+struct BlockIQ2_XS {
+  uint16_t d;
+  uint16_t qs[32];
+  uint8_t scales[8];
+};
+static_assert(sizeof(BlockIQ2_XS) == 74);
+
+// The same with indices of 10 bits, the upper two of index i at bit 2 * (i % 4) of qh[i / 4], and a
+// bit for every sign. 2.5625 bits.
+struct BlockIQ2_S {
+  uint16_t d;
+  uint8_t qs[32];
+  uint8_t signs[32];
+  uint8_t qh[8];
+  uint8_t scales[8];
+};
+static_assert(sizeof(BlockIQ2_S) == 82);
+
+// Fours, sub-blocks of 32: value = d * (2s + 1) / 4 * sign * magnitude. A byte is an index; the
+// words of signs and s are as in IQ2_XXS, one for each sub-block. 3.0625 bits.
+struct BlockIQ3_XXS {
+  uint16_t d;
+  uint8_t qs[64];
+  uint8_t signs_and_scales[32];
+};
+static_assert(sizeof(BlockIQ3_XXS) == 98);
+
+// Fours with indices of 9 bits, the ninth of index i being bit i % 8 of qh[i / 8], a bit for every
+// sign: value = d * (2s + 1) * sign * magnitude; s of sub-block k: nibble k % 2 of scales[k / 2].
+// 3.4375 bits.
+struct BlockIQ3_S {
+  uint16_t d;
+  uint8_t qs[64];
+  uint8_t qh[8];
+  uint8_t signs[32];
+  uint8_t scales[4];
+};
+static_assert(sizeof(BlockIQ3_S) == 110);
+
 }  // namespace spillway

@@ -15,7 +15,7 @@ inline constexpr int64_t kMaxSubs = 16;
 
 // What the type does not have stays 0. Meanings: the block structs in kernels/core/quant.h.
 struct BlockParts {
-  uint8_t codes[kMaxBlock];   // unsigned, before the offset or the table; Q8_0's are + 128
+  uint8_t codes[kMaxBlock];   // unsigned, before the offset or the table (Q8_0: + 128, grids: + 64)
   uint8_t sub[kMaxSubs];      // a sub-block's scale as it is stored (Q6_K: an int8; MXFP4: e)
   uint8_t sub_min[kMaxSubs];  // a sub-block's minimum
   uint16_t d;                 // f16
@@ -36,6 +36,11 @@ void take_apart(const BlockQ6_K& block, BlockParts& out);
 void take_apart(const BlockIQ4_NL& block, BlockParts& out);
 void take_apart(const BlockIQ4_XS& block, BlockParts& out);
 void take_apart(const BlockMXFP4& block, BlockParts& out);
+void take_apart(const BlockIQ2_XXS& block, BlockParts& out);
+void take_apart(const BlockIQ2_XS& block, BlockParts& out);
+void take_apart(const BlockIQ2_S& block, BlockParts& out);
+void take_apart(const BlockIQ3_XXS& block, BlockParts& out);
+void take_apart(const BlockIQ3_S& block, BlockParts& out);
 
 // 2^(e - 128), also where it is subnormal; e = 255 is 2^127 like any other.
 float half_power_of_two(uint8_t e);
@@ -48,6 +53,9 @@ float sub_scale(const BlockParts& parts, int64_t k) {
   if constexpr (Traits::kScales == Scales::kHalf) return d;
   if constexpr (Traits::kScales == Scales::kSixBit)
     return d * static_cast<float>(parts.sub[k] - 32);
+  if constexpr (Traits::kScales == Scales::kOddNibble) {
+    return d * static_cast<float>(2 * parts.sub[k] + 1) * Traits::kFactor;  // exact: 16 bits
+  }
   if constexpr (Traits::kScales == Scales::kSignedByte) {
     return d * static_cast<float>(static_cast<int8_t>(parts.sub[k]));
   }

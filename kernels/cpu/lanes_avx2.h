@@ -108,6 +108,12 @@ inline I32x16 add(I32x16 x, I32x16 y) {
 inline I32x16 mul(I32x16 x, I32x16 y) {
   return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
 }
+inline I32x16 bit_or(I32x16 x, I32x16 y) {
+  return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
+}
+inline I32x16 bit_xor(I32x16 x, I32x16 y) {
+  return {_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
+}
 inline I32x16 bit_and(I32x16 x, I32x16 y) {
   return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)};
 }
@@ -216,6 +222,27 @@ inline Codes look_up(const uint8_t* table, Codes index) {
   const __m256i entries =
       _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
   return {_mm256_shuffle_epi8(entries, index.a), _mm256_shuffle_epi8(entries, index.b)};
+}
+inline I32x16 load_words(const uint8_t* p) {
+  const auto* q = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_load_si256(q), _mm256_load_si256(q + 1)};
+}
+inline I32x16 gather(const uint32_t* table, I32x16 index) {
+  const auto* words = reinterpret_cast<const int*>(table);
+  return {_mm256_i32gather_epi32(words, index.a, 4), _mm256_i32gather_epi32(words, index.b, 4)};
+}
+// 64 + magnitude, or 64 - magnitude where the sign's bit (0 to 3 of a lane) is set. Bits above are
+// not looked at.
+inline __m256i with_signs_half(__m256i magnitudes, __m256i signs) {
+  const __m256i bit = _mm256_set1_epi32(0x08040201);
+  const __m256i low = _mm256_and_si256(signs, _mm256_set1_epi32(15));
+  const __m256i spread = _mm256_mullo_epi32(low, _mm256_set1_epi32(0x01010101));
+  const __m256i mask = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+  const __m256i negated = _mm256_sub_epi8(_mm256_xor_si256(magnitudes, mask), mask);
+  return _mm256_add_epi8(negated, _mm256_set1_epi8(64));
+}
+inline Codes with_signs(I32x16 magnitudes, I32x16 signs) {
+  return {with_signs_half(magnitudes.a, signs.a), with_signs_half(magnitudes.b, signs.b)};
 }
 struct Quad {
   __m256i v;

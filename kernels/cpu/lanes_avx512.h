@@ -94,6 +94,8 @@ inline I32x16 splat_int(int32_t k) { return {_mm512_set1_epi32(k)}; }
 inline I32x16 sub(I32x16 x, I32x16 y) { return {_mm512_sub_epi32(x.v, y.v)}; }
 inline I32x16 add(I32x16 x, I32x16 y) { return {_mm512_add_epi32(x.v, y.v)}; }
 inline I32x16 mul(I32x16 x, I32x16 y) { return {_mm512_mullo_epi32(x.v, y.v)}; }
+inline I32x16 bit_or(I32x16 x, I32x16 y) { return {_mm512_or_si512(x.v, y.v)}; }
+inline I32x16 bit_xor(I32x16 x, I32x16 y) { return {_mm512_xor_si512(x.v, y.v)}; }
 inline I32x16 bit_and(I32x16 x, I32x16 y) { return {_mm512_and_si512(x.v, y.v)}; }
 inline I32x16 max(I32x16 x, I32x16 y) { return {_mm512_max_epi32(x.v, y.v)}; }
 inline I32x16 half_towards_minus(I32x16 x) { return {_mm512_srai_epi32(x.v, 1)}; }
@@ -158,6 +160,22 @@ inline Codes with_bits(Codes c, Codes high) {
 inline Codes look_up(const uint8_t* table, Codes index) {
   const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), index.v)};
+}
+inline I32x16 load_words(const uint8_t* p) { return {_mm512_load_si512(p)}; }
+inline I32x16 gather(const uint32_t* table, I32x16 index) {
+  return {_mm512_i32gather_epi32(index.v, table, 4)};
+}
+// 64 + magnitude, or 64 - magnitude where the sign's bit (0 to 3 of a lane) is set. Bits above are
+// not looked at.
+inline Codes with_signs(I32x16 magnitudes, I32x16 signs) {
+  const __m512i bytes = _mm512_setr_epi32(
+      0, 0xff, 0xff00, 0xffff, 0xff0000, 0xff00ff, 0xffff00, 0xffffff,
+      static_cast<int>(0xff000000u), static_cast<int>(0xff0000ffu), static_cast<int>(0xff00ff00u),
+      static_cast<int>(0xff00ffffu), static_cast<int>(0xffff0000u), static_cast<int>(0xffff00ffu),
+      static_cast<int>(0xffffff00u), -1);
+  const __m512i mask = _mm512_permutexvar_epi32(signs.v, bytes);
+  const __m512i negated = _mm512_sub_epi8(_mm512_xor_si512(magnitudes.v, mask), mask);
+  return {_mm512_add_epi8(negated, _mm512_set1_epi8(64))};
 }
 struct Quad {
   __m512i v;

@@ -134,6 +134,12 @@ inline I32x16 mul(const I32x16& a, const I32x16& b) {  // wraps
     return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) * static_cast<uint32_t>(b.v[i]));
   });
 }
+inline I32x16 bit_or(const I32x16& a, const I32x16& b) {
+  return each_int([&](int i) { return a.v[i] | b.v[i]; });
+}
+inline I32x16 bit_xor(const I32x16& a, const I32x16& b) {
+  return each_int([&](int i) { return a.v[i] ^ b.v[i]; });
+}
 inline I32x16 bit_and(const I32x16& a, const I32x16& b) {
   return each_int([&](int i) { return a.v[i] & b.v[i]; });
 }
@@ -233,6 +239,25 @@ inline Codes with_bits(const Codes& c, const Codes& high) {
 inline Codes look_up(const uint8_t* table, const Codes& index) {
   Codes r;
   for (int i = 0; i < 64; ++i) r.v[i] = table[index.v[i]];
+  return r;
+}
+inline I32x16 load_words(const uint8_t* p) {
+  I32x16 r;
+  __builtin_memcpy(r.v, p, sizeof(r.v));
+  return r;
+}
+inline I32x16 gather(const uint32_t* table, const I32x16& index) {
+  return each_int([&](int i) { return static_cast<int32_t>(table[index.v[i]]); });
+}
+// 64 + magnitude, or 64 - magnitude where the sign's bit (0 to 3 of a lane) is set. Bits above are
+// not looked at.
+inline Codes with_signs(const I32x16& magnitudes, const I32x16& signs) {
+  Codes r;
+  for (int i = 0; i < 64; ++i) {
+    const int magnitude = (magnitudes.v[i / 4] >> (8 * (i % 4))) & 255;
+    const bool negative = ((signs.v[i / 4] >> (i % 4)) & 1) != 0;
+    r.v[i] = static_cast<uint8_t>(64 + (negative ? -magnitude : magnitude));
+  }
   return r;
 }
 // Four activation bytes as every lane needs them.

@@ -9,6 +9,7 @@
 #include "kernels/core/int_math.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/packed_block.h"
+#include "kernels/cpu/packed_grid.h"
 #include "kernels/cpu/parallel.h"
 
 namespace spillway::cpu {
@@ -39,8 +40,12 @@ void pack_lanes(const std::byte* rows, int64_t row_bytes, int64_t cols, const Gr
         typename Traits::Block block;
         const int64_t offset = b * static_cast<int64_t>(sizeof(block));
         std::memcpy(&block, rows + (lane - lanes.begin) * row_bytes + offset, sizeof(block));
-        take_apart(block, parts);
-        put_block<Traits>(parts, to, b, lane);
+        if constexpr (Traits::kGrid != 0) {
+          put_grid_block<Traits>(block, to, b, lane);
+        } else {
+          take_apart(block, parts);
+          put_block<Traits>(parts, to, b, lane);
+        }
       }
     }
   }
@@ -66,6 +71,9 @@ void zero_lanes(int64_t cols, const GroupPlanes& to, Range lanes) {
       for (int64_t k = 0; k < cols; ++k) {
         std::memset(to.codes + (k * kRowGroup + lane) * kBytes, 0, kBytes);
       }
+    } else if constexpr (Traits::kGrid != 0) {
+      const typename Traits::Block zero{};  // d is 0
+      for (int64_t b = 0; b < cols / Traits::kBlock; ++b) put_grid_block<Traits>(zero, to, b, lane);
     } else {
       BlockParts zero{};  // an exponent of 0 is 2^-128: codes of the value 0 beside it
       std::memset(zero.codes, zero_code<Traits>(), sizeof(zero.codes));
@@ -130,7 +138,13 @@ void unpack_row(const PackedMatrix& matrix, int64_t row, std::span<double> out) 
       BlockParts parts{};
       float values[kMaxBlock];
       for (int64_t b = 0; b < matrix.cols / Traits::kBlock; ++b) {
-        get_block<Traits>(from, b, lane, parts);
+        if constexpr (Traits::kGrid != 0) {
+          typename Traits::Block block;
+          get_grid_block<Traits>(from, b, lane, block);
+          take_apart(block, parts);
+        } else {
+          get_block<Traits>(from, b, lane, parts);
+        }
         block_values<Traits>(parts, values);
         std::copy_n(values, Traits::kBlock, out.begin() + b * Traits::kBlock);
       }

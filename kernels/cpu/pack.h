@@ -30,6 +30,11 @@
 //   bytes (Q6_K; Q2_K: scale low, minimum high): 16 strips, strip i of sub-block i
 //   MXFP4: 1 strip of exponents for every 32 columns
 //
+// Grids (IQ2, IQ3) keep the file's bytes, a row a lane. For 32 columns: 1 vector of 4 indices (8
+// bits) or 2 of them (8 indices; IQ2_XS: 4 words of index and signs), and a vector of the 32 bits
+// of signs (XXS: 28 and the scale) in the plane of high bits. Strips: the upper bits of indices,
+// one strip for 32 columns, then the bytes of scales.
+//
 // Rows beyond the matrix in the last group have scale 0 (plain floats: value 0). Bytes a weight:
 // the file's own, e.g. 4.5 bits for Q4_K; dispatch.h asserts it.
 #pragma once

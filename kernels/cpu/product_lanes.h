@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "kernels/core/dispatch.h"
+#include "kernels/cpu/grid_lanes.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/quant_lanes.h"
@@ -118,6 +119,7 @@ struct ColumnTile {
   using Traits = QuantTraits<Q>;
   const uint8_t* codes[G];
   const uint8_t* high[G];
+  typename GridOf<Traits::kGrid != 0, Q>::Type grid[G];
   const int8_t* q[N];
   I32x16 dots[G][N];
 
@@ -131,6 +133,7 @@ struct ColumnTile {
       high[g] = planes[g].high + piece * 64 * Traits::kHighBits;
       prefetch<kLow>(codes[g]);
       if constexpr (Traits::kHighBits > 0) prefetch<64 * Traits::kHighBits>(high[g]);
+      if constexpr (Traits::kGrid != 0) grid[g].load(planes[g], piece);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) q[i] = a.q8 + (first + i) * a.q8_stride + 32 * piece;
@@ -151,7 +154,13 @@ struct ColumnTile {
     constexpr bool kWide = Traits::kBits == 8 || (Traits::kTable && Traits::kOffset > 64);
     Codes w[G];
 #pragma GCC unroll 2
-    for (int g = 0; g < G; ++g) w[g] = load_quad_codes<Q, quad>(codes[g], high[g]);
+    for (int g = 0; g < G; ++g) {
+      if constexpr (Traits::kGrid != 0) {
+        w[g] = grid[g].template quad<quad>();
+      } else {
+        w[g] = load_quad_codes<Q, quad>(codes[g], high[g]);
+      }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const Quad x = load_quad(q[i] + 4 * quad);

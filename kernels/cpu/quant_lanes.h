@@ -97,6 +97,11 @@ inline F32x16 load_halves(const uint8_t* plane, int64_t b) {
   return load_f16(reinterpret_cast<const uint16_t*>(plane) + kRowGroup * b);
 }
 
+// 2s + 1 of the lowest four bits s.
+inline I32x16 odd(I32x16 nibbles) {
+  return add(shift_left(bit_and(nibbles, splat_int(15)), 1), splat_int(1));
+}
+
 // A block's factors where sub-blocks have 32 values: one float each, and what is added to them
 // times the sum of activations.
 template <QuantType Q>
@@ -122,6 +127,9 @@ struct FloatScales {
         scale[k] = mul(d, to_float(load_u8(six + 16 * k)));
         minimum[k] = mul(minus_m, to_float(load_u8(six + 128 + 16 * k)));
       }
+    } else if constexpr (Traits::kScales == Scales::kOddNibble) {
+      const F32x16 d = mul(load_halves<Q>(p.scales, b), splat(Traits::kFactor));
+      for (int k = 0; k < kSubs; ++k) scale[k] = mul(d, to_float(odd(nibble(p, strips, b, k))));
     } else {
       static_assert(Traits::kScales == Scales::kSixBit);
       const F32x16 d = load_halves<Q>(p.scales, b);
@@ -129,6 +137,14 @@ struct FloatScales {
         scale[k] = mul(d, to_float(sub(eighth_six_bits(strips, k), splat_int(32))));
       }
     }
+  }
+
+ private:
+  // The 4-bit scale of sub-block k: atop its signs, or behind the eight strips of indices.
+  static I32x16 nibble(const PlanePointers& p, const uint8_t* strips, int64_t b, int k) {
+    if constexpr (Traits::kSharedSigns)
+      return shift_right(load_words(p.high + (8 * b + k) * 64), 28);
+    return shift_right(load_u8(strips + (8 + k / 2) * kRowGroup), 4 * (k % 2));
   }
 };
 
@@ -146,6 +162,7 @@ struct IntScales {
   void load(const PlanePointers& p, int64_t b) {
     d = load_halves<Q>(p.scales, b);
     if constexpr (Traits::kHasMin) minus_m = sub(splat(0.0f), load_halves<Q>(p.mins, b));
+    if constexpr (Traits::kGrid != 0) d = mul(d, splat(Traits::kFactor));
     strips = p.sub + b * Traits::kSubBytes * kRowGroup;
     if constexpr (Traits::kScales == Scales::kSixBit) unpack_six_bits(strips, six);
   }
@@ -153,6 +170,10 @@ struct IntScales {
     if constexpr (Traits::kScales == Scales::kSignedByte) return load_i8(strips + 16 * k);
     if constexpr (Traits::kScales == Scales::kFourBitMin) {
       return bit_and(load_u8(strips + 16 * k), splat_int(15));
+    }
+    if constexpr (Traits::kScales == Scales::kOddNibble) {  // in IQ2_S behind the indices' strips
+      const uint8_t* pairs = strips + (Traits::kSubBytes - 8) * kRowGroup;
+      return odd(shift_right(load_u8(pairs + 16 * (k / 2)), 4 * (k % 2)));
     }
     return sub(load_u8(six + 16 * k), splat_int(32));
   }

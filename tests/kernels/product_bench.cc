@@ -90,8 +90,9 @@ void bench_read(ThreadPool& pool) {
 void bench_products(ThreadPool& pool, int64_t rows, int64_t cols, std::optional<QuantType> only) {
   using enum QuantType;
   std::printf("%-6s %-12s %5s %10s %8s %9s\n", "type", "isa", "n", "us", "GB/s", "GOP/s");
-  for (const QuantType type : {kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K,
-                               kQ4_K, kQ5_K, kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4}) {
+  for (const QuantType type :
+       {kF32,  kF16,  kBF16,   kQ4_0,   kQ4_1,  kQ5_0,    kQ5_1,   kQ8_0,  kQ2_K,    kQ3_K, kQ4_K,
+        kQ5_K, kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4, kIQ2_XXS, kIQ2_XS, kIQ2_S, kIQ3_XXS, kIQ3_S}) {
     if (only && *only != type) continue;
     if (cols % quant_info(type).block_elements != 0) continue;
     const int64_t bytes = packed_bytes(type, rows, cols);

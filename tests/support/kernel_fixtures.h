@@ -19,9 +19,9 @@ namespace spillway::kernel_test {
 
 inline const std::vector<QuantType>& computable_types() {
   using enum QuantType;
-  static const std::vector<QuantType> types = {kF32,  kF16,    kBF16,   kQ4_0, kQ4_1, kQ5_0,
-                                               kQ5_1, kQ8_0,   kQ2_K,   kQ3_K, kQ4_K, kQ5_K,
-                                               kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4};
+  static const std::vector<QuantType> types = {
+      kF32,  kF16,  kBF16,   kQ4_0,   kQ4_1,  kQ5_0,    kQ5_1,   kQ8_0,  kQ2_K,    kQ3_K, kQ4_K,
+      kQ5_K, kQ6_K, kIQ4_NL, kIQ4_XS, kMXFP4, kIQ2_XXS, kIQ2_XS, kIQ2_S, kIQ3_XXS, kIQ3_S};
   return types;
 }
 
