@@ -102,7 +102,8 @@ void print_json(const Options& options, Job& job, const House& house, const Benc
   }
   out["resident_bytes"] = resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
-  std::cout << out.dump(1) << "\n";
+  // The model's name is the file's, and need not be UTF-8.
+  std::cout << out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 void print_row(const char* name, int64_t tokens, const Measured& m, double predicted,

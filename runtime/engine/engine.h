@@ -2,7 +2,8 @@
 // and for serving alike.
 //   Thread: submit() and Request::cancelled from any thread; run_* from the main thread only.
 //   Owns scheduler, step batch, wire. Plan, pipeline, mesh, watchdog and metrics are the caller's.
-//   Errors: what the pipeline throws ends every open request with kError and is thrown on.
+//   Errors: what the pipeline throws, and an Error for a step whose logits are NaN or infinite,
+//   ends every open request with kError and is thrown on.
 #pragma once
 
 #include <atomic>
