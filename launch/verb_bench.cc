@@ -155,7 +155,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
       follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
     }
   } catch (const Error& e) {
-    job.fail(e.what());
+    job.fail(e);
   }
   job.leave();
   return 0;

@@ -7,8 +7,6 @@
 #include <limits>
 #include <utility>
 
-#include "kernels/core/error.h"
-
 namespace spillway {
 namespace {
 
@@ -25,11 +23,11 @@ bool has_a_best(const RowResult& row) {
 void check_numbers(const StepBatch& batch, const StepResult& result) {
   for (int64_t i = 0; i < result.n_rows; ++i) {
     if (has_a_best(result.rows[static_cast<size_t>(i)])) continue;
-    throw Error("the model computes NaN or infinite logits: no token can be chosen after row " +
-                    std::to_string(batch.logit_rows[static_cast<size_t>(i)].row),
-                "step " + std::to_string(batch.number),
-                "weights that are not finite, such as NaN scales in quantised blocks, are the "
-                "usual cause: download or convert the model again");
+    throw NotFinite("the model computes NaN or infinite logits: no token can be chosen after row " +
+                        std::to_string(batch.logit_rows[static_cast<size_t>(i)].row),
+                    "step " + std::to_string(batch.number),
+                    "weights that are not finite, such as NaN scales in quantised blocks, are the "
+                    "usual cause; download or convert the model again");
   }
 }
 

@@ -52,7 +52,7 @@ class Hostile(harness.EndToEnd):
             self.assertIn(path, ran.said[0], "does not name the file: %s" % ran)
         self.assertNotIn("out.gguf", ran.left, "leaves half a file: %s" % ran)
 
-    def everywhere(self, files, refusing, words=None, named=True):
+    def everywhere(self, files, refusing, words=None):
         """files: {name: gguf_writer.File or bytes}. Every verb before every file, two at a time."""
         jobs = []
         for name, content in files.items():
@@ -64,8 +64,7 @@ class Hostile(harness.EndToEnd):
             done = list(pool.map(lambda job: Ran(job[2], job[1]), jobs))
         for (name, path, verb), ran in zip(jobs, done):
             with self.subTest(file=name, verb=verb):
-                self.check(ran, path if named else None, verb in refusing,
-                           (words or {}).get(name, ("",)))
+                self.check(ran, path, verb in refusing, (words or {}).get(name, ("",)))
         for name in files:
             os.remove(self.path(name + ".gguf"))
 
@@ -262,7 +261,7 @@ class Hostile(harness.EndToEnd):
                          for name, value in templates.items()}, {"template"})
 
     def test_weights_that_are_not_numbers(self):
-        """Errors, not garbage: a NaN or an infinity reaches every logit."""
+        """Errors that name the weight, not garbage: a NaN or an infinity reaches every logit."""
         files = {}
         for name, half in (("nan", b"\x00\x7e"), ("inf", b"\x00\x7c"), ("minus", b"\x00\xfc")):
             for tensor in ("token_embd.weight", "blk.0.attn_v.weight", "blk.0.ffn_down.weight"):
@@ -277,7 +276,7 @@ class Hostile(harness.EndToEnd):
             file.tensor("output_norm.weight").data = struct.pack("<64f", *[value] * 64)
             files["%s_norm" % name] = file
         self.everywhere(files, COMPUTE,
-                        {name: ("NaN",) for name in files}, named=False)
+                        {name: (", offset ", "holds", "NaN") for name in files})
 
     def test_parts_that_do_not_match(self):
         def part(no, count, tensors):
