@@ -39,11 +39,22 @@ Tokenizer open_tokenizer(const GgufBuilder& builder) {
 }
 
 // What the tokenizer is, and what is needed to judge it.
+using Ranks = std::map<std::pair<std::string, std::string>, size_t>;
 struct Subject {
   Tokenizer tokenizer;
-  VocabParts parts;
+  Ranks ranks;                          // of the merge list
   std::unique_ptr<Pretokenizer> words;  // byte pairs only
 };
+
+Ranks ranks_of(const VocabParts& parts) {
+  Ranks ranks;
+  for (size_t i = 0; i < parts.merges.size(); ++i) {
+    const std::string& line = parts.merges[i];
+    const size_t blank = line.find(' ', 1);
+    ranks.emplace(std::pair(line.substr(0, blank), line.substr(blank + 1)), i);
+  }
+  return ranks;
+}
 
 // Merges that repeat a letter make long words of many equal candidates.
 VocabParts deep_parts() {
@@ -65,16 +76,15 @@ std::vector<Subject> make_subjects() {
   std::vector<Subject> subjects;
   for (const PretokenizerKind& kind : pretokenizer_kinds()) {
     const std::string name(kind.names.substr(0, kind.names.find(' ')));
-    VocabParts parts = deep_parts();
+    const VocabParts parts = deep_parts();
     Tokenizer tokenizer = open_tokenizer(testing::gpt2_vocab(parts, name));
-    subjects.push_back({std::move(tokenizer), std::move(parts),
+    subjects.push_back({std::move(tokenizer), ranks_of(parts),
                         std::make_unique<Pretokenizer>(Pretokenizer::make(name, "here"))});
   }
   for (const bool space : {true, false}) {
-    VocabParts parts = testing::spm_parts();
-    GgufBuilder builder = testing::spm_vocab(parts);
+    GgufBuilder builder = testing::spm_vocab(testing::spm_parts());
     builder.set_bool("tokenizer.ggml.add_space_prefix", space);
-    subjects.push_back({open_tokenizer(builder), std::move(parts), nullptr});
+    subjects.push_back({open_tokenizer(builder), {}, nullptr});
   }
   return subjects;
 }
@@ -84,12 +94,7 @@ std::vector<Subject> make_subjects() {
 std::vector<int32_t> by_the_book(const Subject& subject, std::string_view word) {
   std::vector<std::string> pieces;
   for (const char c : word) pieces.push_back(testing::byte_letter(static_cast<uint8_t>(c)));
-  std::map<std::pair<std::string, std::string>, size_t> ranks;
-  for (size_t i = 0; i < subject.parts.merges.size(); ++i) {
-    const std::string& line = subject.parts.merges[i];
-    const size_t blank = line.find(' ', 1);
-    ranks.emplace(std::pair(line.substr(0, blank), line.substr(blank + 1)), i);
-  }
+  const Ranks& ranks = subject.ranks;
   for (;;) {
     size_t best = ranks.size();
     size_t at = 0;

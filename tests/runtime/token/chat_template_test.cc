@@ -172,7 +172,7 @@ TEST(ChatTemplate, ErrorsNameTheirLine) {
   render("{{\n1 +\n'a' }}", {}, fault);
   EXPECT_EQ(fault, "line 2: + does not go between int and str");
   render("{{ raise_exception('only\nusers') }}", {}, fault);
-  EXPECT_EQ(fault, "line 1: the template refuses: only\nusers");
+  EXPECT_EQ(fault, "line 1: the template refuses: only users");
 }
 
 TEST(ChatTemplate, StrftimeNowIsTheClock) {
