@@ -324,11 +324,24 @@ class Hostile(harness.EndToEnd):
                 self.check(Ran(verb, path), None, verb in COMPUTE)
         os.remove(path)
 
+    @staticmethod
+    def long_specials(file):
+        """As many bytes of control tokens as a trie over them would make expensive."""
+        generator = random.Random(7)
+        words = gguf.WORDS + [generator.randbytes(1000) for _ in range(16000)]
+        file.set("tokenizer.ggml.tokens", array(gguf.STRING, words))
+        file.set("tokenizer.ggml.scores", array(gguf.F32, [0.0] * len(words)))
+        file.set("tokenizer.ggml.token_type", array(gguf.I32, [3] * len(words)))
+        for name in ("token_embd.weight", "output.weight"):
+            file.tensors = [t if t.name != name else gguf.Tensor(
+                name, [64, len(words)], gguf.Q_Q8_0, bytes(68 * len(words))) for t in file.tensors]
+
     def test_memory_stays_within_the_files_size(self):
         """Claims cost nothing: 16 MiB of header, most of it lies or padding."""
         lies = {
             "names": lambda f: f.set("x", array(gguf.STRING, [""] * (1 << 20))),
             "claims": lambda f: f.set("x", array(gguf.STRING, [""] * (1 << 20), 1 << 21)),
+            "specials": self.long_specials,
             "keys": lambda f: f.metadata.extend([["k%d" % i, u32(i)] for i in range(65000)]),
             "tensors": lambda f: f.tensors.extend(
                 [gguf.Tensor("t%d" % i, [1], gguf.Q_F32, b"1234" * 8) for i in range(100000)]),
