@@ -175,6 +175,18 @@ TEST(ChatTemplate, ErrorsNameTheirLine) {
   EXPECT_EQ(fault, "line 1: the template refuses: only users");
 }
 
+TEST(ChatTemplate, ASourceOfMegabytesIsRefused) {
+  const std::string most(1 << 20, 'x');
+  EXPECT_EQ(ChatTemplate::parse(most).render({}), most);
+  try {
+    ChatTemplate::parse(most + "x");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "chat template: the template has 1048577 bytes, at most 1048576 are taken");
+  }
+}
+
 TEST(ChatTemplate, StrftimeNowIsTheClock) {
   const std::string year = ChatTemplate::parse("{{ strftime_now('%Y') }}").render({});
   EXPECT_GE(std::stoi(year), 2025);
