@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/probe.h"
+#include "runtime/model/not_finite.h"
 #include "runtime/model/spec.h"
 
 namespace spillway {
@@ -204,7 +205,19 @@ void Job::leave() {
   finish(world_);
 }
 
-void Job::fail(const std::string& sentence) {
+std::string Job::sentence(const Error& error) const {
+  if (dynamic_cast<const NotFinite*>(&error) == nullptr) return error.what();
+  const auto found = find_not_finite(*gguf_, std::chrono::seconds(10));
+  if (!found) return error.what();
+  return Error("tensor " + found->tensor + " holds " + std::to_string(found->value) + " in row " +
+                   std::to_string(found->row) + "; " + error.message(),
+               found->path + ", offset " + std::to_string(found->offset) + ", " + error.where(),
+               "the file is damaged; download or convert it again")
+      .what();
+}
+
+void Job::fail(const Error& error) {
+  const std::string sentence = this->sentence(error);
   // A dead peer shows as an error here and, a moment later, by name at the coordinator.
   if (!gate_->explained()) {
     if (agent_ != nullptr) {

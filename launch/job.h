@@ -59,7 +59,9 @@ class Job {
   void leave();
   // A step or a peer failed on this rank: says so once (here, or through the coordinator) and ends
   // the process with exit code 1.
-  [[noreturn]] void fail(const std::string& sentence);
+  [[noreturn]] void fail(const Error& error);
+  // What the error says, and for NotFinite which weight of the file is to blame.
+  std::string sentence(const Error& error) const;
 
  private:
   void open_model();

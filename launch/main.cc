@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "launch/bring_up.h"
+#include "launch/bus_guard.h"
 #include "launch/options.h"
 #include "launch/supervise.h"
 #include "launch/verbs.h"
@@ -52,6 +53,7 @@ int run_main(int argc, char** argv) {
       if (front) std::cout << options.help;
       return 0;
     }
+    if (!options.model.empty()) guard_mapped_file(options.model);
     WorkerNote* note = supervise(launched);
     return dispatch(options, *note);
   } catch (const SharedError& error) {

@@ -102,7 +102,8 @@ void print_json(const Options& options, Job& job, const House& house, const Benc
   }
   out["resident_bytes"] = resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
-  std::cout << out.dump(1) << "\n";
+  // The model's name is the file's, and need not be UTF-8.
+  std::cout << out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 void print_row(const char* name, int64_t tokens, const Measured& m, double predicted,
@@ -154,7 +155,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
       follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
     }
   } catch (const Error& e) {
-    job.fail(e.what());
+    job.fail(e);
   }
   job.leave();
   return 0;

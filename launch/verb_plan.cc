@@ -39,7 +39,9 @@ int verb_plan(const Options& options) {
   const ClusterSpec cluster = cluster_here(options, ranks_named(options));
   const Plan plan = make_plan(model, cluster, plan_request(options));
   if (options.json) {
-    std::cout << plan_json(plan, model, cluster).dump(1) << "\n";
+    // The model's name is the file's, and need not be UTF-8.
+    constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
+    std::cout << plan_json(plan, model, cluster).dump(1, ' ', false, kReplace) << "\n";
   } else {
     std::cout << plan_table(plan, model, cluster);
   }

@@ -176,7 +176,7 @@ int run_front(const Options& options, Job& job, House& house, const Tokenizer& t
   } catch (const Error& error) {
     // A request that cannot be: the house is sound, everybody leaves in order.
     if (!job.world().communicator->healthy()) throw;
-    std::fprintf(stderr, "spillway: %s\n", error.what());
+    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
     front.stop();
     return 1;
   }
@@ -210,7 +210,7 @@ int verb_run(const Options& options, WorkerNote& note) {
       follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
     }
   } catch (const Error& e) {
-    job.fail(e.what());
+    job.fail(e);
   }
   job.leave();
   return code;

@@ -284,7 +284,7 @@ int verb_verify(const Options& options, WorkerNote& note) {
   } catch (const SharedError&) {
     throw;
   } catch (const Error& e) {
-    job.fail(e.what());
+    job.fail(e);
   }
   job.leave();
   // Followers know nothing of the comparison: the front's word is the job's exit code.

@@ -8,7 +8,8 @@
 namespace spillway {
 
 // what: what went wrong, with the values. where: file and offset, host, rank; may be empty.
-// todo: what the user can do about it; may be empty. what() joins all three in one line.
+// todo: what the user can do about it; may be empty. what() joins all three in one line: control
+// characters become blanks, and a part that quotes megabytes of a file is cut.
 class Error : public std::runtime_error {
  public:
   explicit Error(std::string what, std::string where = "", std::string todo = "");
@@ -18,6 +19,11 @@ class Error : public std::runtime_error {
   const std::string& todo() const { return todo_; }
 
  private:
+  struct Parts {
+    std::string what, where, todo;
+  };
+  explicit Error(Parts parts);
+
   std::string message_;
   std::string where_;
   std::string todo_;

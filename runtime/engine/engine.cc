@@ -1,10 +1,37 @@
 // See engine.h.
 #include "runtime/engine/engine.h"
 
+#include <algorithm>
+#include <cmath>
 #include <exception>
+#include <limits>
 #include <utility>
 
 namespace spillway {
+namespace {
+
+// Candidates come best first and NaN last, so the first one speaks for the row.
+bool has_a_best(const RowResult& row) {
+  if (!row.candidates.empty()) return std::isfinite(row.candidates.front().logit);
+  float best = -std::numeric_limits<float>::infinity();
+  for (const float logit : row.whole) best = std::max(best, logit);  // keeps best beside a NaN
+  return std::isfinite(best);
+}
+
+// A row whose best logit is NaN or infinite says nothing about the next token: drawing from it
+// would print garbage as if it were an answer.
+void check_numbers(const StepBatch& batch, const StepResult& result) {
+  for (int64_t i = 0; i < result.n_rows; ++i) {
+    if (has_a_best(result.rows[static_cast<size_t>(i)])) continue;
+    throw NotFinite("the model computes NaN or infinite logits: no token can be chosen after row " +
+                        std::to_string(batch.logit_rows[static_cast<size_t>(i)].row),
+                    "step " + std::to_string(batch.number),
+                    "weights that are not finite, such as NaN scales in quantised blocks, are the "
+                    "usual cause; download or convert the model again");
+  }
+}
+
+}  // namespace
 
 Engine::Engine(const Plan& plan, const ModelSpec& model, Pipeline& pipeline, Mesh& mesh,
                Watchdog& watchdog, Metrics& metrics)
@@ -34,6 +61,7 @@ const StepResult& Engine::forward(StepBatch& batch) {
   const WatchedStep watched(watchdog_, batch.number, step_allowance(plan_, batch));
   wire_.send(batch, *mesh_.world);
   pipeline_.forward(batch, &result_);
+  check_numbers(batch, result_);
   return result_;
 }
 

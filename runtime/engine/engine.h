@@ -2,7 +2,8 @@
 // and for serving alike.
 //   Thread: submit() and Request::cancelled from any thread; run_* from the main thread only.
 //   Owns scheduler, step batch, wire. Plan, pipeline, mesh, watchdog and metrics are the caller's.
-//   Errors: what the pipeline throws ends every open request with kError and is thrown on.
+//   Errors: what the pipeline throws, and NotFinite for a step whose logits are,
+//   ends every open request with kError and is thrown on.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <string>
 
+#include "kernels/core/error.h"
 #include "parallel/mesh.h"
 #include "parallel/plan.h"
 #include "parallel/watchdog.h"
@@ -21,6 +23,12 @@
 #include "runtime/stage/pipeline.h"
 
 namespace spillway {
+
+// A step's best logit is NaN or infinite: the weights are damaged, and launch looks for where.
+class NotFinite : public Error {
+ public:
+  using Error::Error;
+};
 
 class Engine {
  public:

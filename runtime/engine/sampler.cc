@@ -165,7 +165,7 @@ void Sampler::gather(const RowResult& row, std::span<const int32_t> wanted) {
 
 int32_t Sampler::sample(const RowResult& row, std::span<const int32_t> wanted) {
   gather(row, wanted);
-  // All logits NaN: the model is broken; token 0 is as good as any and nothing crashes.
+  // All logits NaN: the engine has thrown before; a bias of -inf on infinite ones gets here.
   if (pool_.empty()) return 0;
   if (params_.temperature == 0) {
     return std::min_element(pool_.begin(), pool_.end(), better)->token;

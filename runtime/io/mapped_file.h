@@ -1,6 +1,7 @@
 // MappedFile: a file's bytes, memory-mapped read-only. Throws Error (with the path and errno's
 // text) when it cannot be opened, is not a regular file, or is empty.
-// Owns the mapping, move-only; a file that shrinks while mapped is the reader's SIGBUS, as usual.
+// Owns the mapping, move-only. A file that shrinks while mapped is the reader's SIGBUS, which
+// launch/bus_guard.h turns into a sentence.
 #pragma once
 
 #include <cstddef>

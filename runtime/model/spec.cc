@@ -212,6 +212,14 @@ class SpecReader {
     if (static_cast<uint64_t>(spec_.vocab_size) > kMaxVocab) {
       fail("a vocabulary of " + std::to_string(spec_.vocab_size) + " tokens");
     }
+    // A token that is drawn must have a text, and one that is read a row.
+    const GgufValue* tokens = gguf_.find("tokenizer.ggml.tokens");
+    if (tokens != nullptr && tokens->is_array() && tokens->size() != spec_.vocab_size) {
+      throw Error("has " + std::to_string(spec_.vocab_size) +
+                      " rows, but tokenizer.ggml.tokens names " + std::to_string(tokens->size()) +
+                      " tokens",
+                  tensor_place(gguf_, *embedding), "convert the model again");
+    }
     spec_.embedding = matrix(Field::kEmbedding, 0, spec_.vocab_size, spec_.dim);
     spec_.output = matrix(Field::kOutput, 0, spec_.vocab_size, spec_.dim);
     vector_present(Field::kOutputNorm, 0, spec_.dim);

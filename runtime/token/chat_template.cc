@@ -12,6 +12,12 @@
 #include "runtime/token/jinja/text.h"
 
 namespace spillway {
+namespace {
+
+// Real templates have up to 30 kB; one of 1 MiB takes 70 MiB as a tree.
+constexpr size_t kMaxSourceBytes = 1 << 20;
+
+}  // namespace
 
 struct ChatTemplate::Impl {
   jinja::Template program;
@@ -23,6 +29,11 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 ChatTemplate ChatTemplate::parse(std::string_view source) {
+  if (source.size() > kMaxSourceBytes) {
+    throw Error("the template has " + std::to_string(source.size()) + " bytes, at most " +
+                    std::to_string(kMaxSourceBytes) + " are taken",
+                "chat template");
+  }
   auto impl = std::make_unique<Impl>();
   impl->program = jinja::parse_template(source);
   return ChatTemplate(std::move(impl));

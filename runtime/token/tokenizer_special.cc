@@ -2,6 +2,7 @@
 #include "runtime/token/tokenizer_special.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string_view>
 
 namespace spillway {
@@ -15,53 +16,48 @@ constexpr std::string_view kAsciiSpace = " \t\n\v\f\r";
 
 SpecialMatcher::SpecialMatcher(const Vocabulary& vocabulary, bool strip_after)
     : vocabulary_(&vocabulary), strip_after_(strip_after) {
-  nodes_.emplace_back();
   for (int32_t id = 0; id < vocabulary.size(); ++id) {
     TokenKind kind = vocabulary.kind(id);
     if (vocabulary.text(id).size() > kMaxSpecialBytes) continue;
     if (kind == TokenKind::kControl || kind == TokenKind::kUserDefined ||
         kind == TokenKind::kUnknown) {
-      insert(id, vocabulary.text(id));
+      specials_.push_back({vocabulary.text(id), id});
     }
   }
-}
-
-int32_t SpecialMatcher::child_of(int32_t node, char byte) const {
-  int32_t child = nodes_[node].child;
-  while (child >= 0 && nodes_[child].byte != byte) child = nodes_[child].sibling;
-  return child;
-}
-
-void SpecialMatcher::insert(int32_t token, std::string_view text) {
-  begins_[static_cast<uint8_t>(text[0])] = true;
-  int32_t node = 0;
-  for (char byte : text) {
-    int32_t child = child_of(node, byte);
-    if (child < 0) {
-      child = static_cast<int32_t>(nodes_.size());
-      nodes_.push_back({-1, -1, nodes_[node].child, byte});
-      nodes_[node].child = child;
-    }
-    node = child;
+  // string_view compares bytes as unsigned ones.
+  std::sort(specials_.begin(), specials_.end(),
+            [](const Special& a, const Special& b) { return a.text < b.text; });
+  for (const Special& special : specials_) {
+    ++begins_[static_cast<uint8_t>(special.text[0]) + size_t{1}];
   }
-  nodes_[node].token = token;
+  std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
+}
+
+// Tokens that agree with the text so far lie side by side, the one that ends here first; each
+// further byte narrows them.
+void SpecialMatcher::find_at(std::string_view text, size_t begin, bool all,
+                             std::vector<Match>& matches) const {
+  auto lead = static_cast<uint8_t>(text[begin]);
+  auto low = specials_.begin() + static_cast<int64_t>(begins_[lead]);
+  auto high = specials_.begin() + static_cast<int64_t>(begins_[lead + size_t{1}]);
+  for (size_t length = 1; low != high; ++length) {
+    if (low->text.size() == length) {
+      if (all || vocabulary_->kind(low->token) == TokenKind::kUserDefined) {
+        matches.push_back({low->token, begin, begin + length});
+      }
+      ++low;  // no two tokens have one text
+    }
+    if (begin + length == text.size()) return;
+    auto byte = static_cast<uint8_t>(text[begin + length]);
+    auto at = [&](const Special& special) { return static_cast<uint8_t>(special.text[length]); };
+    low = std::partition_point(low, high, [&](const Special& s) { return at(s) < byte; });
+    high = std::partition_point(low, high, [&](const Special& s) { return at(s) == byte; });
+  }
 }
 
 std::vector<SpecialMatcher::Match> SpecialMatcher::find_all(std::string_view text, bool all) const {
   std::vector<Match> matches;
-  for (size_t begin = 0; begin < text.size(); ++begin) {
-    if (!begins_[static_cast<uint8_t>(text[begin])]) continue;
-    int32_t node = 0;
-    for (size_t at = begin; at < text.size(); ++at) {
-      node = child_of(node, text[at]);
-      if (node < 0) break;
-      int32_t token = nodes_[node].token;
-      if (token < 0) continue;
-      if (all || vocabulary_->kind(token) == TokenKind::kUserDefined) {
-        matches.push_back({token, begin, at + 1});
-      }
-    }
-  }
+  for (size_t begin = 0; begin < text.size(); ++begin) find_at(text, begin, all, matches);
   return matches;
 }
 

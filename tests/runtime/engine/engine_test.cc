@@ -259,6 +259,35 @@ TEST(EngineTest, AFollowersFaultEndsEveryRequest) {
   }
 }
 
+// One value of a norm that is no number reaches every logit, whichever rank has it.
+TEST(EngineTest, AModelThatComputesNanIsAnErrorWithItsStep) {
+  for (const float broken : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    TinyOptions options = tiny();
+    options.poke["blk.1.ffn_norm.weight"][5] = broken;
+    const TinyJob job(options);
+    SamplingParams greedy;
+    greedy.temperature = 0;
+    SamplingParams whole_rows;
+    whole_rows.top_k = 0;
+    for (const SamplingParams& way : {greedy, whole_rows}) {
+      for (const char* split : {"1", "1:1", "1+2"}) {
+        SCOPED_TRACE(split);
+        EchoSink sink;
+        run_engine(job, split, [&](Engine& engine, Metrics&) {
+          Request request = echo_request(sink, tiny_tokens(21, 80), 4);  // three steps of 8 rows
+          request.sampling = way;
+          ASSERT_EQ(engine.submit(std::move(request)), "");
+          EXPECT_THROW(engine.run_until_idle(), Error);
+        });
+        EXPECT_TRUE(sink.tokens.empty());
+        EXPECT_EQ(sink.reason, FinishReason::kError);
+        EXPECT_NE(sink.message.find("step 2: the model computes NaN"), std::string::npos)
+            << sink.message;
+      }
+    }
+  }
+}
+
 TEST(EngineTest, ARankWithoutAPartHearsAndDoesNothing) {
   const TinyJob job(tiny());
   const Plan plan = job.plan(request_of("1:1"));

@@ -336,6 +336,26 @@ TEST(SpecErrorTest, YarnThatMakesNoAngles) {
       {"original_context_length"});
 }
 
+TEST(SpecErrorTest, AVocabularyOfAnotherSizeThanTheEmbedding) {
+  const TempDir dir;
+  const TinyModel model{TinyOptions{}};
+  for (const size_t n : {79, 80, 81}) {
+    GgufBuilder builder = model.builder();
+    builder.set_strings("tokenizer.ggml.tokens", std::vector<std::string>(n, "a"));
+    const Gguf gguf = Gguf::open(builder.write(dir.file("m.gguf")));
+    try {
+      read_model_spec(gguf);
+      EXPECT_EQ(n, 80U);
+    } catch (const Error& error) {
+      EXPECT_NE(n, 80U);
+      EXPECT_EQ(error.message(),
+                "has 80 rows, but tokenizer.ggml.tokens names " + std::to_string(n) + " tokens");
+      EXPECT_NE(error.where().find("m.gguf, tensor token_embd.weight at offset"),
+                std::string::npos);
+    }
+  }
+}
+
 TEST(SpecErrorTest, RopeFreqs) {
   expect_error(
       [](TinyOptions& o) {

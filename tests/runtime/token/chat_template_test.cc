@@ -172,7 +172,19 @@ TEST(ChatTemplate, ErrorsNameTheirLine) {
   render("{{\n1 +\n'a' }}", {}, fault);
   EXPECT_EQ(fault, "line 2: + does not go between int and str");
   render("{{ raise_exception('only\nusers') }}", {}, fault);
-  EXPECT_EQ(fault, "line 1: the template refuses: only\nusers");
+  EXPECT_EQ(fault, "line 1: the template refuses: only users");
+}
+
+TEST(ChatTemplate, ASourceOfMegabytesIsRefused) {
+  const std::string most(1 << 20, 'x');
+  EXPECT_EQ(ChatTemplate::parse(most).render({}), most);
+  try {
+    ChatTemplate::parse(most + "x");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "chat template: the template has 1048577 bytes, at most 1048576 are taken");
+  }
 }
 
 TEST(ChatTemplate, StrftimeNowIsTheClock) {
