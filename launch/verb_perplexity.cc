@@ -264,7 +264,7 @@ int verb_perplexity(const Options& options, WorkerNote& note) {
       follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
     }
   } catch (const Error& e) {
-    job.fail(e.what());
+    job.fail(e);
   }
   job.leave();
   return code;
