@@ -1,7 +1,6 @@
-// See options.h. The only file that sees CLI11.
+// See options.h. Only this and the other options_*.cc see CLI11.
 #include "launch/options.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -9,6 +8,7 @@
 #include <system_error>
 
 #include "kernels/core/error.h"
+#include "launch/options_verbs.h"
 
 namespace spillway {
 namespace {
@@ -206,8 +206,9 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 
 Verb verb_of(const CLI::App& app) {
   static constexpr std::pair<const char*, Verb> kVerbs[] = {
-      {"run", Verb::kRun},       {"inspect", Verb::kInspect}, {"plan", Verb::kPlan},
-      {"verify", Verb::kVerify}, {"bench", Verb::kBench},     {"status", Verb::kStatus}};
+      {"run", Verb::kRun},           {"inspect", Verb::kInspect},  {"plan", Verb::kPlan},
+      {"verify", Verb::kVerify},     {"bench", Verb::kBench},      {"status", Verb::kStatus},
+      {"tokenize", Verb::kTokenize}, {"template", Verb::kTemplate}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -222,6 +223,10 @@ void check_together(const Options& o) {
   if (o.verb == Verb::kVerify && o.all_splits && o.ranks == 0) {
     throw Error("--all-splits needs --ranks N", "",
                 "e.g. spillway verify -m F --all-splits --ranks 4");
+  }
+  if (o.verb == Verb::kTemplate && o.model.empty() && o.text.template_file.empty()) {
+    throw Error("there is no template: -m and --template are both missing", "",
+                "give -m MODEL or --template FILE");
   }
   const std::string sampling =
       check_sampling(o.sampling, std::numeric_limits<int32_t>::max(), plan_request(o).limits);
@@ -243,6 +248,8 @@ Options parse_options(int argc, const char* const* argv) {
   add_others(app, o, raw);
   add_verify(app, o, raw);
   add_bench(app, o, raw);
+  add_tokenize(app, o);
+  add_template(app, o);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

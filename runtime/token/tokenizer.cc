@@ -108,7 +108,8 @@ std::string Tokenizer::piece(int32_t token, bool with_special) const {
       return byte ? std::string(1, static_cast<char>(*byte)) : std::string(text);
     }
     case TokenKind::kUnused:
-      return "";
+      if (!with_special) return "";
+      break;
     case TokenKind::kNormal:
       break;
   }
@@ -117,12 +118,14 @@ std::string Tokenizer::piece(int32_t token, bool with_special) const {
 
 std::string Tokenizer::decode(std::span<const int32_t> tokens, bool with_special) const {
   std::string text;
-  bool at_start = impl_->add_space;
+  bool after_special = true;
   for (int32_t token : tokens) {
     std::string next = piece(token, with_special);
-    if (at_start && next.starts_with(' ')) next.erase(0, 1);
-    text += next;
-    if (token != impl_->vocabulary.bos()) at_start = false;
+    const TokenKind its_kind = kind(token);
+    const bool special = its_kind == TokenKind::kControl || its_kind == TokenKind::kUserDefined;
+    const bool added_blank = impl_->add_space && after_special && !special;
+    text += added_blank && next.starts_with(' ') ? std::string_view(next).substr(1) : next;
+    after_special = special;
   }
   return text;
 }
@@ -158,6 +161,7 @@ std::optional<int32_t> Tokenizer::eos() const {
 
 bool Tokenizer::is_end(int32_t token) const { return impl_->vocabulary.is_end(token); }
 bool Tokenizer::adds_bos() const { return impl_->add_bos; }
+bool Tokenizer::adds_eos() const { return impl_->add_eos; }
 
 std::string Tokenizer::description() const {
   if (impl_->spm) return "llama (SentencePiece)";
