@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/token/jinja/text.h"
+#include "runtime/token/jinja/text_format.h"
 
 namespace spillway::jinja {
 namespace {
@@ -238,7 +239,7 @@ Value arithmetic(Heap& heap, Arithmetic op, const Value& a, const Value& b) {
     return repeat(heap, b, a.integer());
   }
   if (op == Arithmetic::kModulo && a.is(Kind::kText)) {
-    heap.fail("formatting of text with % is not part of this Jinja");
+    return percent_format(heap, a.text(), b);
   }
   fail_types(heap, symbol(op), a, b);
 }

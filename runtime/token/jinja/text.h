@@ -28,6 +28,15 @@ std::vector<size_t> code_point_offsets(std::string_view s);
 bool is_space(char32_t c);
 bool is_printable(char32_t c);
 
+// str.isalpha, isalnum, isdecimal, isdigit and isnumeric of one character. The last two add the
+// categories Nl and No to decimal digits; Python parts them by properties that utf8proc has not:
+// isdigit here takes superscripts and circled digits of Latin-1 and U+2070 to U+24FF only.
+bool is_letter(char32_t c);
+bool is_alphanumeric(char32_t c);
+bool is_decimal(char32_t c);
+bool is_digit(char32_t c);
+bool is_numeric(char32_t c);
+
 // str.strip family; without `chars`, white space.
 std::string_view strip(std::string_view s, std::optional<std::string_view> chars, bool left,
                        bool right);

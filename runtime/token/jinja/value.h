@@ -100,8 +100,18 @@ class Value {
 };
 
 // Python's many sequences are one List with a tag: the tag decides what may be done with it and how
-// it prints. A generator is emptied by the first one to walk through it.
-enum class ListKind { kList, kTuple, kRange, kItemsView, kKeysView, kValuesView, kGenerator };
+// it prints. A generator is emptied by the first one to walk through it. A group is groupby's named
+// tuple.
+enum class ListKind {
+  kList,
+  kTuple,
+  kRange,
+  kItemsView,
+  kKeysView,
+  kValuesView,
+  kGenerator,
+  kGroup
+};
 
 struct List {
   ListKind kind = ListKind::kList;
@@ -109,7 +119,8 @@ struct List {
 
   bool has_length() const { return kind != ListKind::kGenerator; }
   bool has_index() const {
-    return kind == ListKind::kList || kind == ListKind::kTuple || kind == ListKind::kRange;
+    return kind == ListKind::kList || kind == ListKind::kTuple || kind == ListKind::kRange ||
+           kind == ListKind::kGroup;
   }
 };
 
@@ -139,9 +150,17 @@ struct Namespace {
 };
 
 // State of one for loop, seen by the template as `loop`.
+struct Statement;
+struct Scope;
 struct Loop {
   const List* items = nullptr;
   size_t index0 = 0;
+  int64_t depth0 = 0;
+  std::vector<Value> changed;  // what loop.changed() was last asked about
+  bool asked = false;
+  // The statement and the scope it stands in, while a recursive loop runs; else null.
+  const Statement* recursive = nullptr;
+  Scope* outer = nullptr;
 };
 
 // Python's ==, and what Python's dict needs. They count their steps on the heap: a list that holds

@@ -224,8 +224,10 @@ Filter find_value_filter(std::string_view name) {
 }
 
 Filter find_filter(std::string_view name) {
-  Filter filter = find_value_filter(name);
-  return filter != nullptr ? filter : find_sequence_filter(name);
+  for (const auto find : {find_value_filter, find_sequence_filter, find_text_filter}) {
+    if (const Filter filter = find(name)) return filter;
+  }
+  return find_number_filter(name);
 }
 
 }  // namespace spillway::jinja
