@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/token/pretokenize.h"
+#include "runtime/token/rank_queue.h"
 #include "runtime/token/tokenizer_vocab.h"
 
 namespace spillway {
@@ -43,6 +44,7 @@ class Bpe {
   struct Scratch {
     std::vector<int32_t> ids;
     std::vector<Merge> merges;  // of ids[i] and ids[i + 1]
+    RankQueue queue;
     std::string letters;
   };
 
@@ -58,6 +60,7 @@ class Bpe {
   std::array<int32_t, 256> byte_ids_;  // -1: the byte is no token
   std::vector<Merge> merges_;          // open addressing
   uint64_t mask_ = 0;
+  uint32_t n_ranks_ = 0;
 };
 
 }  // namespace spillway

@@ -122,7 +122,8 @@ std::string Tokenizer::decode(std::span<const int32_t> tokens, bool with_special
   for (int32_t token : tokens) {
     std::string next = piece(token, with_special);
     const TokenKind its_kind = kind(token);
-    const bool special = its_kind == TokenKind::kControl || its_kind == TokenKind::kUserDefined;
+    const bool special = its_kind == TokenKind::kControl || its_kind == TokenKind::kUserDefined ||
+                         its_kind == TokenKind::kUnknown;
     const bool added_blank = impl_->add_space && after_special && !special;
     text += added_blank && next.starts_with(' ') ? std::string_view(next).substr(1) : next;
     after_special = special;

@@ -108,6 +108,7 @@ class Misuse(harness.EndToEnd):
     def test_help_is_no_error(self):
         for arguments in (["--help"], ["run", "--help"], ["plan", "--help"], ["verify", "--help"],
                           ["inspect", "--help"], ["bench", "--help"], ["status", "--help"],
+                          ["tokenize", "--help"], ["template", "--help"],
                           ["--version"]):
             with self.subTest(arguments=arguments):
                 job = self.succeed([program()] + arguments, timeout=10)

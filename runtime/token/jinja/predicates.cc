@@ -21,7 +21,7 @@ bool is_number(const Value& v) { return v.is_number(); }
 bool is_string(const Value& v) { return v.is(Kind::kText); }
 bool is_mapping(const Value& v) { return v.is(Kind::kDict); }
 bool is_iterable(const Value& v) { return iterable(v); }
-bool is_callable(const Value& v) { return v.is(Kind::kCallable); }
+bool is_callable(const Value& v) { return v.is(Kind::kCallable) || v.is(Kind::kUndefined); }
 // Python asks for a length and for subscripts: a dict has both, and so has Jinja's undefined.
 bool is_sequence(const Value& v) {
   return v.is(Kind::kUndefined) || v.is(Kind::kText) || v.is(Kind::kDict) ||

@@ -51,6 +51,8 @@ std::string replace_all(std::string_view s, std::string_view from, std::string_v
 size_t find_text(std::string_view s, std::string_view needle, size_t from);
 
 std::string upper(std::string_view s);
+// & < > ' " as HTML writes them.
+std::string escape_html(std::string_view s);
 std::string lower(std::string_view s);
 std::string capitalize(std::string_view s);
 

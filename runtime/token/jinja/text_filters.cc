@@ -121,34 +121,11 @@ Value filter_urlencode(Heap& heap, const Value& input, const Arguments& argument
   return heap.text(std::move(out));
 }
 
-// Jinja remembers that a text is escaped; here that is forgotten at once, as autoescape is off.
 Value filter_escape(Heap& heap, const Value& input, const Arguments& arguments) {
   ArgumentReader(heap, "escape", arguments).finish();
   const Value text = to_text_value(heap, input);
   heap.work_bytes(text.text().size());
-  std::string out;
-  for (char c : text.text()) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return heap.text(std::move(out));
+  return text.is_safe_text() ? text : heap.text(escape_html(text.text()), true);
 }
 
 // getattr alone: not the keys of a dict.

@@ -24,13 +24,17 @@ struct Loop;
 // Immutable UTF-8. Bytes made during a rendering are counted by its heap until the last reference
 // goes; heap is null for literals, which belong to the template.
 struct TextBody {
-  explicit TextBody(std::string s, Heap* owner = nullptr) : chars(std::move(s)), heap(owner) {}
+  explicit TextBody(std::string s, Heap* owner = nullptr, bool marked = false)
+      : chars(std::move(s)), heap(owner), safe(marked) {}
   TextBody(const TextBody&) = delete;
   TextBody& operator=(const TextBody&) = delete;
   ~TextBody();
 
   const std::string chars;
   Heap* const heap;
+  // Made by the filters safe and escape. As in Jinja such a text escapes one that + joins it with,
+  // though nothing else is escaped in a prompt.
+  const bool safe;
 };
 using Text = std::shared_ptr<const TextBody>;
 
@@ -84,6 +88,7 @@ class Value {
   double real() const { return is(Kind::kFloat) ? std::get<double>(v_) : double(integer()); }
   const std::string& text() const { return std::get<Text>(v_)->chars; }
   const Text& shared_text() const { return std::get<Text>(v_); }
+  bool is_safe_text() const { return is(Kind::kText) && std::get<Text>(v_)->safe; }
   const Undefined& undefined() const { return std::get<Undefined>(v_); }
   List& list() const { return *std::get<List*>(v_); }
   Dict& dict() const { return *std::get<Dict*>(v_); }

@@ -96,10 +96,9 @@ Value filter_default(Heap& heap, const Value& input, const Arguments& arguments)
   return use ? otherwise : input;
 }
 
-// Text is never escaped here, so that marking it safe only makes it text.
 Value filter_safe(Heap& heap, const Value& input, const Arguments& arguments) {
   ArgumentReader(heap, "safe", arguments).finish();
-  return to_text_value(heap, input);
+  return heap.text(to_text(heap, input), true);
 }
 
 // Python's int(text, base), or nothing. Underscores may stand between digits.
