@@ -54,14 +54,35 @@ uint64_t hash(uint64_t pair) {
   return pair ^ (pair >> 32);
 }
 
+// Gemma 4's model says what its pre-tokeniser is.
+std::string_view pretokenizer_name(const Gguf& gguf) {
+  const bool gemma4 = gguf.string_or("tokenizer.ggml.model", "") == "gemma4";
+  return gemma4 ? "gemma4" : gguf.string_or("tokenizer.ggml.pre", "");
+}
+
+constexpr std::string_view kBlank = "\xE2\x96\x81";  // U+2581, which stands for a blank
+
+std::string with_blanks(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    if (c == ' ') {
+      out += kBlank;
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Bpe::Bpe(const Vocabulary& vocabulary)
     : vocabulary_(&vocabulary),
-      pretokenizer_(Pretokenizer::make(vocabulary.gguf().string_or("tokenizer.ggml.pre", ""),
-                                       vocabulary.path())) {
+      pretokenizer_(Pretokenizer::make(pretokenizer_name(vocabulary.gguf()), vocabulary.path())) {
   for (int byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = vocabulary.find(letters().of_byte[byte]);
+    byte_ids_[byte] = pretokenizer_.kind().plain_text
+                          ? vocabulary.find_byte(static_cast<uint8_t>(byte))
+                          : vocabulary.find(letters().of_byte[byte]);
   }
   read_merges();
 }
@@ -118,6 +139,8 @@ const Bpe::Merge& Bpe::find_merge(int32_t left, int32_t right) const {
 }
 
 void Bpe::encode(std::string_view text, std::vector<int32_t>& ids) const {
+  std::string blanked;
+  if (pretokenizer_.kind().plain_text) text = blanked = with_blanks(text);
   std::vector<std::string_view> words;
   pretokenizer_.split(text, words);
   Scratch scratch;
@@ -141,11 +164,47 @@ void Bpe::encode_word(std::string_view word, Scratch& scratch, std::vector<int32
     }
   }
   scratch.ids.clear();
-  for (char c : word) scratch.ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-  if (word.size() > 1) word.size() <= kShortWord ? merge_short(scratch) : merge_long(scratch);
+  scratch.unknown.clear();
+  if (!pretokenizer_.kind().plain_text) {
+    split_bytes(word, scratch);
+  } else if (split_characters(word, scratch)) {
+    ids.push_back(scratch.ids.front());
+    return;
+  }
+  if (scratch.ids.size() > 1) {
+    scratch.ids.size() <= kShortWord ? merge_short(scratch) : merge_long(scratch);
+  }
+  size_t next_unknown = 0;
   for (int32_t id : scratch.ids) {
     if (id >= 0) ids.push_back(id);
+    if (id >= 0 || next_unknown == scratch.unknown.size()) continue;
+    for (char c : scratch.unknown[next_unknown++]) {
+      const int32_t byte = byte_ids_[static_cast<uint8_t>(c)];
+      if (byte >= 0) ids.push_back(byte);
+    }
   }
+}
+
+void Bpe::split_bytes(std::string_view word, Scratch& scratch) const {
+  for (char c : word) scratch.ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+}
+
+// True when the word is one token, a run of line ends: nothing is to be merged then.
+bool Bpe::split_characters(std::string_view word, Scratch& scratch) const {
+  const bool line_ends = word.find_first_not_of('\n') == std::string_view::npos;
+  const int32_t whole = line_ends ? vocabulary_->find(word) : -1;
+  if (whole >= 0) {
+    scratch.ids.push_back(whole);
+    return true;
+  }
+  while (!word.empty()) {
+    const std::string_view character = word.substr(0, utf8_front(word).bytes);
+    const int32_t id = vocabulary_->find(character);
+    scratch.ids.push_back(id);
+    if (id < 0) scratch.unknown.push_back(character);
+    word.remove_prefix(character.size());
+  }
+  return false;
 }
 
 void Bpe::merge_short(Scratch& scratch) const {

@@ -130,17 +130,14 @@ std::unique_ptr<Pretokenizer::Pattern> Pretokenizer::compile(std::string_view te
   return pattern;
 }
 
-void Pretokenizer::cut(const Pattern& pattern, std::string_view piece,
+void Pretokenizer::cut(const Pattern& pattern, pcre2_match_data* match, std::string_view piece,
                        std::vector<std::string_view>& pieces) const {
-  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
-      pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
-  if (match == nullptr) throw Error("no memory for a pattern match");
-  const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(match.get());
+  const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(match);
   size_t done = 0;  // [0, done) is in pieces
   size_t at = 0;
   while (at < piece.size()) {
     int result = pcre2_match(pattern.code, reinterpret_cast<PCRE2_SPTR>(piece.data()), piece.size(),
-                             at, PCRE2_NO_UTF_CHECK, match.get(), nullptr);
+                             at, PCRE2_NO_UTF_CHECK, match, nullptr);
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
       throw Error("the pre-tokeniser's pattern failed: " + pcre_text(result),
@@ -160,6 +157,9 @@ void Pretokenizer::cut(const Pattern& pattern, std::string_view piece,
 }
 
 void Pretokenizer::split(std::string_view text, std::vector<std::string_view>& words) const {
+  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
+      pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
+  if (match == nullptr) throw Error("no memory for a pattern match");
   std::vector<std::string_view> pieces;
   std::vector<std::string_view> cut_pieces;
   while (!text.empty()) {
@@ -167,7 +167,7 @@ void Pretokenizer::split(std::string_view text, std::vector<std::string_view>& w
     if (valid > 0) pieces.assign(1, text.substr(0, valid));
     for (const std::unique_ptr<Pattern>& pattern : patterns_) {
       cut_pieces.clear();
-      for (std::string_view piece : pieces) cut(*pattern, piece, cut_pieces);
+      for (std::string_view piece : pieces) cut(*pattern, match.get(), piece, cut_pieces);
       pieces.swap(cut_pieces);
     }
     words.insert(words.end(), pieces.begin(), pieces.end());

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+struct pcre2_real_match_data_8;  // PCRE2's own, so that its header stays out of this one
+
 namespace spillway {
 
 // In place of a pattern, for what a pattern would do in quadratic time: each run of numbers is cut
@@ -27,6 +29,9 @@ struct PretokenizerKind {
   std::vector<std::string_view> patterns;
   bool whole_words = false;  // a word that is a token is that token, whatever the merges say
   bool adds_bos = false;     // unless the metadata says otherwise
+  // Tokens are UTF-8 as it is, with "▁" for a blank and "<0xNN>" for bytes, instead of GPT-2's
+  // letters for bytes; a run of line ends that is a token is that token.
+  bool plain_text = false;
 };
 // The table, in pretokenize_table.cc.
 std::span<const PretokenizerKind> pretokenizer_kinds();
@@ -51,7 +56,7 @@ class Pretokenizer {
   struct Pattern;
   Pretokenizer() = default;
   static std::unique_ptr<Pattern> compile(std::string_view text);
-  void cut(const Pattern& pattern, std::string_view piece,
+  void cut(const Pattern& pattern, pcre2_real_match_data_8* match, std::string_view piece,
            std::vector<std::string_view>& pieces) const;
 
   const PretokenizerKind* kind_ = nullptr;

@@ -143,6 +143,7 @@ std::span<const PretokenizerKind> pretokenizer_kinds() {
        {kLlama3},
        true,
        true},
+      {"gemma4 granite-embed-multi-311m", {kLines}, false, true, true},
       {"dbrx smaug-bpe chatglm-bpe", {kLlama3}},
       {"glm4 glm5", {kLlama3}, true},
       {"jais-2", {kJais2}},

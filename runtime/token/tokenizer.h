@@ -1,6 +1,7 @@
-// Tokenizer: text <-> token ids, from the metadata of a GGUF file alone. Byte-level BPE ("gpt2")
-// and SentencePiece ("llama") vocabularies. Same ids as llama.cpp for the same file and text.
-// Thread: immutable after make(); encode and decode may be called from any thread.
+// Tokenizer: text <-> token ids, from the metadata of a GGUF file alone. Byte-level BPE ("gpt2"),
+// BPE of characters ("gemma4") and SentencePiece ("llama") vocabularies. Same ids as llama.cpp for
+// the same file and text. Thread: immutable after make(); encode and decode may be called from any
+// thread.
 #pragma once
 
 #include <cstdint>
