@@ -31,6 +31,10 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_plan(options);
     case Verb::kStatus:
       return verb_status(options);
+    case Verb::kTokenize:
+      return verb_tokenize(options);
+    case Verb::kTemplate:
+      return verb_template(options);
     case Verb::kNone:
       break;
   }

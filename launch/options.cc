@@ -1,4 +1,4 @@
-// See options.h. Only this file and options_<verb>.cc see CLI11.
+// See options.h. Only this and the other options_*.cc see CLI11.
 #include "launch/options.h"
 
 #include <CLI/CLI.hpp>
@@ -210,6 +210,8 @@ Verb verb_of(const CLI::App& app) {
                                                             {"verify", Verb::kVerify},
                                                             {"bench", Verb::kBench},
                                                             {"status", Verb::kStatus},
+                                                            {"tokenize", Verb::kTokenize},
+                                                            {"template", Verb::kTemplate},
                                                             {"perplexity", Verb::kPerplexity}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
@@ -225,6 +227,10 @@ void check_together(const Options& o) {
   if (o.verb == Verb::kVerify && o.all_splits && o.ranks == 0) {
     throw Error("--all-splits needs --ranks N", "",
                 "e.g. spillway verify -m F --all-splits --ranks 4");
+  }
+  if (o.verb == Verb::kTemplate && o.model.empty() && o.text.template_file.empty()) {
+    throw Error("there is no template: -m and --template are both missing", "",
+                "give -m MODEL or --template FILE");
   }
   const std::string sampling =
       check_sampling(o.sampling, std::numeric_limits<int32_t>::max(), plan_request(o).limits);
@@ -247,6 +253,8 @@ Options parse_options(int argc, const char* const* argv) {
   add_verify(app, o, raw);
   add_bench(app, o, raw);
   add_perplexity(app, o, raw);
+  add_tokenize(app, o);
+  add_template(app, o);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -7,12 +7,24 @@
 #include <string>
 #include <vector>
 
+#include "launch/options_text.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
 
 namespace spillway {
 
-enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus, kPerplexity };
+enum class Verb {
+  kNone,
+  kRun,
+  kInspect,
+  kPlan,
+  kVerify,
+  kBench,
+  kStatus,
+  kPerplexity,
+  kTokenize,
+  kTemplate
+};
 
 struct Options {
   Verb verb = Verb::kNone;
@@ -56,6 +68,7 @@ struct Options {
 
   std::string address;  // status
   std::string secret;   // status
+  TextOptions text;     // tokenize, template
 };
 
 // argv as main gets it. Throws Error; returns help text in Options::help for --help.

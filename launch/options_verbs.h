@@ -31,4 +31,7 @@ void settle_perplexity(Options& o);
 // Room for the logits of a chunk's scored rows.
 void size_for_perplexity(const Options& o, StepLimits& limits);
 
+void add_tokenize(CLI::App& app, Options& o);
+void add_template(CLI::App& app, Options& o);
+
 }  // namespace spillway

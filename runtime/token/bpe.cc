@@ -2,16 +2,16 @@
 #include "runtime/token/bpe.h"
 
 #include <algorithm>
-#include <queue>
 
 #include "kernels/core/error.h"
 #include "runtime/token/tokenizer_utf8.h"
+#include "runtime/token/word_cache.h"
 
 namespace spillway {
 namespace {
 
 constexpr const char* kMergesKey = "tokenizer.ggml.merges";
-// Up to here looking for the best pair again after each merge is faster than a heap.
+// Up to here looking for the best pair again after each merge is faster than a queue.
 constexpr size_t kShortWord = 64;
 
 // GPT-2's letters for bytes: printable bytes of Latin-1 stand for themselves, the others are
@@ -54,14 +54,35 @@ uint64_t hash(uint64_t pair) {
   return pair ^ (pair >> 32);
 }
 
+// Gemma 4's model says what its pre-tokeniser is.
+std::string_view pretokenizer_name(const Gguf& gguf) {
+  const bool gemma4 = gguf.string_or("tokenizer.ggml.model", "") == "gemma4";
+  return gemma4 ? "gemma4" : gguf.string_or("tokenizer.ggml.pre", "");
+}
+
+constexpr std::string_view kBlank = "\xE2\x96\x81";  // U+2581, which stands for a blank
+
+std::string with_blanks(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    if (c == ' ') {
+      out += kBlank;
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Bpe::Bpe(const Vocabulary& vocabulary)
     : vocabulary_(&vocabulary),
-      pretokenizer_(Pretokenizer::make(vocabulary.gguf().string_or("tokenizer.ggml.pre", ""),
-                                       vocabulary.path())) {
+      pretokenizer_(Pretokenizer::make(pretokenizer_name(vocabulary.gguf()), vocabulary.path())) {
   for (int byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = vocabulary.find(letters().of_byte[byte]);
+    byte_ids_[byte] = pretokenizer_.kind().plain_text
+                          ? vocabulary.find_byte(static_cast<uint8_t>(byte))
+                          : vocabulary.find(letters().of_byte[byte]);
   }
   read_merges();
 }
@@ -77,6 +98,7 @@ void Bpe::read_merges() {
   while (capacity * 3 < lines->size() * 4) capacity *= 2;
   merges_.assign(capacity, Merge{0, kNoRank, -1});
   mask_ = capacity - 1;
+  n_ranks_ = static_cast<uint32_t>(lines->size());
   for (size_t rank = 0; rank < lines->size(); ++rank) {
     add_merge((*lines)[rank], static_cast<uint32_t>(rank));
   }
@@ -117,10 +139,18 @@ const Bpe::Merge& Bpe::find_merge(int32_t left, int32_t right) const {
 }
 
 void Bpe::encode(std::string_view text, std::vector<int32_t>& ids) const {
+  std::string blanked;
+  if (pretokenizer_.kind().plain_text) text = blanked = with_blanks(text);
   std::vector<std::string_view> words;
   pretokenizer_.split(text, words);
   Scratch scratch;
-  for (std::string_view word : words) encode_word(word, scratch, ids);
+  WordCache cache(text.size());
+  for (std::string_view word : words) {
+    if (cache.append(word, ids)) continue;
+    const size_t before = ids.size();
+    encode_word(word, scratch, ids);
+    cache.put(word, before, ids);
+  }
 }
 
 void Bpe::encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
@@ -134,11 +164,47 @@ void Bpe::encode_word(std::string_view word, Scratch& scratch, std::vector<int32
     }
   }
   scratch.ids.clear();
-  for (char c : word) scratch.ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-  if (word.size() > 1) word.size() <= kShortWord ? merge_short(scratch) : merge_long(scratch);
+  scratch.unknown.clear();
+  if (!pretokenizer_.kind().plain_text) {
+    split_bytes(word, scratch);
+  } else if (split_characters(word, scratch)) {
+    ids.push_back(scratch.ids.front());
+    return;
+  }
+  if (scratch.ids.size() > 1) {
+    scratch.ids.size() <= kShortWord ? merge_short(scratch) : merge_long(scratch);
+  }
+  size_t next_unknown = 0;
   for (int32_t id : scratch.ids) {
     if (id >= 0) ids.push_back(id);
+    if (id >= 0 || next_unknown == scratch.unknown.size()) continue;
+    for (char c : scratch.unknown[next_unknown++]) {
+      const int32_t byte = byte_ids_[static_cast<uint8_t>(c)];
+      if (byte >= 0) ids.push_back(byte);
+    }
   }
+}
+
+void Bpe::split_bytes(std::string_view word, Scratch& scratch) const {
+  for (char c : word) scratch.ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+}
+
+// True when the word is one token, a run of line ends: nothing is to be merged then.
+bool Bpe::split_characters(std::string_view word, Scratch& scratch) const {
+  const bool line_ends = word.find_first_not_of('\n') == std::string_view::npos;
+  const int32_t whole = line_ends ? vocabulary_->find(word) : -1;
+  if (whole >= 0) {
+    scratch.ids.push_back(whole);
+    return true;
+  }
+  while (!word.empty()) {
+    const std::string_view character = word.substr(0, utf8_front(word).bytes);
+    const int32_t id = vocabulary_->find(character);
+    scratch.ids.push_back(id);
+    if (id < 0) scratch.unknown.push_back(character);
+    word.remove_prefix(character.size());
+  }
+  return false;
 }
 
 void Bpe::merge_short(Scratch& scratch) const {
@@ -161,43 +227,34 @@ void Bpe::merge_short(Scratch& scratch) const {
   }
 }
 
-// The same with a heap of pairs; a pair whose tokens have changed since is dropped when it comes
-// up.
+// The same with a queue of pairs; a pair whose tokens have changed since is dropped when its turn
+// comes.
 void Bpe::merge_long(Scratch& scratch) const {
-  struct Candidate {
-    uint32_t rank;
-    int32_t left;  // position
-    uint64_t pair;
-    int32_t merged;
-    bool operator<(const Candidate& other) const {  // the heap's top is the greatest
-      return rank != other.rank ? rank > other.rank : left > other.left;
-    }
-  };
   std::vector<int32_t>& ids = scratch.ids;
-  auto count = static_cast<int32_t>(ids.size());
+  std::vector<Merge>& merges = scratch.merges;  // of the token at a position and the next one
+  const auto count = static_cast<int32_t>(ids.size());
   std::vector<int32_t> next(count);
   std::vector<int32_t> previous(count);
-  std::vector<bool> gone(count);
-  std::priority_queue<Candidate> heap;
-  auto offer = [&](int32_t left) {
-    if (left < 0 || next[left] == count) return;
-    const Merge& merge = find_merge(ids[left], ids[next[left]]);
-    if (merge.rank != kNoRank) heap.push({merge.rank, left, merge.pair, merge.merged});
+  merges.assign(count, Merge{0, kNoRank, -1});
+  scratch.queue.reserve(n_ranks_);
+  const auto offer = [&](int32_t left) {
+    if (left < 0) return;
+    const bool last = next[left] == count;
+    merges[left] = last ? Merge{0, kNoRank, -1} : find_merge(ids[left], ids[next[left]]);
+    if (merges[left].rank != kNoRank) scratch.queue.push(merges[left].rank, left);
   };
   for (int32_t i = 0; i < count; ++i) {
     next[i] = i + 1;
     previous[i] = i - 1;
   }
-  for (int32_t i = 0; i + 1 < count; ++i) offer(i);
-  while (!heap.empty()) {
-    Candidate top = heap.top();
-    heap.pop();
-    int32_t left = top.left;
-    if (gone[left] || next[left] == count) continue;
-    int32_t right = next[left];
-    if (pair_of(ids[left], ids[right]) != top.pair) continue;
-    ids[left] = top.merged;
-    gone[right] = true;
+  for (int32_t i = 0; i < count; ++i) offer(i);
+  uint32_t rank = 0;
+  int32_t left = 0;
+  while (scratch.queue.pop(rank, left)) {
+    if (merges[left].rank != rank) continue;
+    const int32_t right = next[left];
+    ids[left] = merges[left].merged;
+    merges[right].rank = kNoRank;  // gone
     next[left] = next[right];
     if (next[left] < count) previous[next[left]] = left;
     offer(previous[left]);

@@ -1,6 +1,7 @@
 // Bpe: byte-level byte pair encoding ("gpt2" vocabularies). Text is cut into words, each byte of a
 // word becomes a token, and neighbours are merged in the order of the file's merge list. Called by
 // Tokenizer.
+// Vocabularies of plain text (Gemma 4) begin with characters instead of bytes.
 // Source: R. Sennrich et al., arXiv 1508.07909; bytes as letters: GPT-2's encoder.
 // Thread: immutable after construction; encode() may be called from any thread.
 #pragma once
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "runtime/token/pretokenize.h"
+#include "runtime/token/rank_queue.h"
 #include "runtime/token/tokenizer_vocab.h"
 
 namespace spillway {
@@ -43,13 +45,17 @@ class Bpe {
   struct Scratch {
     std::vector<int32_t> ids;
     std::vector<Merge> merges;  // of ids[i] and ids[i + 1]
+    RankQueue queue;
     std::string letters;
+    std::vector<std::string_view> unknown;  // characters that are no tokens, in order
   };
 
   void read_merges();
   void add_merge(std::string_view line, uint32_t rank);
   const Merge& find_merge(int32_t left, int32_t right) const;
   void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void split_bytes(std::string_view word, Scratch& scratch) const;
+  bool split_characters(std::string_view word, Scratch& scratch) const;
   void merge_short(Scratch& scratch) const;
   void merge_long(Scratch& scratch) const;
 
@@ -58,6 +64,7 @@ class Bpe {
   std::array<int32_t, 256> byte_ids_;  // -1: the byte is no token
   std::vector<Merge> merges_;          // open addressing
   uint64_t mask_ = 0;
+  uint32_t n_ranks_ = 0;
 };
 
 }  // namespace spillway

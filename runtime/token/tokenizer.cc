@@ -20,10 +20,10 @@ constexpr const char* kAddEosKey = "tokenizer.ggml.add_eos_token";
 
 bool is_spm(const Gguf& gguf) {
   std::string_view model = gguf.require_string(kModelKey);
-  if (model != "llama" && model != "gpt2") {
+  if (model != "llama" && model != "gpt2" && model != "gemma4") {
     throw Error("tokeniser '" + std::string(model.substr(0, 80)) + "' (" + kModelKey +
-                    ") is not supported, supported are gpt2 (byte-level BPE) and llama "
-                    "(SentencePiece)",
+                    ") is not supported, supported are gpt2 (byte-level BPE), gemma4 "
+                    "(BPE of characters) and llama (SentencePiece)",
                 gguf.paths().front(), "give a model with one of these vocabularies");
   }
   return model == "llama";
@@ -47,6 +47,8 @@ struct Tokenizer::Impl {
       bpe.emplace(vocabulary);
     }
     add_bos = gguf.bool_or(kAddBosKey, spm || bpe->pretokenizer().adds_bos);
+    // Gemma 4's first files say that it wants none.
+    if (plain_text() && vocabulary.bos() >= 0) add_bos = true;
     add_eos = gguf.bool_or(kAddEosKey, false);
     add_space = gguf.bool_or("tokenizer.ggml.add_space_prefix", spm.has_value());
     require_id(kAddBosKey, add_bos, vocabulary.bos());
@@ -60,6 +62,9 @@ struct Tokenizer::Impl {
     throw Error(std::string(key) + " is true, but the file names no such token", vocabulary.path(),
                 "convert the model again");
   }
+
+  // "▁" in a token is a blank.
+  bool plain_text() const { return bpe && bpe->pretokenizer().plain_text; }
 
   Vocabulary vocabulary;
   SpecialMatcher special;
@@ -108,21 +113,26 @@ std::string Tokenizer::piece(int32_t token, bool with_special) const {
       return byte ? std::string(1, static_cast<char>(*byte)) : std::string(text);
     }
     case TokenKind::kUnused:
-      return "";
+      if (!with_special) return "";
+      break;
     case TokenKind::kNormal:
       break;
   }
-  return impl_->spm ? Spm::decode_text(text) : Bpe::decode_text(text);
+  const bool blanks = impl_->spm || impl_->plain_text();
+  return blanks ? Spm::decode_text(text) : Bpe::decode_text(text);
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> tokens, bool with_special) const {
   std::string text;
-  bool at_start = impl_->add_space;
+  bool after_special = true;
   for (int32_t token : tokens) {
     std::string next = piece(token, with_special);
-    if (at_start && next.starts_with(' ')) next.erase(0, 1);
-    text += next;
-    if (token != impl_->vocabulary.bos()) at_start = false;
+    const TokenKind its_kind = kind(token);
+    const bool special = its_kind == TokenKind::kControl || its_kind == TokenKind::kUserDefined ||
+                         its_kind == TokenKind::kUnknown;
+    const bool added_blank = impl_->add_space && after_special && !special;
+    text += added_blank && next.starts_with(' ') ? std::string_view(next).substr(1) : next;
+    after_special = special;
   }
   return text;
 }
@@ -158,9 +168,11 @@ std::optional<int32_t> Tokenizer::eos() const {
 
 bool Tokenizer::is_end(int32_t token) const { return impl_->vocabulary.is_end(token); }
 bool Tokenizer::adds_bos() const { return impl_->add_bos; }
+bool Tokenizer::adds_eos() const { return impl_->add_eos; }
 
 std::string Tokenizer::description() const {
   if (impl_->spm) return "llama (SentencePiece)";
+  if (impl_->plain_text()) return "gemma4 (BPE of characters)";
   std::string_view pre = impl_->vocabulary.gguf().string_or("tokenizer.ggml.pre", "");
   return "gpt2 (" + std::string(pre.empty() ? "default" : pre) + ")";
 }

@@ -1,6 +1,7 @@
-// Tokenizer: text <-> token ids, from the metadata of a GGUF file alone. Byte-level BPE ("gpt2")
-// and SentencePiece ("llama") vocabularies. Same ids as llama.cpp for the same file and text.
-// Thread: immutable after make(); encode and decode may be called from any thread.
+// Tokenizer: text <-> token ids, from the metadata of a GGUF file alone. Byte-level BPE ("gpt2"),
+// BPE of characters ("gemma4") and SentencePiece ("llama") vocabularies. Same ids as llama.cpp for
+// the same file and text. Thread: immutable after make(); encode and decode may be called from any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,9 @@ class Tokenizer {
 
   // The bytes of one token as they appear in the text. Control tokens give "" unless with_special.
   std::string piece(int32_t token, bool with_special = false) const;
-  // All of them, joined, without the blank that encode() puts before a SentencePiece text; so that
-  // decode(encode(text)) is the text, with and without BOS.
+  // All of them, joined, without the blanks that encode() puts before a SentencePiece text and
+  // behind its special tokens; so that decode(encode(text)) is the text, with and without BOS, and
+  // with_special also where special tokens are spelled out in it.
   std::string decode(std::span<const int32_t> tokens, bool with_special = false) const;
 
   int32_t vocab_size() const;
@@ -58,6 +60,7 @@ class Tokenizer {
   // Ends a turn or the text: EOS, EOT, and the known end markers ("<|im_end|>", "<|eot_id|>", …).
   bool is_end(int32_t token) const;
   bool adds_bos() const;
+  bool adds_eos() const;
   // Model kind and pre-tokeniser, for tables: "gpt2 (smollm)".
   std::string description() const;
 

@@ -37,6 +37,8 @@ constexpr std::string_view kEndTexts[] = {
     "<end_of_utterance>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
+    "<turn|>",
+    "<|tool_response>",
 };
 // Fill-in-the-middle tokens that end a piece of code; one of each row in a model.
 constexpr std::string_view kCodeEndTexts[][5] = {
@@ -181,6 +183,11 @@ void Vocabulary::find_ends() {
   if (call && (find("<|return|>") >= 0 || find("<|flush|>") >= 0) && find("<|end|>") >= 0) {
     std::erase(ends_, find("<|end|>"));
     kinds_[find("<|end|>")] = TokenKind::kUserDefined;
+  }
+  // Gemma 4 and PLaMo have "</s>" as a piece of text.
+  if ((find("<|tool_response>") >= 0 || find("<|plamo:eos|>") >= 0) && find("</s>") >= 0) {
+    std::erase(ends_, find("</s>"));
+    kinds_[find("</s>")] = TokenKind::kNormal;
   }
   std::sort(ends_.begin(), ends_.end());
   ends_.erase(std::unique(ends_.begin(), ends_.end()), ends_.end());

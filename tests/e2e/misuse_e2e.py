@@ -126,7 +126,8 @@ class Misuse(harness.EndToEnd):
     def test_help_is_no_error(self):
         for arguments in (["--help"], ["run", "--help"], ["plan", "--help"], ["verify", "--help"],
                           ["inspect", "--help"], ["bench", "--help"], ["status", "--help"],
-                          ["perplexity", "--help"], ["--version"]):
+                          ["perplexity", "--help"], ["tokenize", "--help"],
+                          ["template", "--help"], ["--version"]):
             with self.subTest(arguments=arguments):
                 job = self.succeed([program()] + arguments, timeout=10)
                 self.assertTrue(job.text().strip())

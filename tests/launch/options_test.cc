@@ -241,6 +241,32 @@ TEST(OptionsErrorTest, NumbersOutOfRange) {
   refused_with_model("plan", {"--ranks", "0"}, {"--ranks"});
 }
 
+TEST(OptionsTest, Tokenize) {
+  const Options o = parse({"tokenize", "-m", "f.gguf", "--no-bos", "--no-parse-special"});
+  EXPECT_EQ(o.verb, Verb::kTokenize);
+  EXPECT_EQ(o.model, "f.gguf");
+  EXPECT_TRUE(o.text.no_bos);
+  EXPECT_TRUE(o.text.no_parse_special);
+  EXPECT_FALSE(o.text.decode);
+  EXPECT_TRUE(parse({"tokenize", "-m", "f", "--decode"}).text.decode);
+  refused({"tokenize"}, {"--model"});
+  refused_with_model("tokenize", {"--decode", "--no-parse-special"}, {"--no-parse-special"});
+  refused_with_model("tokenize", {"text"}, {"text"});
+}
+
+TEST(OptionsTest, Template) {
+  const Options o = parse({"template", "--template", "t.jinja", "--tools", "tools.json",
+                           "--add-generation-prompt", "--bos", "", "--eos", "</s>"});
+  EXPECT_EQ(o.verb, Verb::kTemplate);
+  EXPECT_EQ(o.text.template_file, "t.jinja");
+  EXPECT_EQ(o.text.tools_file, "tools.json");
+  EXPECT_TRUE(o.text.add_generation_prompt);
+  EXPECT_EQ(o.text.bos, "");
+  EXPECT_EQ(o.text.eos, "</s>");
+  EXPECT_EQ(parse({"template", "-m", "f"}).text.bos, std::nullopt);
+  refused({"template"}, {"-m and --template are both missing", "--template FILE"});
+}
+
 TEST(OptionsErrorTest, SamplingThatCannotBe) {
   const auto bad = [](const std::string& flag, const std::string& value, const std::string& part) {
     refused_with_model("run", {flag, value}, {part});

@@ -22,9 +22,8 @@ Value loop_attribute(const Loop& loop, const Text& name) {
   if (n == "length") return size;
   if (n == "revindex") return size - index0;
   if (n == "revindex0") return size - index0 - 1;
-  // Depth counts only recursive loops, which this Jinja has not.
-  if (n == "depth") return int64_t{1};
-  if (n == "depth0") return int64_t{0};
+  if (n == "depth") return loop.depth0 + 1;
+  if (n == "depth0") return loop.depth0;
   if (n == "previtem" && index0 > 0) return loop.items->items[loop.index0 - 1];
   if (n == "nextitem" && index0 + 1 < size) return loop.items->items[loop.index0 + 1];
   return missing(name);
@@ -41,8 +40,13 @@ std::optional<Value> python_attribute(Heap& heap, const Value& object, const Tex
       return std::nullopt;
     }
     case Kind::kLoop:
+      if (auto method = bound_method(heap, object, name)) return method;
       return loop_attribute(object.loop(), name);
     default:
+      if (object.is(Kind::kList) && object.list().kind == ListKind::kGroup) {
+        if (name->chars == "grouper") return object.list().items[0];
+        if (name->chars == "list") return object.list().items[1];
+      }
       return bound_method(heap, object, name);
   }
 }

@@ -63,6 +63,8 @@ struct Expression {
   std::vector<Comparison> comparisons;
   std::vector<ExpressionPtr> operands;
   std::vector<std::pair<Text, ExpressionPtr>> named;
+  ExpressionPtr star;             // f(*star)
+  ExpressionPtr double_star;      // f(**double_star)
   Filter filter = nullptr;        // null: unknown, an error when it is reached
   Predicate predicate = nullptr;  // the same
 };
@@ -79,6 +81,8 @@ enum class StatementKind {
   kSetBlock,     // target, body, expression (a chain of filters, or null)
   kFilterBlock,  // expression (a chain of filters), body
   kMacro,        // macro, id
+  kCall,         // expression (the call), macro (what `caller` is)
+  kWith,         // target and expression (tuples of equal size), body
   kScope,        // body
   kBreak,
   kContinue,
@@ -94,6 +98,10 @@ struct Macro {
   std::vector<Parameter> parameters;
   Body body;
   bool keeps_scope = false;
+  // The body names them: only then further arguments and a call block are taken.
+  bool uses_varargs = false;
+  bool uses_kwargs = false;
+  bool uses_caller = false;
 };
 
 struct Branch;
@@ -110,6 +118,7 @@ struct Statement {
   Body otherwise;
   std::vector<Branch> branches;
   std::unique_ptr<Macro> macro;
+  bool recursive = false;  // for
   // A macro is written inside, so the scope must live as long as the macro may be called.
   bool keeps_scope = false;
 };
@@ -124,7 +133,10 @@ struct Template {
   Body body;
   std::vector<std::string> names;  // by id
   std::unordered_map<std::string, int> ids;
-  int loop_id = -1;  // of "loop"
+  int loop_id = -1;  // of "loop", and so on
+  int varargs_id = -1;
+  int kwargs_id = -1;
+  int caller_id = -1;
 };
 
 }  // namespace spillway::jinja

@@ -116,8 +116,32 @@ Arguments Interpreter::evaluate_arguments(const Expression& e) {
     out.positional.push_back(evaluate(*e.operands[i]));
   }
   for (const auto& [name, value] : e.named) out.named.emplace_back(name, evaluate(*value));
+  if (e.star != nullptr || e.double_star != nullptr) unpack_arguments(e, out);
   heap_.at_line(e.line);
   return out;
+}
+
+// f(*list, **dict)
+void Interpreter::unpack_arguments(const Expression& e, Arguments& out) {
+  if (e.star != nullptr) {
+    const Value items = evaluate(*e.star);
+    heap_.at_line(e.line);
+    for (const Value& item : iterate(heap_, items).items) {
+      heap_.step();
+      out.positional.push_back(item);
+    }
+  }
+  if (e.double_star == nullptr) return;
+  const Value entries = evaluate(*e.double_star);
+  heap_.at_line(e.line);
+  if (!entries.is(Kind::kDict)) {
+    heap_.fail(std::string("** needs a dict, not ").append(type_name(entries)));
+  }
+  for (const auto& [key, value] : entries.dict().entries()) {
+    heap_.step();
+    if (!key.is(Kind::kText)) heap_.fail("** needs a dict whose keys are str");
+    out.named.emplace_back(key.shared_text(), value);
+  }
 }
 
 Value Interpreter::evaluate_call(const Expression& e) {
@@ -139,6 +163,7 @@ Value Interpreter::evaluate_call(const Expression& e) {
 
 Value Interpreter::call(const Value& callee, const Arguments& arguments) {
   if (callee.is(Kind::kUndefined)) fail_undefined(heap_, callee);
+  if (callee.is(Kind::kLoop)) return call_loop(callee.loop(), arguments);
   if (!callee.is(Kind::kCallable)) {
     heap_.fail(std::string("a value of type ").append(type_name(callee)) + " cannot be called");
   }

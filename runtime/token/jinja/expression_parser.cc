@@ -256,12 +256,17 @@ void ExpressionParser::call_arguments(Expression& out) {
     first = false;
     if (at_operator(")")) break;
     if (at_operator("*") || at_operator("**")) {
-      fail(line, "arguments unpacked with * are not part of this Jinja");
+      ExpressionPtr& unpacked = next().text == "*" ? out.star : out.double_star;
+      if (unpacked != nullptr || out.double_star != nullptr) fail(line, "a misplaced * argument");
+      unpacked = expression();
+      out.depth = std::max(out.depth, unpacked->depth + 1);
+      continue;
     }
     const bool is_named = current().kind == TokenKind::kName &&
                           ahead().kind == TokenKind::kOperator && ahead().text == "=";
     if (!is_named) {
-      if (!out.named.empty()) fail(line, "a positional argument follows a keyword argument");
+      if (!out.named.empty() || out.star != nullptr || out.double_star != nullptr)
+        fail(line, "a positional argument follows a keyword argument");
       adopt(out, expression());
       continue;
     }

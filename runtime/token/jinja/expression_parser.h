@@ -42,11 +42,23 @@ class ExpressionParser {
   // What can stand left of = or after `for`: names, tuples of names, and namespace.field.
   ExpressionPtr target(bool with_fields);
   ExpressionPtr plain_name();
+  // An empty tuple, and putting an expression into it.
+  ExpressionPtr bundle(int line) const { return make(ExpressionKind::kTuple, line); }
+  void put(Expression& tuple, ExpressionPtr item) const { adopt(tuple, std::move(item)); }
+  bool current_is_name() const { return current().kind == TokenKind::kName; }
   // | filter | filter …, onto `input`, which may be null. start: without the first bar.
   ExpressionPtr filters(ExpressionPtr input, bool start = false);
 
   // Unknown filters and tests are forgiven while set, until they are reached.
   bool forgiving = false;
+
+  // How often the names that only a macro's body knows were read so far.
+  struct Mentions {
+    int varargs = 0;
+    int kwargs = 0;
+    int caller = 0;
+  };
+  Mentions mentions;
   // Throws for the first unforgiven one.
   void refuse_unknown() const;
 

@@ -13,8 +13,10 @@ using Filter = Value (*)(Heap&, const Value& input, const Arguments&);
 // Null when there is no filter of that name.
 Filter find_filter(std::string_view name);
 
-// The two halves of the table: on one value, and on sequences.
+// The parts of the table: on one value, on text, on numbers and rows, and on sequences.
 Filter find_value_filter(std::string_view name);
+Filter find_text_filter(std::string_view name);
+Filter find_number_filter(std::string_view name);
 Filter find_sequence_filter(std::string_view name);
 
 }  // namespace spillway::jinja

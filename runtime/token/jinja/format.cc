@@ -45,6 +45,7 @@ void write_items(Output& out, const List& list, int depth) {
 void write_list(Output& out, const List& list, int depth) {
   switch (list.kind) {
     case ListKind::kTuple:
+    case ListKind::kGroup:
       out.add("(");
       write_items(out, list, depth);
       out.add(list.items.size() == 1 ? ",)" : ")");
@@ -204,7 +205,8 @@ class JsonWriter {
   }
 
   void write_list(const List& list, int depth) {
-    if (list.kind != ListKind::kList && list.kind != ListKind::kTuple) {
+    if (list.kind != ListKind::kList && list.kind != ListKind::kTuple &&
+        list.kind != ListKind::kGroup) {
       out_.add(scalar(Value(const_cast<List*>(&list))));  // fails with the type's name
     }
     if (list.items.empty()) return out_.add("[]");
@@ -258,6 +260,12 @@ std::string to_text(Heap& heap, const Value& value) {
 
 Value to_text_value(Heap& heap, const Value& value) {
   return value.is(Kind::kText) ? value : heap.text(to_text(heap, value));
+}
+
+std::string to_repr(Heap& heap, const Value& value) {
+  Output out(heap);
+  write_repr(out, value, 0);
+  return out.take();
 }
 
 std::string to_json(Heap& heap, const Value& value, const JsonStyle& style) {

@@ -14,6 +14,9 @@ std::string to_text(Heap& heap, const Value& value);
 // The same, sharing the text when the value is text already.
 Value to_text_value(Heap& heap, const Value& value);
 
+// repr(value)
+std::string to_repr(Heap& heap, const Value& value);
+
 struct JsonStyle {
   bool ensure_ascii = false;
   bool sort_keys = false;

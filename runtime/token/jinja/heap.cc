@@ -37,10 +37,10 @@ void Heap::charge(int64_t bytes) {
   }
 }
 
-Value Heap::text(std::string s) {
+Value Heap::text(std::string s, bool safe) {
   work_bytes(s.size());
   charge(static_cast<int64_t>(s.size()));
-  return Value(Text(std::make_shared<TextBody>(std::move(s), this)));
+  return Value(Text(std::make_shared<TextBody>(std::move(s), this, safe)));
 }
 
 List* Heap::list(ListKind kind) {

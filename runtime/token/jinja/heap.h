@@ -65,7 +65,7 @@ class Heap {
   void release(int64_t bytes) { live_bytes_ -= bytes; }
   int64_t live_bytes() const { return live_bytes_; }
 
-  Value text(std::string s);
+  Value text(std::string s, bool safe = false);
   List* list(ListKind kind = ListKind::kList);
   void append(List& list, Value value);
   Dict* dict();

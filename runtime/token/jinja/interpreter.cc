@@ -110,6 +110,10 @@ Interpreter::Flow Interpreter::execute(const Statement& s) {
     case StatementKind::kMacro:
       define_macro(s);
       return Flow::kNext;
+    case StatementKind::kCall:
+      return execute_call(s);
+    case StatementKind::kWith:
+      return execute_with(s);
     case StatementKind::kScope: {
       const Block block(*this, scope_, s.keeps_scope);
       return execute(s.body);
@@ -146,10 +150,18 @@ const List& Interpreter::chosen_items(const Statement& s, const List& items) {
 
 Interpreter::Flow Interpreter::execute_for(const Statement& s) {
   const Value walked = evaluate(*s.expression);
+  return run_loop(s, walked, scope_, 0);
+}
+
+Interpreter::Flow Interpreter::run_loop(const Statement& s, const Value& walked, Scope* outer,
+                                        int64_t depth0) {
   const List* items = &iterate(heap_, walked);
   if (s.condition != nullptr) items = &chosen_items(s, *items);
   Loop* loop = heap_.loop();
   loop->items = items;
+  loop->depth0 = depth0;
+  loop->recursive = s.recursive ? &s : nullptr;
+  loop->outer = outer;
   // As in Jinja, the else branch runs unless some iteration reached the end of the body: also after
   // a break or continue in each.
   bool completed = false;
@@ -158,16 +170,34 @@ Interpreter::Flow Interpreter::execute_for(const Statement& s) {
     heap_.step();
     loop->index0 = i;
     const Value item = items->items[i];
-    const Block block(*this, scope_, s.keeps_scope);
+    const Block block(*this, outer, s.keeps_scope);
     scope_->set(program_.loop_id, loop);
     assign(*s.target, item);
     const Flow flow = execute(s.body);
     if (flow == Flow::kBreak) break;
     completed = completed || flow == Flow::kNext;
   }
+  loop->recursive = nullptr;  // the scope may go before the last reference to the loop
   if (completed || s.otherwise.empty()) return Flow::kNext;
-  const Block block(*this, scope_, s.keeps_scope);
+  const Block block(*this, outer, s.keeps_scope);
   return execute(s.otherwise);
+}
+
+// loop(items) inside of a recursive loop: its text over other items, a level deeper.
+Value Interpreter::call_loop(const Loop& loop, const Arguments& arguments) {
+  if (loop.recursive == nullptr) {
+    heap_.fail("loop() needs {% for … recursive %}, and to be called inside of it");
+  }
+  ArgumentReader reader(heap_, "loop", arguments);
+  const Value items = reader.required("iterable");
+  reader.finish();
+  const Nesting nesting(*this, heap_.line());
+  Capture capture(*this);
+  Scope* const here = scope_;
+  scope_ = loop.outer;
+  run_loop(*loop.recursive, items, loop.outer, loop.depth0 + 1);
+  scope_ = here;
+  return heap_.text(capture.take());
 }
 
 Interpreter::Flow Interpreter::execute_set_block(const Statement& s) {
@@ -196,6 +226,25 @@ Interpreter::Flow Interpreter::execute_filter_block(const Statement& s) {
   return Flow::kNext;
 }
 
+Interpreter::Flow Interpreter::execute_call(const Statement& s) {
+  Callable body;
+  body.name = s.macro->name;
+  body.macro = s.macro.get();
+  body.closure = scope_;
+  const Value function = evaluate(*s.expression->operands[0]);
+  Arguments arguments = evaluate_arguments(*s.expression);
+  arguments.named.emplace_back(s.macro->name, heap_.callable(std::move(body)));
+  emit(to_text_value(heap_, call(function, arguments)).text());
+  return Flow::kNext;
+}
+
+Interpreter::Flow Interpreter::execute_with(const Statement& s) {
+  const Value values = evaluate(*s.expression);
+  const Block block(*this, scope_, s.keeps_scope);
+  assign(*s.target, values);
+  return execute(s.body);
+}
+
 void Interpreter::define_macro(const Statement& s) {
   Callable callable;
   callable.name = s.macro->name;
@@ -204,10 +253,46 @@ void Interpreter::define_macro(const Statement& s) {
   scope_->set(s.id, heap_.callable(std::move(callable)));
 }
 
-Value Interpreter::call_macro(const Callable& callable, const Arguments& arguments) {
+// Puts what no parameter takes into varargs, kwargs and caller, where the body reads these.
+Arguments Interpreter::take_further(const Macro& macro, const Arguments& arguments) {
+  Arguments own;
+  List* varargs = heap_.list(ListKind::kTuple);
+  Dict* kwargs = heap_.dict();
+  Value caller = Undefined{literal_text("caller")};
+  for (const Value& value : arguments.positional) {
+    const bool further = macro.uses_varargs && own.positional.size() >= macro.parameters.size();
+    if (further) {
+      heap_.append(*varargs, value);
+    } else {
+      own.positional.push_back(value);
+    }
+  }
+  for (const auto& [name, value] : arguments.named) {
+    const std::string& chars = name->chars;
+    const bool parameter =
+        std::any_of(macro.parameters.begin(), macro.parameters.end(),
+                    [&](const Macro::Parameter& p) { return p.name->chars == chars; });
+    if (!parameter && macro.uses_caller && chars == "caller") {
+      caller = value;
+    } else if (!parameter && macro.uses_kwargs) {
+      heap_.set(*kwargs, Value(name), value);
+    } else {
+      own.named.emplace_back(name, value);
+    }
+  }
+  if (macro.uses_varargs) scope_->set(program_.varargs_id, varargs);
+  if (macro.uses_kwargs) scope_->set(program_.kwargs_id, kwargs);
+  if (macro.uses_caller) scope_->set(program_.caller_id, caller);
+  return own;
+}
+
+Value Interpreter::call_macro(const Callable& callable, const Arguments& all) {
   const Macro& macro = *callable.macro;
   Capture capture(*this);
   const Block block(*this, callable.closure, macro.keeps_scope);
+  const bool further = macro.uses_varargs || macro.uses_kwargs || macro.uses_caller;
+  const Arguments own = further ? take_further(macro, all) : Arguments{};
+  const Arguments& arguments = further ? own : all;
   ArgumentReader reader(heap_, macro.name->chars, arguments);
   std::vector<bool> given(macro.parameters.size(), true);
   for (size_t i = 0; i < macro.parameters.size(); ++i) {

@@ -64,6 +64,10 @@ class Interpreter {
   Flow execute(const Statement& s);
   Flow execute_if(const Statement& s);
   Flow execute_for(const Statement& s);
+  Flow run_loop(const Statement& s, const Value& walked, Scope* outer, int64_t depth0);
+  Value call_loop(const Loop& loop, const Arguments& arguments);
+  Flow execute_call(const Statement& s);
+  Flow execute_with(const Statement& s);
   const List& chosen_items(const Statement& s, const List& items);
   Flow execute_set_block(const Statement& s);
   Flow execute_filter_block(const Statement& s);
@@ -71,6 +75,7 @@ class Interpreter {
   void emit(std::string_view text);
   void assign(const Expression& target, const Value& value);
   Value call_macro(const Callable& macro, const Arguments& arguments);
+  Arguments take_further(const Macro& macro, const Arguments& arguments);
 
   // evaluate.cc
   Value evaluate(const Expression& e);
@@ -87,6 +92,7 @@ class Interpreter {
   Value evaluate_concatenate(const Expression& e);
   bool compare(Comparison op, const Value& a, const Value& b);
   Arguments evaluate_arguments(const Expression& e);
+  void unpack_arguments(const Expression& e, Arguments& out);
   Value call(const Value& callee, const Arguments& arguments);
 
   Heap& heap_;

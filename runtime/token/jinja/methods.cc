@@ -214,65 +214,43 @@ constexpr Method kTextMethods[] = {
     {"lower", str_map<lower>},
     {"capitalize", str_map<capitalize>},
     {"join", str_join},
-    {"casefold", nullptr},
-    {"center", nullptr},
-    {"count", nullptr},
     {"encode", nullptr},
     {"expandtabs", nullptr},
-    {"find", nullptr},
-    {"format", nullptr},
     {"format_map", nullptr},
-    {"index", nullptr},
-    {"isalnum", nullptr},
-    {"isalpha", nullptr},
-    {"isascii", nullptr},
-    {"isdecimal", nullptr},
-    {"isdigit", nullptr},
     {"isidentifier", nullptr},
-    {"islower", nullptr},
-    {"isnumeric", nullptr},
-    {"isprintable", nullptr},
-    {"isspace", nullptr},
     {"istitle", nullptr},
-    {"isupper", nullptr},
-    {"ljust", nullptr},
     {"maketrans", nullptr},
-    {"partition", nullptr},
-    {"removeprefix", nullptr},
-    {"removesuffix", nullptr},
-    {"rfind", nullptr},
-    {"rindex", nullptr},
-    {"rjust", nullptr},
-    {"rpartition", nullptr},
-    {"rsplit", nullptr},
-    {"swapcase", nullptr},
-    {"title", nullptr},
     {"translate", nullptr},
-    {"zfill", nullptr},
 };
 constexpr Method kListMethods[] = {
-    {"append", list_append}, {"pop", list_pop},    {"clear", nullptr}, {"copy", nullptr},
-    {"count", nullptr},      {"extend", nullptr},  {"index", nullptr}, {"insert", nullptr},
-    {"remove", nullptr},     {"reverse", nullptr}, {"sort", nullptr},
+    {"append", list_append},
+    {"pop", list_pop},
+    {"sort", nullptr},
 };
 constexpr Method kDictMethods[] = {
-    {"items", dict_items}, {"keys", dict_keys}, {"values", dict_values}, {"get", dict_get},
-    {"pop", dict_pop},     {"clear", nullptr},  {"copy", nullptr},       {"fromkeys", nullptr},
-    {"popitem", nullptr},  {"update", nullptr}, {"setdefault", nullptr},
+    {"items", dict_items}, {"keys", dict_keys},   {"values", dict_values}, {"get", dict_get},
+    {"pop", dict_pop},     {"fromkeys", nullptr}, {"popitem", nullptr},
 };
 
-std::span<const Method> methods_of(const Value& object) {
-  if (object.is(Kind::kText)) return kTextMethods;
-  if (object.is(Kind::kDict)) return kDictMethods;
-  if (object.is(Kind::kList) && object.list().kind == ListKind::kList) return kListMethods;
+// Both halves of the table for a type.
+std::pair<std::span<const Method>, std::span<const Method>> methods_of(const Value& object) {
+  if (object.is(Kind::kText)) return {kTextMethods, further_text_methods()};
+  if (object.is(Kind::kDict)) return {kDictMethods, further_dict_methods()};
+  if (object.is(Kind::kLoop)) return {loop_methods(), {}};
+  if (object.is(Kind::kList) && object.list().kind == ListKind::kList) {
+    return {kListMethods, further_list_methods()};
+  }
   return {};
 }
 
 }  // namespace
 
 const Method* find_method(const Value& object, std::string_view name) {
-  for (const Method& method : methods_of(object)) {
-    if (method.name == name) return &method;
+  const auto [first, second] = methods_of(object);
+  for (const std::span<const Method> half : {first, second}) {
+    for (const Method& method : half) {
+      if (method.name == name) return &method;
+    }
   }
   return nullptr;
 }

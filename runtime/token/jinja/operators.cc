@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/token/jinja/text.h"
+#include "runtime/token/jinja/text_format.h"
 
 namespace spillway::jinja {
 namespace {
@@ -223,9 +224,13 @@ Value arithmetic(Heap& heap, Arithmetic op, const Value& a, const Value& b) {
   if (a.is_number() && b.is_number()) return float_arithmetic(heap, op, a.real(), b.real());
   if (op == Arithmetic::kAdd && a.kind() == b.kind()) {
     if (a.is(Kind::kText)) {
+      const bool safe = a.is_safe_text() || b.is_safe_text();
       std::string joined;
       joined.reserve(a.text().size() + b.text().size());
-      return heap.text(std::move(joined.append(a.text()).append(b.text())));
+      for (const Value* part : {&a, &b}) {
+        joined += safe && !part->is_safe_text() ? escape_html(part->text()) : part->text();
+      }
+      return heap.text(std::move(joined), safe);
     }
     if (repeatable(a) && repeatable(b) && a.list().kind == b.list().kind) {
       return join_lists(heap, a.list(), b.list());
@@ -238,7 +243,7 @@ Value arithmetic(Heap& heap, Arithmetic op, const Value& a, const Value& b) {
     return repeat(heap, b, a.integer());
   }
   if (op == Arithmetic::kModulo && a.is(Kind::kText)) {
-    heap.fail("formatting of text with % is not part of this Jinja");
+    return percent_format(heap, a.text(), b);
   }
   fail_types(heap, symbol(op), a, b);
 }

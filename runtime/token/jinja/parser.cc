@@ -14,6 +14,9 @@ class StatementParser {
 
   void run() {
     out_.loop_id = parser_.id_of("loop");
+    out_.varargs_id = parser_.id_of("varargs");
+    out_.kwargs_id = parser_.id_of("kwargs");
+    out_.caller_id = parser_.id_of("caller");
     out_.body = body({});
     parser_.refuse_unknown();
   }
@@ -77,6 +80,8 @@ class StatementParser {
     if (name == "for") return for_statement(tag.line);
     if (name == "set") return set_statement(tag.line);
     if (name == "macro") return macro_statement(tag.line);
+    if (name == "call") return call_statement(tag.line);
+    if (name == "with") return with_statement(tag.line);
     if (name == "filter") return filter_statement(tag.line);
     if (name == "generation") return generation_statement(tag.line);
     if (name == "break" || name == "continue") {
@@ -111,9 +116,7 @@ class StatementParser {
       out.condition = parser_.expression();
       parser_.forgiving = forgiving;
     }
-    if (parser_.at_name("recursive")) {
-      parser_.fail(line, "recursive loops are not part of this Jinja");
-    }
+    out.recursive = parser_.skip_name("recursive");
     const int macros_before = macros_;
     ++loops_;
     out.body = scoped_block({"else", "endfor"});
@@ -166,30 +169,74 @@ class StatementParser {
     const ExpressionPtr name = parser_.plain_name();
     out.id = name->id;
     out.macro->name = name->name;
+    parameters(*out.macro, line);
+    macro_body(*out.macro, "endmacro");
+    return out;
+  }
+
+  // (a, b=1)
+  void parameters(Macro& macro, int line) {
     parser_.expect_operator("(");
     bool first = true;
     while (!parser_.at_operator(")")) {
       if (!first) parser_.expect_operator(",");
       first = false;
       const ExpressionPtr parameter = parser_.plain_name();
-      Macro::Parameter& entry = out.macro->parameters.emplace_back();
+      Macro::Parameter& entry = macro.parameters.emplace_back();
       entry.id = parameter->id;
       entry.name = parameter->name;
       if (parser_.skip_operator("=")) {
         entry.otherwise = parser_.expression();
-      } else if (out.macro->parameters.size() > 1 &&
-                 (out.macro->parameters.end() - 2)->otherwise != nullptr) {
+      } else if (macro.parameters.size() > 1 &&
+                 (macro.parameters.end() - 2)->otherwise != nullptr) {
         parser_.fail(line, "a parameter without a default follows one with a default");
       }
     }
     parser_.expect_operator(")");
+  }
+
+  void macro_body(Macro& macro, std::string_view end) {
     const int macros_before = macros_;
+    const ExpressionParser::Mentions before = parser_.mentions;
     const int loops = std::exchange(loops_, 0);
-    out.macro->body = scoped_block({"endmacro"});
+    macro.body = scoped_block({end});
     loops_ = loops;
-    parser_.expect_name("endmacro");
-    out.macro->keeps_scope = macros_ > macros_before;
+    parser_.expect_name(end);
+    macro.keeps_scope = macros_ > macros_before;
+    macro.uses_varargs = parser_.mentions.varargs > before.varargs;
+    macro.uses_kwargs = parser_.mentions.kwargs > before.kwargs;
+    macro.uses_caller = parser_.mentions.caller > before.caller;
     ++macros_;
+  }
+
+  // {% call(a, b) macro(…) %} … {% endcall %}: the body is what `caller(a, b)` writes.
+  Statement call_statement(int line) {
+    Statement out = make(StatementKind::kCall, line);
+    out.macro = std::make_unique<Macro>();
+    out.macro->name = literal_text("caller");
+    if (parser_.at_operator("(")) parameters(*out.macro, line);
+    out.expression = parser_.expression();
+    if (out.expression->kind != ExpressionKind::kCall) {
+      parser_.fail(line, "{% call %} needs a call of a macro");
+    }
+    macro_body(*out.macro, "endcall");
+    return out;
+  }
+
+  Statement with_statement(int line) {
+    Statement out = make(StatementKind::kWith, line);
+    out.target = parser_.bundle(line);
+    out.expression = parser_.bundle(line);
+    while (parser_.current_is_name()) {
+      parser_.put(*out.target, parser_.plain_name());
+      parser_.expect_operator("=");
+      parser_.put(*out.expression, parser_.expression());
+      if (!parser_.skip_operator(",")) break;
+    }
+    const int macros_before = macros_;
+    out.body = scoped_block({"endwith"});
+    parser_.expect_name("endwith");
+    out.keeps_scope = macros_ > macros_before;
     return out;
   }
 

@@ -1,7 +1,10 @@
 // Jinja's tests: types, truth, comparison.
 #include "runtime/token/jinja/predicates.h"
 
+#include "runtime/token/jinja/filters.h"
+#include "runtime/token/jinja/format.h"
 #include "runtime/token/jinja/operators.h"
+#include "runtime/token/jinja/text.h"
 
 namespace spillway::jinja {
 namespace {
@@ -18,7 +21,7 @@ bool is_number(const Value& v) { return v.is_number(); }
 bool is_string(const Value& v) { return v.is(Kind::kText); }
 bool is_mapping(const Value& v) { return v.is(Kind::kDict); }
 bool is_iterable(const Value& v) { return iterable(v); }
-bool is_callable(const Value& v) { return v.is(Kind::kCallable); }
+bool is_callable(const Value& v) { return v.is(Kind::kCallable) || v.is(Kind::kUndefined); }
 // Python asks for a length and for subscripts: a dict has both, and so has Jinja's undefined.
 bool is_sequence(const Value& v) {
   return v.is(Kind::kUndefined) || v.is(Kind::kText) || v.is(Kind::kDict) ||
@@ -43,6 +46,33 @@ bool is_at_least(Heap& heap, const Value& a, const Value& b) {
 }
 bool is_in(Heap& heap, const Value& a, const Value& b) { return contains(heap, b, a); }
 bool is_same(Heap& heap, const Value& a, const Value& b) { return a.same_object(b); }
+
+bool is_divisible(Heap& heap, const Value& a, const Value& b) {
+  const Value rest = arithmetic(heap, Arithmetic::kModulo, a, b);
+  return rest.is_number() && rest.real() == 0;
+}
+
+template <int kRest>
+bool is_parity(Heap& heap, const Value& subject, const Arguments& arguments) {
+  ArgumentReader(heap, "a test", arguments).finish();
+  const Value rest = arithmetic(heap, Arithmetic::kModulo, subject, int64_t{2});
+  return rest.is_number() && rest.real() == kRest;
+}
+
+template <bool kUpper>
+bool is_case(Heap& heap, const Value& subject, const Arguments& arguments) {
+  ArgumentReader(heap, "a test", arguments).finish();
+  const std::string text = to_text(heap, subject);
+  return (kUpper ? upper(text) : lower(text)) == text && upper(text) != lower(text);
+}
+
+template <bool kFilter>
+bool is_known(Heap& heap, const Value& subject, const Arguments& arguments) {
+  ArgumentReader(heap, "a test", arguments).finish();
+  if (!subject.is(Kind::kText)) return false;
+  return kFilter ? find_filter(subject.text()) != nullptr
+                 : find_predicate(subject.text()) != nullptr;
+}
 
 template <bool (*kTest)(Heap&, const Value&, const Value&)>
 bool binary(Heap& heap, const Value& subject, const Arguments& arguments) {
@@ -72,7 +102,10 @@ constexpr Entry kPredicates[] = {
     {">", binary<is_greater>},        {"le", binary<is_at_most>},
     {"<=", binary<is_at_most>},       {"ge", binary<is_at_least>},
     {">=", binary<is_at_least>},      {"in", binary<is_in>},
-    {"sameas", binary<is_same>},
+    {"sameas", binary<is_same>},      {"divisibleby", binary<is_divisible>},
+    {"even", is_parity<0>},           {"odd", is_parity<1>},
+    {"upper", is_case<true>},         {"lower", is_case<false>},
+    {"filter", is_known<true>},       {"test", is_known<false>},
 };
 
 }  // namespace

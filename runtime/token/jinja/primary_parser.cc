@@ -125,6 +125,9 @@ ExpressionPtr ExpressionParser::name_or_constant(bool with_fields) {
   auto node = make(ExpressionKind::kName, token.line);
   node->id = id_of(name);
   node->name = literal_text(name);
+  mentions.varargs += name == "varargs";
+  mentions.kwargs += name == "kwargs";
+  mentions.caller += name == "caller";
   if (with_fields && skip_operator(".")) {
     node->kind = ExpressionKind::kNamespaceField;
     node->name = literal_text(expect(TokenKind::kName, "the name of a namespace's field").text);

@@ -173,6 +173,7 @@ Value filter_map(Heap& heap, const Value& input, const Arguments& arguments) {
     const Value path = reader.required("attribute");
     const Value otherwise = reader.optional("default", None{});
     reader.finish();
+    if (!truth(input)) return out;  // as Jinja: none is an empty sequence to map and select
     for (const Value& item : iterate(heap, input).items) {
       heap.step();
       Value value = attribute_path(heap, item, path);
@@ -181,6 +182,7 @@ Value filter_map(Heap& heap, const Value& input, const Arguments& arguments) {
     }
     return out;
   }
+  if (!truth(input)) return out;
   const Value& name = arguments.positional.front();
   const Filter filter = name.is(Kind::kText) ? find_filter(name.text()) : nullptr;
   if (filter == nullptr) heap.fail("map: no filter '" + to_text(heap, name) + "'");
@@ -214,6 +216,7 @@ Value choose(Heap& heap, const Value& input, const Arguments& arguments, bool by
     if (test == nullptr) heap.fail("no test '" + to_text(heap, name) + "'");
   }
   List* out = heap.list(ListKind::kGenerator);
+  if (!truth(input)) return out;
   for (const Value& item : iterate(heap, input).items) {
     heap.step();
     const Value subject = by_attribute ? attribute_path(heap, item, path) : item;

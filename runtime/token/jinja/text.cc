@@ -105,6 +105,30 @@ bool is_space(char32_t c) {
          c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
+bool is_letter(char32_t c) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
+}
+
+bool is_decimal(char32_t c) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_ND;
+}
+
+bool is_numeric(char32_t c) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
+}
+
+bool is_digit(char32_t c) {
+  const bool circled = (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247c) ||
+                       (c >= 0x2488 && c <= 0x2490) || c == 0x24ea;
+  const bool raised = c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 ||
+                      (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089);
+  return is_decimal(c) || circled || raised;
+}
+
+bool is_alphanumeric(char32_t c) { return is_letter(c) || is_numeric(c); }
+
 bool is_printable(char32_t c) {
   if (c < 0x7f) return c >= 0x20;
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
@@ -229,6 +253,32 @@ std::string upper(std::string_view s) {
   std::string out;
   out.reserve(s.size());
   for (size_t at = 0; at < s.size();) append_upper(out, next_code_point(s, at));
+  return out;
+}
+
+std::string escape_html(std::string_view s) {
+  std::string out;
+  for (char c : s) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      default:
+        out += c;
+    }
+  }
   return out;
 }
 

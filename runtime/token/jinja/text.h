@@ -28,6 +28,15 @@ std::vector<size_t> code_point_offsets(std::string_view s);
 bool is_space(char32_t c);
 bool is_printable(char32_t c);
 
+// str.isalpha, isalnum, isdecimal, isdigit and isnumeric of one character. The last two add the
+// categories Nl and No to decimal digits; Python parts them by properties that utf8proc has not:
+// isdigit here takes superscripts and circled digits of Latin-1 and U+2070 to U+24FF only.
+bool is_letter(char32_t c);
+bool is_alphanumeric(char32_t c);
+bool is_decimal(char32_t c);
+bool is_digit(char32_t c);
+bool is_numeric(char32_t c);
+
 // str.strip family; without `chars`, white space.
 std::string_view strip(std::string_view s, std::optional<std::string_view> chars, bool left,
                        bool right);
@@ -42,6 +51,8 @@ std::string replace_all(std::string_view s, std::string_view from, std::string_v
 size_t find_text(std::string_view s, std::string_view needle, size_t from);
 
 std::string upper(std::string_view s);
+// & < > ' " as HTML writes them.
+std::string escape_html(std::string_view s);
 std::string lower(std::string_view s);
 std::string capitalize(std::string_view s);
 

@@ -223,6 +223,7 @@ std::string_view type_name(const Value& v) {
         case ListKind::kList:
           return "list";
         case ListKind::kTuple:
+        case ListKind::kGroup:
           return "tuple";
         case ListKind::kRange:
           return "range";

@@ -24,13 +24,17 @@ struct Loop;
 // Immutable UTF-8. Bytes made during a rendering are counted by its heap until the last reference
 // goes; heap is null for literals, which belong to the template.
 struct TextBody {
-  explicit TextBody(std::string s, Heap* owner = nullptr) : chars(std::move(s)), heap(owner) {}
+  explicit TextBody(std::string s, Heap* owner = nullptr, bool marked = false)
+      : chars(std::move(s)), heap(owner), safe(marked) {}
   TextBody(const TextBody&) = delete;
   TextBody& operator=(const TextBody&) = delete;
   ~TextBody();
 
   const std::string chars;
   Heap* const heap;
+  // Made by the filters safe and escape. As in Jinja such a text escapes one that + joins it with,
+  // though nothing else is escaped in a prompt.
+  const bool safe;
 };
 using Text = std::shared_ptr<const TextBody>;
 
@@ -84,6 +88,7 @@ class Value {
   double real() const { return is(Kind::kFloat) ? std::get<double>(v_) : double(integer()); }
   const std::string& text() const { return std::get<Text>(v_)->chars; }
   const Text& shared_text() const { return std::get<Text>(v_); }
+  bool is_safe_text() const { return is(Kind::kText) && std::get<Text>(v_)->safe; }
   const Undefined& undefined() const { return std::get<Undefined>(v_); }
   List& list() const { return *std::get<List*>(v_); }
   Dict& dict() const { return *std::get<Dict*>(v_); }
@@ -100,8 +105,18 @@ class Value {
 };
 
 // Python's many sequences are one List with a tag: the tag decides what may be done with it and how
-// it prints. A generator is emptied by the first one to walk through it.
-enum class ListKind { kList, kTuple, kRange, kItemsView, kKeysView, kValuesView, kGenerator };
+// it prints. A generator is emptied by the first one to walk through it. A group is groupby's named
+// tuple.
+enum class ListKind {
+  kList,
+  kTuple,
+  kRange,
+  kItemsView,
+  kKeysView,
+  kValuesView,
+  kGenerator,
+  kGroup
+};
 
 struct List {
   ListKind kind = ListKind::kList;
@@ -109,7 +124,8 @@ struct List {
 
   bool has_length() const { return kind != ListKind::kGenerator; }
   bool has_index() const {
-    return kind == ListKind::kList || kind == ListKind::kTuple || kind == ListKind::kRange;
+    return kind == ListKind::kList || kind == ListKind::kTuple || kind == ListKind::kRange ||
+           kind == ListKind::kGroup;
   }
 };
 
@@ -139,9 +155,17 @@ struct Namespace {
 };
 
 // State of one for loop, seen by the template as `loop`.
+struct Statement;
+struct Scope;
 struct Loop {
   const List* items = nullptr;
   size_t index0 = 0;
+  int64_t depth0 = 0;
+  std::vector<Value> changed;  // what loop.changed() was last asked about
+  bool asked = false;
+  // The statement and the scope it stands in, while a recursive loop runs; else null.
+  const Statement* recursive = nullptr;
+  Scope* outer = nullptr;
 };
 
 // Python's ==, and what Python's dict needs. They count their steps on the heap: a list that holds

@@ -96,10 +96,9 @@ Value filter_default(Heap& heap, const Value& input, const Arguments& arguments)
   return use ? otherwise : input;
 }
 
-// Text is never escaped here, so that marking it safe only makes it text.
 Value filter_safe(Heap& heap, const Value& input, const Arguments& arguments) {
   ArgumentReader(heap, "safe", arguments).finish();
-  return to_text_value(heap, input);
+  return heap.text(to_text(heap, input), true);
 }
 
 // Python's int(text, base), or nothing. Underscores may stand between digits.
@@ -224,8 +223,10 @@ Filter find_value_filter(std::string_view name) {
 }
 
 Filter find_filter(std::string_view name) {
-  Filter filter = find_value_filter(name);
-  return filter != nullptr ? filter : find_sequence_filter(name);
+  for (const auto find : {find_value_filter, find_sequence_filter, find_text_filter}) {
+    if (const Filter filter = find(name)) return filter;
+  }
+  return find_number_filter(name);
 }
 
 }  // namespace spillway::jinja

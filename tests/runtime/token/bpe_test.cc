@@ -106,6 +106,35 @@ TEST(Bpe, AgreesWithTheDefinition) {
   }
 }
 
+// Expected ids by hand: blanks are ▁, characters merge across words, line ends stay whole, what is
+// no token is spelled in bytes.
+TEST(Bpe, PlainTextAsInGemma4) {
+  VocabParts parts;
+  parts.add("<bos>", 3);                                                                       // 0
+  parts.add("<0xC3>", 6);                                                                      // 1
+  parts.add("<0xA9>", 6);                                                                      // 2
+  for (const char* text : {"▁", "a", "b", "▁a", "ab", "ab▁a", "\n", "\n\n"}) parts.add(text);  // 3…
+  parts.merges = {"▁ a", "a b", "ab ▁a"};
+  testing::GgufBuilder builder;
+  builder.set_string("tokenizer.ggml.model", "gemma4")
+      .set_strings("tokenizer.ggml.tokens", parts.tokens)
+      .set_array<int32_t>("tokenizer.ggml.token_type", parts.types)
+      .set_strings("tokenizer.ggml.merges", parts.merges)
+      .set_u32("tokenizer.ggml.bos_token_id", 0)
+      .set_u32("tokenizer.ggml.eos_token_id", 0)
+      .set_bool("tokenizer.ggml.add_bos_token", false);  // what its first files say, wrongly
+  Tokenizer tokenizer = make_tokenizer(builder);
+  EXPECT_EQ(tokenizer.description(), "gemma4 (BPE of characters)");
+  EXPECT_EQ(tokenizer.encode("ab a"), (Ids{0, 8}));
+  EXPECT_EQ(tokenizer.encode("a\n\n\n b"), (Ids{0, 4, 9, 9, 9, 3, 5}));
+  EXPECT_EQ(tokenizer.encode("a\n\nb"), (Ids{0, 4, 10, 5}));
+  EXPECT_EQ(tokenizer.encode("aéb\xC3"), (Ids{0, 4, 1, 2, 5, 1}));
+  EXPECT_EQ(tokenizer.encode("aúb"), (Ids{0, 4, 1, 5}));  // <0xBA> is no token
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += "a é ab";
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+}
+
 TEST(Bpe, LongWordsAreNotQuadratic) {
   Tokenizer tokenizer = make_tokenizer(gpt2_vocab(gpt2_parts()));
   auto start = std::chrono::steady_clock::now();

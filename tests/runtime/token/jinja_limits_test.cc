@@ -56,6 +56,35 @@ TEST(JinjaLimits, LongLoopsWithoutMemory) {
                "line 1: the template does not end: more than 1000000 steps");
 }
 
+TEST(JinjaLimits, RecursiveLoopsAndCallBlocks) {
+  EXPECT_FAULT("{% set l = [1] %}{% for x in l recursive %}{{ loop(l) }}{% endfor %}", "line 1");
+  EXPECT_FAULT(
+      "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{{ caller }}{% endmacro %}{{ m() }}",
+      "nests deeper than 600");
+  EXPECT_FAULT(
+      "{% set ns = namespace() %}{% for x in [1] recursive %}{% set ns.l = loop %}"
+      "{% endfor %}{{ ns.l([1]) }}",
+      "loop() needs");
+}
+
+TEST(JinjaLimits, PaddingAndFormats) {
+  EXPECT_FAULT("{{ 'x'.center(10**12) }}", "padded beyond");
+  EXPECT_FAULT("{{ 'x'.zfill(10**12) }}", "padded beyond");
+  EXPECT_FAULT("{{ 'x'|center(10**12) }}", "padded beyond");
+  EXPECT_FAULT("{{ '{:999999999}'.format(1) }}", "limited to 4096");
+  EXPECT_FAULT("{{ '%999999999d' % 1 }}", "limited to 4096");
+  EXPECT_FAULT("{{ '%.999999999f' % 1 }}", "limited to 4096");
+  EXPECT_FAULT("{{ [1]|slice(10**12)|list }}", "line 1");
+  EXPECT_FAULT("{{ [1]|batch(10**12, 'x')|list }}", "line 1");
+  EXPECT_FAULT("{% set l = [1] %}{% for i in range(60) %}{% set _ = l.extend(l) %}{% endfor %}",
+               "line 1");
+  EXPECT_FAULT(
+      "{% set d = namespace(s='{0}{0}') %}{% for i in range(60) %}"
+      "{% set d.s = '{0}{0}'.format(d.s) %}{% endfor %}",
+      "line 1");
+  EXPECT_NE(fault_of("{{ '%.4096f' % 1e308 }}{{ 'é'|truncate(-1) }}"), "");
+}
+
 TEST(JinjaLimits, EndlessRecursion) {
   EXPECT_FAULT("{% macro m(x) %}{{ m(x) }}{% endmacro %}\n{{ m(1) }}", "nests deeper than 600");
   EXPECT_FAULT(

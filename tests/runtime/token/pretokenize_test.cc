@@ -62,6 +62,31 @@ TEST(Pretokenize, Deepseek) {
   EXPECT_EQ(split("deepseek-v3", "x1234 日本"), (Words{"x", "123", "4", " ", "日本"}));
 }
 
+// Expected words of the next three: llama.cpp's own, by its ids over a byte-level vocabulary.
+TEST(Pretokenize, ThreesFromTheRight) {
+  EXPECT_EQ(split("afmoe", "x1234567y"), (Words{"x", "1", "234", "567", "y"}));
+  EXPECT_EQ(split("afmoe", "  12"), (Words{" ", " ", "12"}));  // the blanks see the number
+  EXPECT_EQ(split("tiny_aya", "a123456"), (Words{"a", "123", "456"}));
+  EXPECT_EQ(split("superbpe", "a b 1234567 c"), (Words{"a b ", "1", "234", "567", " c"}));
+  EXPECT_EQ(split("superbpe", "123456"), (Words{"123", "456"}));
+  EXPECT_EQ(split("superbpe", "２345"), (Words{"２", "345"}));
+}
+
+TEST(Pretokenize, MarksAndScripts) {
+  EXPECT_EQ(split("tiny_aya", "e\u0301a's"), (Words{"e\u0301a's"}));
+  EXPECT_EQ(split("granite-embed-multi-97m", "aBe\u0301C"), (Words{"a", "Be\u0301", "C"}));
+  EXPECT_EQ(split("kimi-k2", "中文abc中's"), (Words{"中文", "abc", "中", "'s"}));
+  EXPECT_EQ(split("youtu", "한글，中文 a"), (Words{"한글", "，", "中文", " a"}));
+  EXPECT_EQ(split("afmoe", "เ中a"), (Words{"เ中", "a"}));
+}
+
+TEST(Pretokenize, OwnWhiteSpace) {
+  EXPECT_EQ(split("jais-2", "a" + std::string(7, ' ') + "b"), (Words{"a", "    ", "  ", " b"}));
+  EXPECT_EQ(split("exaone-moe", "two words here, x"), (Words{"two words here", ",", " x"}));
+  EXPECT_EQ(split("chameleon", "a     b\t1"), (Words{"a", "    ", " b", "\t", "1"}));
+  EXPECT_EQ(split("laguna", "a \n\n b"), (Words{"a", " ", "\n\n", " b"}));
+}
+
 TEST(Pretokenize, CapitalsBeginWords) {
   EXPECT_EQ(split("tekken", "HelloWorld JSONText 12"),
             (Words{"Hello", "World", " JSONText", " ", "1", "2"}));

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
 #include <thread>
@@ -251,6 +253,27 @@ std::string shared_folder() {
 }
 
 // llama.cpp's own test files: texts with a separator line between them, and a line of ids for each.
+void expect_ids(const Tokenizer& tokenizer, const std::string& path) {
+  std::string texts = testing::read_file(path + ".inp");
+  std::istringstream lines(testing::read_file(path + ".out"));
+  const std::string separator = "\n__ggml_vocab_test__\n";
+  int cases = 0;
+  for (size_t at = 0; at <= texts.size(); ++cases) {
+    size_t end = std::min(texts.find(separator, at), texts.size());
+    std::string line;
+    std::getline(lines, line);
+    std::istringstream numbers(line);
+    Ids expected;
+    for (int32_t id; numbers >> id;) expected.push_back(id);
+    std::string text = texts.substr(at, end - at);
+    Ids ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
+    EXPECT_EQ(ids, expected) << path << ", text " << cases;
+    EXPECT_EQ(tokenizer.decode(ids), text) << path << ", text " << cases;
+    at = end + separator.size();
+  }
+  EXPECT_GE(cases, 46) << path;
+}
+
 TEST(Tokenizer, RealVocabulariesGiveTheExpectedIds) {
   std::string folder = shared_folder();
   if (folder.empty()) GTEST_SKIP() << "no vocabularies: set SPILLWAY_SHARED to the shared folder";
@@ -259,27 +282,44 @@ TEST(Tokenizer, RealVocabulariesGiveTheExpectedIds) {
     if (entry.path().extension() != ".gguf") continue;
     ++files;
     std::string path = entry.path().string();
-    Tokenizer tokenizer = Tokenizer::make(Gguf::open(path));
-    std::string texts = testing::read_file(path + ".inp");
-    std::istringstream lines(testing::read_file(path + ".out"));
-    const std::string separator = "\n__ggml_vocab_test__\n";
-    int cases = 0;
-    for (size_t at = 0; at <= texts.size(); ++cases) {
-      size_t end = std::min(texts.find(separator, at), texts.size());
-      std::string line;
-      std::getline(lines, line);
-      std::istringstream numbers(line);
-      Ids expected;
-      for (int32_t id; numbers >> id;) expected.push_back(id);
-      std::string text = texts.substr(at, end - at);
-      Ids ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
-      EXPECT_EQ(ids, expected) << path << ", text " << cases;
-      EXPECT_EQ(tokenizer.decode(ids), text) << path << ", text " << cases;
-      at = end + separator.size();
-    }
-    EXPECT_GE(cases, 46) << path;
+    expect_ids(Tokenizer::make(Gguf::open(path)), path);
   }
   EXPECT_GT(files, 0) << "no *.gguf in " << folder << "/data/vocab";
+}
+
+// What a command writes; nothing when it fails.
+std::string output_of(const std::string& command) {
+  std::string out;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return out;
+  char buffer[65536];
+  while (size_t got = fread(buffer, 1, sizeof(buffer), pipe)) out.append(buffer, got);
+  return pclose(pipe) == 0 ? out : "";
+}
+
+// llama.cpp's test of llama-bpe, whose vocabulary is Llama 3.1's tokenizer.json.
+TEST(Tokenizer, Llama3GivesTheExpectedIds) {
+  const std::string folder = shared_folder() + "/data/vocab";
+  const std::string packed = folder + "/llama3_1.tokenizer.json.xz";
+  if (!std::filesystem::exists(packed)) GTEST_SKIP() << "no " << packed;
+  const std::string text = output_of("xz -dc '" + packed + "'");
+  if (text.empty()) GTEST_SKIP() << "xz cannot unpack " << packed;
+  const auto json = nlohmann::json::parse(text);
+  VocabParts parts;
+  parts.tokens.resize(json["model"]["vocab"].size() + json["added_tokens"].size());
+  parts.types.assign(parts.tokens.size(), 1);
+  for (const auto& [token, id] : json["model"]["vocab"].items()) parts.tokens[id] = token;
+  for (const auto& added : json["added_tokens"]) {
+    parts.tokens[added["id"]] = added["content"];
+    parts.types[added["id"].get<size_t>()] = added["special"] ? 3 : 4;
+  }
+  for (const auto& merge : json["model"]["merges"]) {
+    parts.merges.push_back(merge.is_string()
+                               ? merge.get<std::string>()
+                               : merge[0].get<std::string>() + " " + merge[1].get<std::string>());
+  }
+  Tokenizer tokenizer = make_tokenizer(gpt2_vocab(parts, "llama-bpe"));
+  expect_ids(tokenizer, folder + "/ggml-vocab-llama-bpe.gguf");
 }
 
 }  // namespace
