@@ -1,6 +1,8 @@
 // The flags of tokenize and template, see options_verbs.h.
 #include "launch/options_verbs.h"
 
+#include <CLI/CLI.hpp>
+
 namespace spillway {
 
 void add_tokenize(CLI::App& app, Options& o) {
