@@ -56,20 +56,22 @@ class Clock {
     return ms;
   }
 
-  // One row against `context` positions: the cache is read once.
+  // One row against `context` positions, or the window: the cache is read once.
   double attention_ms(int64_t context) const {
-    return over_layers([&](int rank, const LayerPart& part) {
-      const int64_t bytes =
-          2 * context * part.kv_heads.size() * model_.head_dim * kv_element_bytes(plan_.kv.type);
+    return over_layers([&](int rank, const LayerSpec& layer, const LayerPart& part) {
+      const int64_t bytes = 2 * seen_tokens(layer, context) * part.kv_heads.size() *
+                            model_.head_dim * kv_element_bytes(plan_.kv.type);
       return static_cast<double>(bytes) / (rates_[rank].read * kUnitsPerMs);
     });
   }
 
-  // `rows` rows from an empty cache: half of the rows squared, for q k and for the sum of v.
+  // `rows` rows from an empty cache, each against all up to it or its window, for q k and for the
+  // sum of v: half of the rows squared without a window.
   double prefill_attention_ms(int64_t rows) const {
-    return over_layers([&](int rank, const LayerPart& part) {
-      const double products = static_cast<double>(rows) * static_cast<double>(rows + 1) *
-                              static_cast<double>(part.heads.size() * model_.head_dim);
+    return over_layers([&](int rank, const LayerSpec& layer, const LayerPart& part) {
+      const double seen = static_cast<double>(seen_tokens(layer, rows));
+      const double pairs = seen * (seen + 1) / 2 + (static_cast<double>(rows) - seen) * seen;
+      const double products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
       return products * kFloatSlowdown / (rates_[rank].matrix * kUnitsPerMs);
     });
   }
@@ -97,6 +99,10 @@ class Clock {
   }
 
  private:
+  static int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
+    return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
+  }
+
   Work attention(int rank, const StagePlan& stage, int64_t i) const {
     const LayerSpec& layer = model_.layers[stage.layers.begin + i];
     const LayerPart& part = plan_.parts[rank].layers[i];
@@ -123,7 +129,7 @@ class Clock {
     return ms;
   }
 
-  // Sum over all layers of the slowest rank's body(rank, part).
+  // Sum over all layers of the slowest rank's body(rank, layer, part).
   template <typename Body>
   double over_layers(const Body& body) const {
     double ms = 0;
@@ -131,7 +137,8 @@ class Clock {
       for (int64_t i = 0; i < stage.layers.size(); ++i) {
         double slowest_ms = 0;
         for (const int rank : stage.ranks) {
-          slowest_ms = std::max(slowest_ms, body(rank, plan_.parts[rank].layers[i]));
+          const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+          slowest_ms = std::max(slowest_ms, body(rank, layer, plan_.parts[rank].layers[i]));
         }
         ms += slowest_ms;
       }

@@ -42,6 +42,9 @@ void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSp
   if (layer.k_bias) out.floats(prefix + "k_bias", kv_rows);
   if (layer.v_bias) out.floats(prefix + "v_bias", kv_rows);
   if (layer.o_bias) out.floats(prefix + "o_bias", model.dim);
+  if (layer.q_norm) out.floats(prefix + "q_norm", model.head_dim);
+  if (layer.k_norm) out.floats(prefix + "k_norm", model.head_dim);
+  if (layer.attention_post_norm) out.floats(prefix + "post_norm", model.dim);
 }
 
 void feed_forward_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
@@ -54,6 +57,7 @@ void feed_forward_buffers(ListWriter& out, const std::string& prefix, const Mode
   if (layer.gate_bias) out.floats(prefix + "gate_bias", ff);
   if (layer.up_bias) out.floats(prefix + "up_bias", ff);
   if (layer.down_bias) out.floats(prefix + "down_bias", model.dim);
+  if (layer.feed_forward_post_norm) out.floats(prefix + "post_norm", model.dim);
 }
 
 // int8 copy of a product's input, as kernels/cpu/ops.h Activations wants it.
@@ -146,6 +150,10 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
   out.add("partial", rows * model.dim * 8);
   out.floats("rope.cos", rows * (model.rope.n_rot / 2));
   out.floats("rope.sin", rows * (model.rope.n_rot / 2));
+  if (model.window_rope) {
+    out.floats("window_rope.cos", rows * (model.window_rope->n_rot / 2));
+    out.floats("window_rope.sin", rows * (model.window_rope->n_rot / 2));
+  }
   if (last_stage) {
     out.floats("logit_x", limits.max_logit_rows * model.dim);
     quantized_input(out, "logit_x", limits.max_logit_rows, model.dim);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,14 @@ struct LayerSpec {
   MatrixSpec gate, up, down;  // gate, up [ff_dim, dim], down [dim, ff_dim]
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool gate_bias = false, up_bias = false, down_bias = false;
+  bool q_norm = false, k_norm = false;  // RMS norms of every head, before RoPE
+  bool attention_post_norm = false;     // of what a half adds to the residual stream
+  bool feed_forward_post_norm = false;
+  int64_t window = 0;  // tokens that a query sees, its own included; 0: all up to it
 };
+
+// What the feed-forward gate goes through.
+enum class GateActivation { kSilu, kGelu };
 
 enum class RopeScaling { kNone, kLinear, kYarn };
 struct RopeSpec {
@@ -55,7 +63,11 @@ struct ModelSpec {
   int64_t vocab_size = 0;
   int64_t context_length = 0;  // of the training
   double norm_eps = 1e-5;
+  double embedding_scale = 1.0;  // the embedding's rows are multiplied by it
+  double query_scale = 0.0;      // scores are scale * q.k; 0: 1 / sqrt(head_dim)
+  GateActivation activation = GateActivation::kSilu;
   RopeSpec rope;
+  std::optional<RopeSpec> window_rope;  // of layers with a window, when theirs differs
 
   std::vector<LayerSpec> layers;  // n_layers of them
   MatrixSpec embedding;           // [vocab_size, dim]

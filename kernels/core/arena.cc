@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -22,6 +23,22 @@ Error cannot_reserve(const std::string& name, int64_t bytes, int error_number) {
                "arena " + name, "free memory on this host, or plan a smaller share for it");
 }
 
+// Asks for every page of [base, base + bytes) now. Returns 0 or the error's number.
+//
+// In slices, because the kernel holds the address space's lock while it fills one: a thread that
+// maps memory meanwhile (gRPC's, to send a heartbeat) waits for it, and a rank that filled 1 GiB in
+// one call was silent for over 3 s on a busy machine, which the coordinator takes for dead.
+int populate(std::byte* base, size_t bytes) {
+  constexpr size_t kSlice = 64 << 20;
+  for (size_t at = 0; at < bytes; at += kSlice) {
+    const size_t n = std::min(kSlice, bytes - at);
+    if (madvise(base + at, n, MADV_POPULATE_WRITE) == 0) continue;
+    if (errno != EINVAL) return errno;
+    std::memset(base + at, 0, n);  // a kernel that does not know the advice
+  }
+  return 0;
+}
+
 }  // namespace
 
 Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {
@@ -32,15 +49,11 @@ Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(b
   if (base == MAP_FAILED) throw cannot_reserve(name_, bytes, errno);
   // 2 MiB pages spare the TLB in matrix products that walk gigabytes; only advice, may fail.
   madvise(base, size, MADV_HUGEPAGE);
-  if (madvise(base, size, MADV_POPULATE_WRITE) != 0) {
-    const int error_number = errno;
-    if (error_number != EINVAL) {
-      munmap(base, size);
-      throw cannot_reserve(name_, bytes, error_number);
-    }
-    std::memset(base, 0, size);  // a kernel that does not know the advice
-  }
   base_ = static_cast<std::byte*>(base);
+  if (const int error_number = populate(base_, size); error_number != 0) {
+    munmap(base, size);
+    throw cannot_reserve(name_, bytes, error_number);
+  }
 }
 
 Arena::~Arena() {

@@ -2,7 +2,7 @@
 // arithmetic of a tile is in attend_lanes.h.
 //
 // Bytes moved a call: K and V of every sequence and KV head once for each tile of up to 8 queries
-// (rows x heads of the group), f16: 4 * head_dim bytes a token.
+// (rows x heads of the group), f16: 4 * head_dim bytes a token; with a window only its tokens.
 // Best measured on one core of an AMD Zen 5 server (EPYC, AVX-512, shared machine), 2026-11-22,
 // tests/kernels/product_bench.cc, 9 heads over 3 KV heads of 64: prefill of 256 rows at 1024 tokens
 // 104 GFLOP/s (42 % of 249); decode at 8192 tokens 25 GB/s of K and V (57 % of memory's 45).
@@ -20,7 +20,7 @@ struct Step {
   View2D<const float> q;
   const HeadMap& heads;
   const KvView& cache;
-  float scale;
+  const AttendRule& rule;
   View2D<float> out;
 };
 
@@ -28,6 +28,11 @@ struct Step {
 Range heads_of(const HeadMap& map, int64_t kv) {
   return {std::max(kv * map.group, map.first_head) - map.first_head,
           std::min((kv + 1) * map.group, map.first_head + map.n_heads) - map.first_head};
+}
+
+// How many of the first `tokens` positions the last of them sees.
+int64_t seen_tokens(const AttendRule& rule, int64_t tokens) {
+  return rule.window > 0 ? std::min(rule.window, tokens) : tokens;
 }
 
 // Queries [begin, end) of a sequence and KV head, counted row by row, head by head.
@@ -45,7 +50,7 @@ void attend_tile(const KernelTable& kernels, const Step& step, const AttendSeque
   args.page_tokens = cache.page_tokens;
   args.pages = sequence.pages;
   args.head_dim = cache.head_dim;
-  args.scale = step.scale;
+  args.scale = step.rule.scale;
   for (int64_t i = 0; i < queries.size(); ++i) {
     const int64_t row = (queries.begin + i) / heads.size();
     const int64_t head = heads.begin + (queries.begin + i) % heads.size();
@@ -53,6 +58,7 @@ void attend_tile(const KernelTable& kernels, const Step& step, const AttendSeque
     args.q[i] = step.q.row(sequence.first_row + row).data() + column;
     args.out[i] = step.out.row(sequence.first_row + row).data() + column;
     args.limit[i] = sequence.first_position + row + 1;
+    args.first[i] = args.limit[i] - seen_tokens(step.rule, args.limit[i]);
   }
   kernels.attend(args);
 }
@@ -64,6 +70,7 @@ void check_step(const Step& step, std::span<const AttendSequence> sequences) {
   CHECK_LE(cache.head_dim, kMaxHeadDim);
   CHECK_GT(cache.page_tokens, 0);
   CHECK_GT(heads.group, 0);
+  CHECK_GE(step.rule.window, 0);
   CHECK_EQ(step.q.cols, heads.n_heads * cache.head_dim);
   CHECK_EQ(step.out.cols, step.q.cols);
   CHECK_EQ(step.out.rows, step.q.rows);
@@ -84,16 +91,17 @@ void check_step(const Step& step, std::span<const AttendSequence> sequences) {
 }  // namespace
 
 void attend(const Exec& exec, View2D<const float> q, std::span<const AttendSequence> sequences,
-            const HeadMap& heads, const KvView& cache, float scale, View2D<float> out) {
+            const HeadMap& heads, const KvView& cache, const AttendRule& rule, View2D<float> out) {
   CHECK(exec.pool != nullptr);
   if (heads.n_heads == 0 || sequences.empty() || q.rows == 0) return;
-  const Step step{q, heads, cache, scale, out};
+  const Step step{q, heads, cache, rule, out};
   check_step(step, sequences);
   int64_t n_queries = 0;
   int64_t work = 0;
   for (const AttendSequence& s : sequences) {
     n_queries += s.n_rows * heads.n_heads;
-    work += s.n_rows * heads.n_heads * (s.first_position + s.n_rows) * cache.head_dim / 4;
+    work += s.n_rows * heads.n_heads * seen_tokens(rule, s.first_position + s.n_rows) *
+            cache.head_dim / 4;
   }
   const int workers = work < kSerialWork ? 1 : exec.pool->size();
   // Full tiles read K and V least; with few queries every worker gets some.

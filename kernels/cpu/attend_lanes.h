@@ -6,7 +6,8 @@
 //   for every query: s = scale * q.k, m' = max(m, s), p = e^(s - m'), l = l e^(m-m') + p,
 //                    o = o e^(m-m') + sum of p v, token by token
 //
-// A query's arithmetic depends on its own tokens only, so a tile of one gives the same bits. The
+// A query's arithmetic depends on its own tokens only, so a tile of one gives the same bits. With
+// windows, chunks before the first token that a query of the tile sees are not read. The
 // scratch (80 KB at head_dim 256, of which 20 KB are used at 64) lies on the stack.
 // Reads per call: K and V once for every tile of queries. Share of the ceiling: attend.cc.
 #pragma once
@@ -109,11 +110,13 @@ inline void raise_maximum(Query& query, float maximum, int64_t padded) {
   }
 }
 
-inline void attend_chunk(Query& query, const float* k, const float* v, int64_t n, int64_t padded,
-                         float scale) {
+// Tokens [begin, n) of a chunk; those before `begin` are out of the query's window.
+inline void attend_chunk(Query& query, const float* k, const float* v, int64_t begin, int64_t n,
+                         int64_t padded, float scale) {
   alignas(64) float p[kChunk];
   store(p, mul(dots(query, k, padded), splat(scale)));
   if (n > 16) store(p + 16, mul(dots(query, k + 16 * padded, padded), splat(scale)));
+  for (int64_t t = 0; t < begin; ++t) p[t] = -__builtin_inff();
   for (int64_t t = n; t < kChunk; ++t) p[t] = -__builtin_inff();
   const F32x16 first = load(p);
   const F32x16 second = load(p + 16);
@@ -124,9 +127,12 @@ inline void attend_chunk(Query& query, const float* k, const float* v, int64_t n
   query.weight_sum = add(query.weight_sum, add(first_weight, second_weight));
   store(p, first_weight);
   store(p + 16, second_weight);
+  // Values of tokens outside of the window are not touched: a weight of 0 would not stop a NaN.
+  const float* weights = p + begin;
+  v += begin * padded;
   int64_t d = 0;
-  for (; d + 64 <= padded; d += 64) accumulate<4>(query.o + d, p, v + d, n, padded);
-  for (; d < padded; d += 16) accumulate<1>(query.o + d, p, v + d, n, padded);
+  for (; d + 64 <= padded; d += 64) accumulate<4>(query.o + d, weights, v + d, n - begin, padded);
+  for (; d < padded; d += 16) accumulate<1>(query.o + d, weights, v + d, n - begin, padded);
 }
 
 inline void start_query(Query& query, const float* q, int64_t dim, int64_t padded) {
@@ -151,12 +157,15 @@ inline void attend(const AttendArgs& a) {
   alignas(64) float k[kChunk * kMaxHeadDim];
   alignas(64) float v[kChunk * kMaxHeadDim];
   Query queries[kQueryTile];
+  int64_t nearest = a.limit[0];
   int64_t furthest = 0;
   for (int i = 0; i < a.n_queries; ++i) {
     start_query(queries[i], a.q[i], a.head_dim, padded);
+    if (a.first[i] < nearest) nearest = a.first[i];
     if (a.limit[i] > furthest) furthest = a.limit[i];
   }
-  for (int64_t base = 0; base < furthest;) {
+  // Chunks lie where they would without a window, whatever the tile's other queries see.
+  for (int64_t base = nearest - nearest % a.page_tokens % kChunk; base < furthest;) {
     const int64_t offset = base % a.page_tokens;
     const int64_t n = smaller(kChunk, smaller(a.page_tokens - offset, furthest - base));
     const int64_t at = a.pages[base / a.page_tokens] * a.page_stride_bytes + offset * row_bytes;
@@ -165,8 +174,9 @@ inline void attend(const AttendArgs& a) {
     // Lanes of tokens beyond n are computed and dropped; they must be numbers.
     for (int64_t d = n * padded; d < (n + 15) / 16 * 16 * padded; ++d) k[d] = 0.0f;
     for (int i = 0; i < a.n_queries; ++i) {
-      const int64_t seen = smaller(n, a.limit[i] - base);
-      if (seen > 0) attend_chunk(queries[i], k, v, seen, padded, a.scale);
+      const int64_t begin = a.first[i] > base ? a.first[i] - base : 0;
+      const int64_t end = smaller(n, a.limit[i] - base);
+      if (begin < end) attend_chunk(queries[i], k, v, begin, end, padded, a.scale);
     }
     base += n;
   }

@@ -43,8 +43,9 @@ struct AttendArgs {
   int n_queries = 0;
   const float* q[kQueryTile] = {};
   float* out[kQueryTile] = {};
-  int64_t limit[kQueryTile] = {};  // query i sees positions [0, limit[i]), at least one
-  const std::byte* k = nullptr;    // of page 0 and this head
+  int64_t first[kQueryTile] = {};  // query i sees positions [first[i], limit[i]), at least one
+  int64_t limit[kQueryTile] = {};
+  const std::byte* k = nullptr;  // of page 0 and this head
   const std::byte* v = nullptr;
   KvType type = KvType::kF16;
   int64_t page_stride_bytes = 0;
@@ -60,6 +61,7 @@ struct KernelTable {
   void (*rms_norm_row)(const float* x, const float* weight, int64_t n, float eps, float* out);
   void (*quantize_row)(const float* x, int64_t n_blocks, int8_t* q8, float* scale, int32_t* sum);
   void (*swiglu_row)(const float* gate, const float* up, int64_t n, float* out);
+  void (*geglu_row)(const float* gate, const float* up, int64_t n, float* out);
   void (*to_f16_row)(const float* x, int64_t n, uint16_t* out);
   void (*attend)(const AttendArgs& args);
   void (*exp_row)(const float* x, int64_t n, float* out);  // for the tests of its accuracy

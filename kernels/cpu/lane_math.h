@@ -1,5 +1,5 @@
-// exp and silu over sixteen lanes, from the operations of lanes.h only, so that every instruction
-// set gives the same bits. Called by row_lanes.h and attend_lanes.h.
+// exp, silu and gelu over sixteen lanes, from the operations of lanes.h only, so that every
+// instruction set gives the same bits. Called by row_lanes.h and attend_lanes.h.
 #pragma once
 
 #include "kernels/cpu/lanes.h"
@@ -41,6 +41,15 @@ inline F32x16 exp(F32x16 x) {
 // gives NaN (-infinity / infinity).
 inline F32x16 silu(F32x16 x) {
   const F32x16 e = exp(sub(splat(0.0f), x));
+  return div(x, add(splat(1.0f), e));
+}
+
+// x / (1 + e^-2u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x/2 (1 + tanh u) without its
+// cancellation for negative u. Ends as silu's do: below about -10 the result is -0.
+inline F32x16 gelu(F32x16 x) {
+  // -2 sqrt(2/pi) and 0.044715 times it.
+  const F32x16 factor = fma(mul(x, x), splat(-0.0713548163f), splat(-1.59576912f));
+  const F32x16 e = exp(mul(x, factor));
   return div(x, add(splat(1.0f), e));
 }
 

@@ -1,4 +1,4 @@
-// rms_norm and quantize_rows: divided by rows, computed by row_lanes.h.
+// rms_norm, rms_norm_heads and quantize_rows: divided by rows, computed by row_lanes.h.
 //
 // Bytes moved a row of n values: rms_norm reads x twice (the second time from cache) and the
 // weight, writes n floats: 16 n. quantize_rows reads 4 n, writes 1.25 n. Both stay in the first
@@ -20,6 +20,22 @@ void rms_norm(const Exec& exec, View2D<const float> x, std::span<const float> we
   parallel_for(exec, x.rows, x.rows * x.cols, [&](Range rows) {
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       kernels.rms_norm_row(x.row(r).data(), weight.data(), x.cols, eps, out.row(r).data());
+    }
+  });
+}
+
+void rms_norm_heads(const Exec& exec, std::span<const float> weight, float eps, View2D<float> x) {
+  if (weight.empty()) return;
+  const auto head_dim = static_cast<int64_t>(weight.size());
+  const int64_t heads = div_exact(x.cols, head_dim);
+  const KernelTable& kernels = kernel_table(exec.isa);
+  parallel_for(exec, x.rows, x.rows * x.cols, [&](Range rows) {
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
+      float* row = x.row(r).data();
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = row + h * head_dim;
+        kernels.rms_norm_row(head, weight.data(), head_dim, eps, head);
+      }
     }
   });
 }

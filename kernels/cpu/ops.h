@@ -51,6 +51,10 @@ void embed(const Exec& exec, const PackedMatrix& table, std::span<const int32_t>
 void rms_norm(const Exec& exec, View2D<const float> x, std::span<const float> weight, float eps,
               View2D<float> out);
 
+// The same over every head of a row, in place: x [n, n_heads*head_dim], weight [head_dim]. weight
+// may be empty (nothing is done).
+void rms_norm_heads(const Exec& exec, std::span<const float> weight, float eps, View2D<float> x);
+
 // Fills a.q8, a.scale, a.sum from a.x: scale = max|x| / 127 of a block, codes rounded to nearest,
 // ties to even, so within [-127, 127]. A block whose greatest magnitude is below 2^-100 gets scale
 // and codes 0; one that holds a NaN or an infinity gets scale NaN and codes 0, which makes every
@@ -89,17 +93,33 @@ void rope(const Exec& exec, const RopeTable& table, RopePairing pairing, int64_t
 void kv_write(const Exec& exec, View2D<const float> k, View2D<const float> v,
               std::span<const int64_t> slots, const KvView& cache);
 
-// Causal softmax(q k / sqrt) v of every row over its sequence's pages, scaled by `scale`.
+// What a query of attend sees: position p sees positions p - window + 1 to p (0: all up to p), with
+// scores of scale * q.k.
+struct AttendRule {
+  float scale = 1;
+  int64_t window = 0;
+};
+// Causal softmax(scale q k) v of every row over its sequence's pages.
 // q, out [n, heads.n_heads*head_dim]; out may not be q. Online softmax over pages
 // (Milakov and Gimelshein 2018), one fixed order. head_dim even and at most 256.
 void attend(const Exec& exec, View2D<const float> q, std::span<const AttendSequence> sequences,
-            const HeadMap& heads, const KvView& cache, float scale, View2D<float> out);
+            const HeadMap& heads, const KvView& cache, const AttendRule& rule, View2D<float> out);
 
 // out = silu(gate) * up. gate_up [n, 2*ff]: gate's columns, then up's. out [n, ff].
 void swiglu(const Exec& exec, View2D<const float> gate_up, View2D<float> out);
+// out = gelu(gate) * up with gelu's tanh approximation: g / (1 + e^-2u), u = sqrt(2/pi) (g +
+// 0.044715 g^3). Shapes as swiglu. Hendrycks and Gimpel, 2016; Shazeer, GLU Variants, 2020.
+void geglu(const Exec& exec, View2D<const float> gate_up, View2D<float> out);
 
-// x += float(sum), the one rounding of a sum over ranks. x, sum [n, dim].
+// out = float(sum), the one rounding of a sum over ranks; a zero is +0, as in a sum of two ranks.
+// out, sum [n, dim].
+void round_sum(const Exec& exec, View2D<const double> sum, View2D<float> out);
+// x += float(sum), the same rounding. x, sum [n, dim].
 void add_residual(const Exec& exec, View2D<const double> sum, View2D<float> x);
+// x += y. x, y [n, dim].
+void add_rows(const Exec& exec, View2D<const float> y, View2D<float> x);
+// x *= factor, by value.
+void scale_rows(const Exec& exec, float factor, View2D<float> x);
 
 struct Candidate {
   int32_t token = 0;

@@ -75,6 +75,15 @@ inline void swiglu_row(const float* gate, const float* up, int64_t n, float* out
   }
 }
 
+inline void geglu_row(const float* gate, const float* up, int64_t n, float* out) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store(out + i, mul(gelu(load(gate + i)), load(up + i)));
+  if (i < n) {
+    const int64_t rest = n - i;
+    store_n(out + i, mul(gelu(load_n(gate + i, rest)), load_n(up + i, rest)), rest);
+  }
+}
+
 inline void to_f16_row(const float* x, int64_t n, uint16_t* out) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) store_f16_n(out + i, load(x + i), 16);

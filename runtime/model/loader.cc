@@ -24,6 +24,7 @@ class Loader {
     const LayerSpec& spec = model_.layers[static_cast<size_t>(index)];
     LayerWeights w;
     w.part = part;
+    w.window = spec.window;
     prefix_ = "layer " + std::to_string(index) + " attention.";
     w.attention_norm = vector("norm", Field::kAttentionNorm, part);
     w.qkv[0] = matrix("q", Field::kQ, spec.q, part);
@@ -34,6 +35,11 @@ class Loader {
     if (spec.k_bias) w.k_bias = vector("k_bias", Field::kKBias, part);
     if (spec.v_bias) w.v_bias = vector("v_bias", Field::kVBias, part);
     if (spec.o_bias) w.o_bias = vector("o_bias", Field::kOBias, part);
+    if (spec.q_norm) w.q_norm = vector("q_norm", Field::kQNorm, part);
+    if (spec.k_norm) w.k_norm = vector("k_norm", Field::kKNorm, part);
+    if (spec.attention_post_norm) {
+      w.attention_post_norm = vector("post_norm", Field::kAttentionPostNorm, part);
+    }
     prefix_ = "layer " + std::to_string(index) + " feed-forward.";
     w.feed_forward_norm = vector("norm", Field::kFeedForwardNorm, part);
     w.gate_up[0] = matrix("gate", Field::kGate, spec.gate, part);
@@ -42,6 +48,9 @@ class Loader {
     if (spec.gate_bias) w.gate_bias = vector("gate_bias", Field::kGateBias, part);
     if (spec.up_bias) w.up_bias = vector("up_bias", Field::kUpBias, part);
     if (spec.down_bias) w.down_bias = vector("down_bias", Field::kDownBias, part);
+    if (spec.feed_forward_post_norm) {
+      w.feed_forward_post_norm = vector("post_norm", Field::kFeedForwardPostNorm, part);
+    }
     prefix_.clear();
     return w;
   }
@@ -60,10 +69,15 @@ class Loader {
 
  private:
   const GgufTensor& require(Field field) const {
-    const std::string name = layer_tensor_name(tensor_name(architecture_, field), layer_);
-    const GgufTensor* tensor = gguf_.tensor(name);
+    const GgufTensor* tensor = gguf_.tensor(layer_tensor_name(entry(field), layer_));
     CHECK(tensor != nullptr);  // read_model_spec has seen it
     return *tensor;
+  }
+
+  const TensorName& entry(Field field) const {
+    const TensorName* found = tensor_name(architecture_, field);
+    CHECK(found != nullptr);
+    return *found;
   }
 
   static cpu::GgufMatrix view(const GgufTensor& tensor) {
@@ -74,7 +88,7 @@ class Loader {
   std::pair<Range, Range> cut(Field field, const LayerPart& part, int64_t rows,
                               int64_t cols) const {
     const int64_t d = model_.head_dim;
-    switch (tensor_name(architecture_, field).axis) {
+    switch (entry(field).axis) {
       case SplitAxis::kHeadRows:
         return {{part.heads.begin * d, part.heads.end * d}, {0, cols}};
       case SplitAxis::kKvHeadRows:

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "runtime/model/names.h"
@@ -30,8 +31,12 @@ class SpecReader {
   ModelSpec read() {
     read_architecture();
     read_sizes();
+    refuse_unknown_features();
+    read_scales();
     read_rope();
+    read_windows();
     read_global_tensors();
+    refuse_unknown_tensors();
     spec_.layers.reserve(static_cast<size_t>(spec_.n_layers));
     for (int64_t i = 0; i < spec_.n_layers; ++i) spec_.layers.push_back(read_layer(i));
     return std::move(spec_);
@@ -42,6 +47,10 @@ class SpecReader {
 
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(what, gguf_.paths().front(), "the file is damaged or made by another tool");
+  }
+
+  [[noreturn]] void unsupported(const std::string& what) const {
+    throw Error(what, gguf_.paths().front(), "use a model without it");
   }
 
   int64_t size_of(const char* suffix, uint64_t fallback, uint64_t most) const {
@@ -94,8 +103,46 @@ class SpecReader {
       fail("heads of " + std::to_string(spec_.head_dim) + " (keys) and " +
            std::to_string(value_dim) + " (values) are not supported, both must be equal and even");
     }
+  }
+
+  // What other models have and would be computed wrongly here: an Error, never ignored.
+  void refuse_unknown_features() const {
     if (const uint64_t experts = gguf_.uint_or(key("expert_count"), 0); experts > 0) {
-      fail("a mixture of " + std::to_string(experts) + " experts is not supported yet");
+      unsupported("a mixture of " + std::to_string(experts) + " experts is not supported yet");
+    }
+    if (!gguf_.bool_or(key("attention.causal"), true)) {
+      unsupported(key("attention.causal") + " is false: models that look ahead are not supported");
+    }
+    struct Feature {
+      const char* suffix;
+      double neutral;  // the value that changes nothing
+    };
+    constexpr Feature kFeatures[] = {
+        {"attn_logit_softcapping", 0},   {"final_logit_softcapping", 0}, {"logit_scale", 1},
+        {"residual_scale", 1},           {"embedding_scale", 1},         {"attention.clamp_kqv", 0},
+        {"attention.max_alibi_bias", 0},
+    };
+    for (const Feature& feature : kFeatures) {
+      const std::string name = key(feature.suffix);
+      const double value = gguf_.double_or(name, feature.neutral);
+      if (value == feature.neutral) continue;
+      unsupported(name + " is " + std::to_string(value) + ", which is not supported in " +
+                  spec_.architecture + " models");
+    }
+  }
+
+  void read_scales() {
+    spec_.activation = architecture_->activation;
+    const double dim = static_cast<double>(spec_.dim);
+    if (architecture_->embedding_by_width) spec_.embedding_scale = std::sqrt(dim);
+    if (architecture_->query_by_width_layers == spec_.n_layers) {
+      spec_.query_scale = 1.0 / std::sqrt(static_cast<double>(spec_.dim / spec_.n_heads));
+    }
+    const std::string name = key("attention.scale");
+    if (gguf_.find(name) == nullptr) return;
+    spec_.query_scale = gguf_.require_double(name);
+    if (!(spec_.query_scale > 0) || !std::isfinite(spec_.query_scale)) {
+      fail(name + " is " + std::to_string(spec_.query_scale) + ", must be above 0");
     }
   }
 
@@ -114,8 +161,8 @@ class SpecReader {
       fail("RoPE base " + std::to_string(rope.base) + " or factor " + std::to_string(rope.factor) +
            " is not a positive number");
     }
-    const TensorName& name = tensor_name(*architecture_, Field::kRopeFreqs);
-    if (const GgufTensor* freqs = gguf_.tensor(name.name)) {
+    const TensorName* name = tensor_name(*architecture_, Field::kRopeFreqs);
+    if (const GgufTensor* freqs = name != nullptr ? gguf_.tensor(name->name) : nullptr) {
       if (freqs->type != QuantType::kF32 || freqs->elements() != rope.n_rot / 2) {
         throw Error("rope_freqs must be " + std::to_string(rope.n_rot / 2) + " values of F32",
                     tensor_place(gguf_, *freqs));
@@ -171,13 +218,70 @@ class SpecReader {
     }
   }
 
+  // Which layers have a window, and how their heads turn.
+  void read_windows() {
+    windows_.assign(static_cast<size_t>(spec_.n_layers), 0);
+    const std::string window_key = key("attention.sliding_window");
+    if (architecture_->window_period == 0) {
+      const uint64_t window = gguf_.uint_or(window_key, 0);
+      if (window == 0 || window >= static_cast<uint64_t>(spec_.context_length)) return;
+      unsupported(window_key + " is " + std::to_string(window) +
+                  ": sliding windows are not supported in " + spec_.architecture + " models");
+    }
+    const int64_t window = size_of("attention.sliding_window", 0, kMaxContext);
+    const std::vector<bool> windowed = window_pattern();
+    for (size_t i = 0; i < windowed.size(); ++i) windows_[i] = windowed[i] ? window : 0;
+    if (architecture_->window_rope_base == 0) return;
+    RopeSpec rope;
+    rope.halves = spec_.rope.halves;
+    rope.n_rot = spec_.rope.n_rot;
+    rope.base = gguf_.double_or(
+        key("rope.freq_base_swa"),
+        gguf_.double_or(key("rope.local.freq_base"), architecture_->window_rope_base));
+    if (!(rope.base > 0) || !std::isfinite(rope.base)) {
+      fail("RoPE base " + std::to_string(rope.base) +
+           " of layers with a window is not a positive number");
+    }
+    spec_.window_rope = rope;
+  }
+
+  // The file's pattern is a flag for every layer, or a period: every so manieth layer sees all.
+  std::vector<bool> window_pattern() const {
+    const char* suffix = "attention.sliding_window_pattern";
+    const GgufValue* value = gguf_.find(key(suffix));
+    if (value != nullptr && value->is_array()) {
+      const auto flags = value->as_ints();
+      if (!flags || static_cast<int64_t>(flags->size()) != spec_.n_layers) {
+        fail(key(suffix) + " is " + value->to_text() + ", must be a flag for each of " +
+             std::to_string(spec_.n_layers) + " layers");
+      }
+      return {flags->begin(), flags->end()};
+    }
+    const int64_t period =
+        size_of(suffix, static_cast<uint64_t>(architecture_->window_period), kMaxLayers);
+    std::vector<bool> windowed;
+    for (int64_t i = 0; i < spec_.n_layers; ++i) windowed.push_back((i + 1) % period != 0);
+    return windowed;
+  }
+
+  // A tensor that is not in the table belongs to arithmetic that nobody here does.
+  void refuse_unknown_tensors() const {
+    for (const GgufTensor& tensor : gguf_.tensors()) {
+      if (knows_tensor(*architecture_, spec_.n_layers, tensor.name)) continue;
+      throw Error(spec_.architecture + " models of " + std::to_string(spec_.n_layers) +
+                      " layers with such a tensor are not supported",
+                  tensor_place(gguf_, tensor), "use a model without it");
+    }
+  }
+
   // The tensor's shape and type when it is [rows, cols]; rows = 0 when it is absent and may be.
   MatrixSpec matrix(Field field, int64_t layer, int64_t rows, int64_t cols) const {
-    const TensorName& entry = tensor_name(*architecture_, field);
-    const std::string name = layer_tensor_name(entry, layer);
+    const TensorName* entry = tensor_name(*architecture_, field);
+    if (entry == nullptr) return {};
+    const std::string name = layer_tensor_name(*entry, layer);
     const GgufTensor* tensor = gguf_.tensor(name);
     if (tensor == nullptr) {
-      if (entry.required) fail("tensor " + name + " is missing");
+      if (entry->required) fail("tensor " + name + " is missing");
       return {};
     }
     if (tensor->rows() != rows || tensor->cols() != cols) {
@@ -198,16 +302,16 @@ class SpecReader {
   bool vector_present(Field field, int64_t layer, int64_t n) const {
     const MatrixSpec found = matrix(field, layer, 1, n);
     if (found.present() && found.type != QuantType::kF32 && found.type != QuantType::kF16) {
-      fail("tensor " + layer_tensor_name(tensor_name(*architecture_, field), layer) +
+      fail("tensor " + layer_tensor_name(*tensor_name(*architecture_, field), layer) +
            " must be F32 or F16");
     }
     return found.present();
   }
 
   void read_global_tensors() {
-    const TensorName& entry = tensor_name(*architecture_, Field::kEmbedding);
-    const GgufTensor* embedding = gguf_.tensor(entry.name);
-    if (embedding == nullptr) fail(std::string("tensor ") + entry.name + " is missing");
+    const TensorName* entry = tensor_name(*architecture_, Field::kEmbedding);
+    const GgufTensor* embedding = gguf_.tensor(entry->name);
+    if (embedding == nullptr) fail(std::string("tensor ") + entry->name + " is missing");
     spec_.vocab_size = embedding->rows();
     if (static_cast<uint64_t>(spec_.vocab_size) > kMaxVocab) {
       fail("a vocabulary of " + std::to_string(spec_.vocab_size) + " tokens");
@@ -245,12 +349,18 @@ class SpecReader {
     layer.gate_bias = vector_present(Field::kGateBias, i, spec_.ff_dim);
     layer.up_bias = vector_present(Field::kUpBias, i, spec_.ff_dim);
     layer.down_bias = vector_present(Field::kDownBias, i, spec_.dim);
+    layer.q_norm = vector_present(Field::kQNorm, i, spec_.head_dim);
+    layer.k_norm = vector_present(Field::kKNorm, i, spec_.head_dim);
+    layer.attention_post_norm = vector_present(Field::kAttentionPostNorm, i, spec_.dim);
+    layer.feed_forward_post_norm = vector_present(Field::kFeedForwardPostNorm, i, spec_.dim);
+    layer.window = windows_[static_cast<size_t>(i)];
     return layer;
   }
 
   const Gguf& gguf_;
   const Architecture* architecture_ = nullptr;
   ModelSpec spec_;
+  std::vector<int64_t> windows_;  // LayerSpec::window of every layer
 };
 
 }  // namespace

@@ -14,14 +14,18 @@ namespace spillway {
 
 struct LayerWeights {
   LayerPart part;                         // which heads and columns these are
+  int64_t window = 0;                     // LayerSpec::window
   std::span<const float> attention_norm;  // [dim]
   std::array<PackedMatrix, 3> qkv;        // [heads*head_dim, dim], twice [kv_heads*head_dim, dim]
   PackedMatrix o;                         // [dim, heads*head_dim]: a partial sum
   std::span<const float> q_bias, k_bias, v_bias, o_bias;  // empty when the model has none
+  std::span<const float> q_norm, k_norm;                  // [head_dim] or empty
+  std::span<const float> attention_post_norm;             // [dim] or empty
   std::span<const float> feed_forward_norm;               // [dim]
   std::array<PackedMatrix, 2> gate_up;                    // [ff, dim] each
   PackedMatrix down;                                      // [dim, ff]: a partial sum
   std::span<const float> gate_bias, up_bias, down_bias;
+  std::span<const float> feed_forward_post_norm;  // [dim] or empty
 };
 
 struct Weights {

@@ -16,6 +16,7 @@ CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Pl
       kv_(model, plan, rank),
       page_tokens_(plan.kv.page_tokens),
       rope_(model.rope) {
+  if (model.window_rope) window_rope_.emplace(*model.window_rope);
   positions_.reserve(static_cast<size_t>(plan.limits.max_rows));
   slots_.reserve(static_cast<size_t>(plan.limits.max_rows));
   sequences_.reserve(static_cast<size_t>(plan.limits.max_sequences));
@@ -44,10 +45,19 @@ void CpuExecutor::prepare(const StepBatch& batch) {
 
 void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
   prepare(batch);
-  const View2D<float> cos = scratch_.rope_cos.head_rows(batch.n_rows());
-  const View2D<float> sin = scratch_.rope_sin.head_rows(batch.n_rows());
+  const int64_t n = batch.n_rows();
+  const View2D<float> cos = scratch_.rope_cos.head_rows(n);
+  const View2D<float> sin = scratch_.rope_sin.head_rows(n);
   rope_.fill(positions_, cos, sin);
-  CpuStep step{exec_, model_, tp_, scratch_, {cos, sin}, slots_, sequences_};
+  const cpu::RopeTable rope{cos, sin};
+  cpu::RopeTable window_rope = rope;
+  if (window_rope_) {
+    const View2D<float> window_cos = scratch_.window_rope_cos.head_rows(n);
+    const View2D<float> window_sin = scratch_.window_rope_sin.head_rows(n);
+    window_rope_->fill(positions_, window_cos, window_sin);
+    window_rope = {window_cos, window_sin};
+  }
+  CpuStep step{exec_, model_, tp_, scratch_, rope, window_rope, slots_, sequences_};
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     attention_half(step, weights_.layers[i], kv_.layer(static_cast<int64_t>(i)), x);
     feed_forward_half(step, weights_.layers[i], x);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/cpu/ops.h"
@@ -35,6 +36,7 @@ class CpuExecutor : public StageExecutor {
   KvCache kv_;
   int64_t page_tokens_;
   RopeFrequencies rope_;
+  std::optional<RopeFrequencies> window_rope_;  // when layers with a window turn otherwise
   std::vector<int32_t> positions_;
   std::vector<int64_t> slots_;
   std::vector<AttendSequence> sequences_;

@@ -16,16 +16,25 @@ void norm_input(CpuStep& step, View2D<const float> x, std::span<const float> wei
   if (reads_int8(readers)) cpu::quantize_rows(step.exec, input);
 }
 
-// x += the sum over ranks of w * input, and the bias once.
+// x += the sum over ranks of w * input, and the bias once; through the post norm when there is one.
 void sum_into(CpuStep& step, const PackedMatrix& w, const InputBuffer& input,
-              std::span<const float> bias, View2D<float> x) {
+              std::span<const float> bias, std::span<const float> post_norm, View2D<float> x) {
   const cpu::Activations a = input.of(x.rows, w.cols);
   if (w.cols > 0 && reads_int8({&w, 1})) cpu::quantize_rows(step.exec, a);
   const View2D<double> partial = step.scratch.partial.head_rows(x.rows);
   cpu::matmul_partial(step.exec, w, a, partial);
   step.tp.all_reduce({partial.data, static_cast<size_t>(partial.rows * partial.cols)});
-  cpu::add_residual(step.exec, partial, x);
-  cpu::add_bias(step.exec, bias, x);
+  if (post_norm.empty()) {
+    cpu::add_residual(step.exec, partial, x);
+    cpu::add_bias(step.exec, bias, x);
+    return;
+  }
+  // The half's input is not needed any more. The norm sees the sum of all ranks, rounded once.
+  const View2D<float> sum = step.scratch.normed.view(x.rows, x.cols);
+  cpu::round_sum(step.exec, partial, sum);
+  cpu::add_bias(step.exec, bias, sum);
+  cpu::rms_norm(step.exec, sum, post_norm, static_cast<float>(step.model.norm_eps), sum);
+  cpu::add_rows(step.exec, sum, x);
 }
 
 }  // namespace
@@ -51,18 +60,24 @@ void attention_half(CpuStep& step, const LayerWeights& w, const KvView& kv, View
   cpu::add_bias(step.exec, w.k_bias, k);
   cpu::add_bias(step.exec, w.v_bias, v);
 
+  const float eps = static_cast<float>(step.model.norm_eps);
+  cpu::rms_norm_heads(step.exec, w.q_norm, eps, q);
+  cpu::rms_norm_heads(step.exec, w.k_norm, eps, k);
+
   const cpu::RopePairing pairing =
       step.model.rope.halves ? cpu::RopePairing::kHalves : cpu::RopePairing::kAdjacent;
-  cpu::rope(step.exec, step.rope, pairing, head_dim, q);
-  cpu::rope(step.exec, step.rope, pairing, head_dim, k);
+  const cpu::RopeTable& rope = w.window > 0 ? step.window_rope : step.rope;
+  cpu::rope(step.exec, rope, pairing, head_dim, q);
+  cpu::rope(step.exec, rope, pairing, head_dim, k);
   cpu::kv_write(step.exec, k, v, step.slots, kv);
 
   const HeadMap heads{w.part.heads.size(), w.part.heads.begin, step.model.heads_per_kv(),
                       w.part.kv_heads.begin};
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
-  cpu::attend(step.exec, q, step.sequences, heads, kv, scale,
+  const double scale = step.model.query_scale > 0 ? step.model.query_scale
+                                                  : 1.0 / std::sqrt(static_cast<double>(head_dim));
+  cpu::attend(step.exec, q, step.sequences, heads, kv, {static_cast<float>(scale), w.window},
               step.scratch.attended.view(n, q_cols));
-  sum_into(step, w.o, step.scratch.attended, w.o_bias, x);
+  sum_into(step, w.o, step.scratch.attended, w.o_bias, w.attention_post_norm, x);
 }
 
 void feed_forward_half(CpuStep& step, const LayerWeights& w, View2D<float> x) {
@@ -74,8 +89,9 @@ void feed_forward_half(CpuStep& step, const LayerWeights& w, View2D<float> x) {
   cpu::matmul(step.exec, w.gate_up, step.scratch.normed.of(n, x.cols), gate_up);
   cpu::add_bias(step.exec, w.gate_bias, gate_up.columns(0, ff));
   cpu::add_bias(step.exec, w.up_bias, gate_up.columns(ff, ff));
-  cpu::swiglu(step.exec, gate_up, step.scratch.gated.view(n, ff));
-  sum_into(step, w.down, step.scratch.gated, w.down_bias, x);
+  const auto gated = step.model.activation == GateActivation::kGelu ? cpu::geglu : cpu::swiglu;
+  gated(step.exec, gate_up, step.scratch.gated.view(n, ff));
+  sum_into(step, w.down, step.scratch.gated, w.down_bias, w.feed_forward_post_norm, x);
 }
 
 }  // namespace spillway

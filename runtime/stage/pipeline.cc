@@ -1,8 +1,6 @@
 // See pipeline.h.
 #include "runtime/stage/pipeline.h"
 
-#include <algorithm>
-
 #include "kernels/core/check.h"
 #include "parallel/ledger.h"
 #include "runtime/model/loader.h"
@@ -31,6 +29,7 @@ std::span<std::byte> writable_bytes_of(View2D<float> x) {
 Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
                    const cpu::Exec& exec, const std::function<void(int64_t, int64_t)>& on_progress)
     : exec_(exec),
+      model_(model),
       plan_(plan),
       mesh_(mesh),
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
@@ -52,8 +51,10 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
   const View2D<double> partial = scratch_.partial.head_rows(x.rows);
   cpu::embed(exec_, weights_.embedding, batch.tokens, weights_.embedding_rows.begin, partial);
   mesh_.tp->all_reduce({partial.data, static_cast<size_t>(partial.rows * partial.cols)});
-  std::fill(x.data, x.data + x.rows * x.cols, 0.0F);
-  cpu::add_residual(exec_, partial, x);
+  cpu::round_sum(exec_, partial, x);
+  if (model_.embedding_scale != 1.0) {
+    cpu::scale_rows(exec_, static_cast<float>(model_.embedding_scale), x);
+  }
 }
 
 void Pipeline::forward(const StepBatch& batch, StepResult* result) {

@@ -38,6 +38,7 @@ class Pipeline {
   void embed(const StepBatch& batch, View2D<float> x);
 
   const cpu::Exec& exec_;
+  const ModelSpec& model_;
   const Plan& plan_;
   Mesh& mesh_;
   Arena weight_arena_;

@@ -40,6 +40,11 @@ Scratch::Scratch(const ModelSpec& model, const Plan& plan, int rank)
   partial = taker.take_view<double>("partial", limits.max_rows, model.dim);
   rope_cos = taker.take_view<float>("rope.cos", limits.max_rows, model.rope.n_rot / 2);
   rope_sin = taker.take_view<float>("rope.sin", limits.max_rows, model.rope.n_rot / 2);
+  if (model.window_rope) {
+    const int64_t pairs = model.window_rope->n_rot / 2;
+    window_rope_cos = taker.take_view<float>("window_rope.cos", limits.max_rows, pairs);
+    window_rope_sin = taker.take_view<float>("window_rope.sin", limits.max_rows, pairs);
+  }
   if (part.stage == plan.last_stage()) {
     logit_x = take_input(taker, "logit_x");
     logits = taker.take_view<float>("logits", limits.max_logit_rows, part.output_rows.size());

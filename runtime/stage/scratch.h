@@ -38,6 +38,8 @@ class Scratch {
   InputBuffer gated;                 // ff wide
   View2D<double> partial;            // [max_rows, dim]: what is summed over ranks
   View2D<float> rope_cos, rope_sin;  // [max_rows, n_rot/2]
+  View2D<float> window_rope_cos;     // the same of layers with a window, when theirs differs
+  View2D<float> window_rope_sin;
   // Last stage:
   InputBuffer logit_x;   // [max_logit_rows, dim]
   View2D<float> logits;  // [max_logit_rows, its vocabulary rows]

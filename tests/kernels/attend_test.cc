@@ -26,6 +26,7 @@ struct Case {
   std::vector<AttendSequence> sequences;
   std::vector<float> q;
   int64_t rows = 0;
+  int64_t window = 0;
   HeadMap heads;
 
   Case(std::mt19937& random, const Shape& s, const std::vector<std::pair<int64_t, int64_t>>& runs)
@@ -83,7 +84,8 @@ struct Case {
   std::vector<float> run(const cpu::Exec& exec, std::span<const AttendSequence> which) const {
     std::vector<float> out(q.size(), std::nanf(""));
     const int64_t cols = shape.heads * shape.dim;
-    cpu::attend(exec, {q.data(), rows, cols}, which, heads, cache, 0.3f, {out.data(), rows, cols});
+    cpu::attend(exec, {q.data(), rows, cols}, which, heads, cache, {0.3f, window},
+                {out.data(), rows, cols});
     return out;
   }
   std::vector<float> run(const cpu::Exec& exec) const { return run(exec, sequences); }
@@ -93,9 +95,10 @@ struct Case {
     const AttendSequence& s = sequences[sequence];
     const int64_t kv = (shape.first_head + head) / shape.group - shape.first_kv;
     const int64_t tokens = s.first_position + row + 1;
+    const int64_t first = window > 0 ? std::max<int64_t>(0, tokens - window) : 0;
     const auto q_at = static_cast<size_t>(((s.first_row + row) * shape.heads + head) * shape.dim);
     std::vector<double> weights;
-    for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t t = first; t < tokens; ++t) {
       double dot = 0;
       for (int64_t d = 0; d < shape.dim; ++d) {
         dot += static_cast<double>(q[q_at + static_cast<size_t>(d)]) * value(k, sequence, kv, t, d);
@@ -106,10 +109,10 @@ struct Case {
     double total = 0;
     for (double& w : weights) total += w = std::exp(w - maximum);
     std::vector<double> out(static_cast<size_t>(shape.dim), 0.0);
-    for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t t = first; t < tokens; ++t) {
       for (int64_t d = 0; d < shape.dim; ++d) {
         out[static_cast<size_t>(d)] +=
-            weights[static_cast<size_t>(t)] / total * value(v, sequence, kv, t, d);
+            weights[static_cast<size_t>(t - first)] / total * value(v, sequence, kv, t, d);
       }
     }
     return out;
@@ -130,28 +133,82 @@ const std::vector<Shape>& shapes() {
   return all;
 }
 
+void expect_softmax(const Case& c, const cpu::Exec& exec) {
+  const std::vector<float> out = c.run(exec);
+  for (size_t s = 0; s < c.sequences.size(); ++s) {
+    for (int64_t row = 0; row < c.sequences[s].n_rows; ++row) {
+      for (int64_t head = 0; head < c.shape.heads; ++head) {
+        const std::vector<double> exact = c.reference(s, row, head);
+        const auto at = static_cast<size_t>(
+            ((c.sequences[s].first_row + row) * c.shape.heads + head) * c.shape.dim);
+        for (size_t d = 0; d < exact.size(); ++d) {
+          ASSERT_NEAR(out[at + d], exact[d], 1e-5)
+              << cpu::isa_name(exec.isa) << " dim " << c.shape.dim << " window " << c.window
+              << " sequence " << s << " row " << row << " head " << head;
+        }
+      }
+    }
+  }
+}
+
 TEST(AttendTest, AgreesWithSoftmaxInDouble) {
   ThreadPool pool(1);
   std::mt19937 random(77);
   for (const Shape& shape : shapes()) {
     const Case c(random, shape, {{0, 1}, {0, 5}, {40, 1}, {13, 37}, {7, 0}, {64, 3}});
-    for (const cpu::Isa isa : kernel_test::available_isas()) {
-      const std::vector<float> out = c.run({&pool, isa});
-      for (size_t s = 0; s < c.sequences.size(); ++s) {
-        for (int64_t row = 0; row < c.sequences[s].n_rows; ++row) {
-          for (int64_t head = 0; head < shape.heads; ++head) {
-            const std::vector<double> exact = c.reference(s, row, head);
-            const auto at = static_cast<size_t>(
-                ((c.sequences[s].first_row + row) * shape.heads + head) * shape.dim);
-            for (size_t d = 0; d < exact.size(); ++d) {
-              ASSERT_NEAR(out[at + d], exact[d], 1e-5)
-                  << cpu::isa_name(isa) << " dim " << shape.dim << " sequence " << s << " row "
-                  << row << " head " << head;
-            }
-          }
-        }
+    for (const cpu::Isa isa : kernel_test::available_isas()) expect_softmax(c, {&pool, isa});
+  }
+}
+
+TEST(AttendTest, AgreesWithSoftmaxOverAWindow) {
+  ThreadPool pool(1);
+  std::mt19937 random(90);
+  for (const Shape& shape : shapes()) {
+    Case c(random, shape, {{0, 5}, {90, 1}, {13, 37}, {7, 0}, {64, 11}});
+    for (const int64_t window : {1, 2, 15, 16, 17, 33, 90, 91, 1 << 30}) {
+      c.window = window;
+      for (const cpu::Isa isa : kernel_test::available_isas()) expect_softmax(c, {&pool, isa});
+    }
+  }
+}
+
+// Keys and values outside of the window hold NaN: nothing of them may get through.
+TEST(AttendTest, NothingOutsideOfTheWindowIsUsed) {
+  ThreadPool pool(1);
+  std::mt19937 random(91);
+  const Shape shape{2, 2, 0, 1, 0, 32, 16, KvType::kF32};
+  Case c(random, shape, {{99, 1}});
+  for (const int64_t window : {1, 5, 20, 36, 99}) {
+    c.window = window;
+    Case poisoned = c;
+    poisoned.sequences[0].pages = poisoned.pages[0].data();
+    poisoned.cache.k = poisoned.k.data();
+    poisoned.cache.v = poisoned.v.data();
+    const float nan = std::nanf("");
+    for (int64_t t = 0; t < 100 - window; ++t) {
+      const int64_t row = c.pages[0][static_cast<size_t>(t / 16)] * 16 + t % 16;
+      for (int64_t d = 0; d < 32; ++d) {
+        std::memcpy(&poisoned.k[static_cast<size_t>((row * 32 + d) * 4)], &nan, 4);
+        std::memcpy(&poisoned.v[static_cast<size_t>((row * 32 + d) * 4)], &nan, 4);
       }
     }
+    for (const cpu::Isa isa : kernel_test::available_isas()) {
+      EXPECT_EQ(kernel_test::bits(poisoned.run({&pool, isa})),
+                kernel_test::bits(c.run({&pool, isa})))
+          << "window " << window;
+    }
+  }
+}
+
+// A window as long as the text changes no bit.
+TEST(AttendTest, AWindowThatHoldsEverythingIsNone) {
+  ThreadPool pool(1);
+  std::mt19937 random(92);
+  for (const Shape& shape : shapes()) {
+    Case c(random, shape, {{21, 50}});
+    const std::vector<float> without = c.run({&pool, cpu::best_isa()});
+    c.window = 71;
+    EXPECT_EQ(kernel_test::bits(c.run({&pool, cpu::best_isa()})), kernel_test::bits(without));
   }
 }
 
@@ -159,11 +216,14 @@ TEST(AttendTest, EqualBitsOnEveryInstructionSetAndPool) {
   ThreadPool one(1), three(3);
   std::mt19937 random(78);
   for (const Shape& shape : shapes()) {
-    const Case c(random, shape, {{100, 1}, {0, 70}, {33, 9}});
-    const auto expected = kernel_test::bits(c.run({&one, cpu::Isa::kScalar}));
-    for (const cpu::Isa isa : kernel_test::available_isas()) {
-      EXPECT_EQ(kernel_test::bits(c.run({&one, isa})), expected) << cpu::isa_name(isa);
-      EXPECT_EQ(kernel_test::bits(c.run({&three, isa})), expected) << cpu::isa_name(isa);
+    Case c(random, shape, {{100, 1}, {0, 70}, {33, 9}});
+    for (const int64_t window : {0, 1, 45}) {
+      c.window = window;
+      const auto expected = kernel_test::bits(c.run({&one, cpu::Isa::kScalar}));
+      for (const cpu::Isa isa : kernel_test::available_isas()) {
+        EXPECT_EQ(kernel_test::bits(c.run({&one, isa})), expected) << cpu::isa_name(isa);
+        EXPECT_EQ(kernel_test::bits(c.run({&three, isa})), expected) << cpu::isa_name(isa);
+      }
     }
   }
 }
@@ -173,21 +233,23 @@ TEST(AttendTest, RowsDoNotDependOnTheirNeighbours) {
   ThreadPool one(1), three(3);
   std::mt19937 random(79);
   for (const Shape& shape : shapes()) {
-    const Case c(random, shape, {{21, 50}});
-    for (const cpu::Isa isa : kernel_test::available_isas()) {
-      const std::vector<float> together = c.run({&three, isa});
-      std::vector<AttendSequence> rows;
-      for (int64_t row = 0; row < 50; ++row) {
-        rows.push_back({row, 1, 21 + row, c.pages[0].data()});
+    Case c(random, shape, {{21, 50}});
+    std::vector<AttendSequence> rows;
+    for (int64_t row = 0; row < 50; ++row) rows.push_back({row, 1, 21 + row, c.pages[0].data()});
+    const auto cols = static_cast<size_t>(shape.heads * shape.dim);
+    for (const int64_t window : {0, 1, 23}) {
+      c.window = window;
+      for (const cpu::Isa isa : kernel_test::available_isas()) {
+        const std::vector<float> together = c.run({&three, isa});
+        std::vector<float> apart(together.size(), std::nanf(""));
+        for (size_t row = 0; row < rows.size(); ++row) {
+          const std::vector<float> out = c.run({&one, isa}, {&rows[row], 1});
+          std::copy_n(out.begin() + static_cast<int64_t>(row * cols), cols,
+                      apart.begin() + static_cast<int64_t>(row * cols));
+        }
+        EXPECT_EQ(kernel_test::bits(apart), kernel_test::bits(together))
+            << cpu::isa_name(isa) << " window " << window;
       }
-      std::vector<float> apart(together.size(), std::nanf(""));
-      for (size_t row = 0; row < rows.size(); ++row) {
-        const std::vector<float> out = c.run({&one, isa}, {&rows[row], 1});
-        const auto cols = static_cast<size_t>(shape.heads * shape.dim);
-        std::copy_n(out.begin() + static_cast<int64_t>(row * cols), cols,
-                    apart.begin() + static_cast<int64_t>(row * cols));
-      }
-      EXPECT_EQ(kernel_test::bits(apart), kernel_test::bits(together)) << cpu::isa_name(isa);
     }
   }
 }
@@ -218,7 +280,7 @@ TEST(AttendTest, EmptyInputsDoNothing) {
   const Case c(random, {2, 1, 0, 2, 0, 16, 16, KvType::kF16}, {{0, 3}});
   const cpu::Exec exec{&pool, cpu::best_isa()};
   for (const float value : c.run(exec, {})) EXPECT_TRUE(std::isnan(value));
-  cpu::attend(exec, View2D<const float>(nullptr, 3, 0), c.sequences, {0, 0, 1, 0}, c.cache, 1.0f,
+  cpu::attend(exec, View2D<const float>(nullptr, 3, 0), c.sequences, {0, 0, 1, 0}, c.cache, {},
               View2D<float>(nullptr, 3, 0));
 }
 

@@ -132,7 +132,7 @@ void bench_attend(ThreadPool& pool, int64_t rows, int64_t context) {
     const Exec exec{&pool, static_cast<Isa>(isa)};
     const double seconds = measure(pool, [&] {
       attend(exec, {q.data(), rows, heads * dim}, std::span(&sequence, 1), {heads, 0, 3, 0}, cache,
-             0.125f, {out.data(), rows, heads * dim});
+             {0.125f}, {out.data(), rows, heads * dim});
     });
     const double flops = 4.0 * static_cast<double>(rows * heads * dim) *
                          (static_cast<double>(context) - static_cast<double>(rows) / 2);

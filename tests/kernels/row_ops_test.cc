@@ -85,6 +85,37 @@ TEST_F(RowOpsTest, RmsNormInPlaceStridedZeroAndHuge) {
                 View2D<float>(nullptr, 0, 32));
 }
 
+TEST_F(RowOpsTest, RmsNormHeadsIsTheNormOfEveryHead) {
+  const int64_t rows = 5, heads = 3, stride = 3 * 50 + 7;
+  for (const int64_t dim : {2, 18, 50}) {
+    const std::vector<float> x = kernel_test::random_floats(random_, rows * stride, 3.0f);
+    const std::vector<float> weight = kernel_test::random_floats(random_, dim);
+    const auto norm = [&](const cpu::Exec& exec) {
+      std::vector<float> y = x;
+      cpu::rms_norm_heads(exec, weight, 1e-6f, View2D<float>(y.data(), rows, heads * dim, stride));
+      return y;
+    };
+    std::vector<double> exact(x.begin(), x.end());  // beyond the heads nothing changes
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t h = 0; h < heads; ++h) {
+        double* head = exact.data() + r * stride + h * dim;
+        double squares = 0;
+        for (int64_t i = 0; i < dim; ++i) squares += head[i] * head[i];
+        const double factor = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-6);
+        for (int64_t i = 0; i < dim; ++i) {
+          head[i] *= factor * static_cast<double>(weight[static_cast<size_t>(i)]);
+        }
+      }
+    }
+    const std::vector<float> y = norm({&one_, cpu::best_isa()});
+    for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], exact[i], 3e-7 * std::abs(exact[i]));
+    expect_equal_bits(norm);
+  }
+  std::vector<float> x = {1, 2, 3};
+  cpu::rms_norm_heads({&one_, cpu::best_isa()}, {}, 1e-6f, {x.data(), 1, 3});
+  EXPECT_EQ(x, (std::vector<float>{1, 2, 3}));
+}
+
 struct Codes {
   std::vector<int8_t> q8;
   std::vector<float> scale;
@@ -228,6 +259,43 @@ TEST_F(RowOpsTest, SwigluOnAnyWidth) {
   EXPECT_EQ(out[1], 600.0f);
 }
 
+TEST_F(RowOpsTest, GegluOnAnyWidth) {
+  for (const int64_t ff : {1, 15, 16, 33, 2048}) {
+    const int64_t rows = 7;
+    const std::vector<float> gate_up = kernel_test::random_floats(random_, rows * 2 * ff, 3.0f);
+    const auto run = [&](const cpu::Exec& exec) {
+      std::vector<float> out(static_cast<size_t>(rows * ff), kNan);
+      cpu::geglu(exec, {gate_up.data(), rows, 2 * ff}, {out.data(), rows, ff});
+      return out;
+    };
+    const std::vector<float> out = run({&one_, cpu::best_isa()});
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < ff; ++i) {
+        const double gate = gate_up[static_cast<size_t>(r * 2 * ff + i)];
+        const double up = gate_up[static_cast<size_t>(r * 2 * ff + ff + i)];
+        const double u = std::sqrt(2 / std::acos(-1.0)) * (gate + 0.044715 * gate * gate * gate);
+        const double exact = gate / 2 * (1 + std::tanh(u)) * up;
+        // The exponent -2u carries an error of its own, which shows where the result is all but 0.
+        const double relative = 4e-7 + 3e-7 * std::abs(std::min(u, 0.0));
+        ASSERT_NEAR(out[static_cast<size_t>(r * ff + i)], exact, relative * std::abs(exact) + 1e-13)
+            << gate;
+      }
+    }
+    expect_equal_bits(run);
+  }
+  const float edge[12] = {-200.0f, 200.0f, 0.0f, -1e30f, 1e30f, kNan, 3, 3, 3, 3, 3, 3};
+  for (const cpu::Isa isa : kernel_test::available_isas()) {
+    float out[6];
+    cpu::geglu({&one_, isa}, {edge, 1, 12}, {out, 1, 6});
+    EXPECT_EQ(out[0], 0.0f);
+    EXPECT_EQ(out[1], 600.0f);
+    EXPECT_EQ(out[2], 0.0f);
+    EXPECT_EQ(out[3], 0.0f);
+    EXPECT_FLOAT_EQ(out[4], 3e30f);
+    EXPECT_TRUE(std::isnan(out[5]));
+  }
+}
+
 TEST_F(RowOpsTest, RopeRotatesPairsAndLeavesTheRest) {
   const int64_t rows = 5, heads = 3, dim = 10, pairs = 4;  // 2 of 10 values are not rotated
   const std::vector<float> x = kernel_test::random_floats(random_, rows * heads * dim);
@@ -274,6 +342,20 @@ TEST_F(RowOpsTest, BiasAndResidual) {
   const std::vector<double> sum = {1 + 0x1p-25, 0.5, -33, 1e300, 0, 0x1p-30};
   cpu::add_residual(exec, {sum.data(), 2, 3}, {x.data(), 2, 3});
   EXPECT_EQ(x, (std::vector<float>{12, 22.5, 0, kInfinity, 25, 36}));
+}
+
+TEST_F(RowOpsTest, SumsOfRowsAndScale) {
+  const cpu::Exec exec{&three_, cpu::best_isa()};
+  const std::vector<double> sum = {1 + 0x1p-25, -0.0, 1e300, -3.5};
+  std::vector<float> x(4, kNan);
+  cpu::round_sum(exec, {sum.data(), 2, 2}, {x.data(), 2, 2});
+  EXPECT_EQ(kernel_test::bits(x),
+            kernel_test::bits(std::vector<float>{1.0f, 0.0f, kInfinity, -3.5f}));
+  const std::vector<float> y = {2, -1, 7, 0.25f};
+  cpu::add_rows(exec, {y.data(), 2, 2}, {x.data(), 2, 2});
+  EXPECT_EQ(x, (std::vector<float>{3, -1, kInfinity, -3.25f}));
+  cpu::scale_rows(exec, 2.5f, View2D<float>(x.data(), 2, 1, 2));
+  EXPECT_EQ(x, (std::vector<float>{7.5f, -1, kInfinity, -3.25f}));
 }
 
 TEST_F(RowOpsTest, KvWritePutsRowsInTheirSlots) {
@@ -343,6 +425,9 @@ TEST(RowOpsDeathTest, WrongShapesAreBugs) {
   EXPECT_DEATH(cpu::rms_norm(exec, {x.data(), 2, 32}, weight, 0, {out.data(), 2, 32}),
                "CHECK failed");
   EXPECT_DEATH(cpu::swiglu(exec, {x.data(), 2, 32}, {out.data(), 2, 32}), "CHECK failed");
+  EXPECT_DEATH(cpu::geglu(exec, {x.data(), 2, 32}, {out.data(), 2, 32}), "CHECK failed");
+  EXPECT_DEATH(cpu::rms_norm_heads(exec, weight, 0, {x.data(), 2, 32}), "");
+  EXPECT_DEATH(cpu::add_rows(exec, {x.data(), 2, 32}, {out.data(), 2, 31}), "CHECK failed");
   EXPECT_DEATH(cpu::add_bias(exec, weight, {x.data(), 2, 32}), "CHECK failed");
   const cpu::RopeTable table{{x.data(), 2, 8}, {x.data(), 2, 8}};
   EXPECT_DEATH(cpu::rope(exec, table, cpu::RopePairing::kHalves, 8, {out.data(), 2, 32}),

@@ -57,6 +57,27 @@ TEST(Predict, OneRankIsBytesOverBandwidth) {
   }
 }
 
+TEST(Predict, WindowsBoundWhatAttentionReads) {
+  ModelSpec model = smollm2();
+  for (LayerSpec& layer : model.layers) layer.window = 40;
+  model.layers.back().window = 0;
+  ClusterSpec cluster = bandwidth_only(1);
+  const Plan plan = plan_of(model, "1", cluster);
+  const double token_ms = 2.0 * 3 * 64 * 2 / 10e6;
+  EXPECT_NEAR(predict(plan, model, cluster, 100).attention_ms, (29 * 40 + 100) * token_ms, 1e-9);
+  EXPECT_NEAR(predict(plan, model, cluster, 40).attention_ms, 30 * 40 * token_ms, 1e-9);
+  EXPECT_NEAR(predict(plan, model, cluster, 7).attention_ms, 30 * 7 * token_ms, 1e-9);
+  // Prefill of 512 rows: pairs of query and key are 40 * 41 / 2 + 472 * 40 with a window.
+  ModelSpec all = model;
+  for (LayerSpec& layer : all.layers) layer.window = 0;
+  cluster.ranks[0].matrix_gop_per_s = 2.0;
+  const auto prefill_ms = [&](const ModelSpec& m) {
+    return 512e3 / predict(plan, m, cluster, 0).prefill_tok_per_s;
+  };
+  const double saved = 29 * (512 * 513 / 2.0 - (40 * 41 / 2.0 + 472 * 40)) * 2 * (9 * 64) * 4 / 2e6;
+  EXPECT_NEAR(prefill_ms(all) - prefill_ms(model), saved, 1e-3);
+}
+
 TEST(Predict, ProductRateBoundsWhenItIsSlow) {
   const ModelSpec model = smollm2();
   ClusterSpec cluster = bandwidth_only(1);

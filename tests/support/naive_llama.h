@@ -2,7 +2,8 @@
 // papers and sharing nothing with the program: the reference for stage and engine.
 //   Touvron et al., LLaMA, 2023 (the layer); Zhang and Sennrich, 2019 (RMSNorm); Su et al., 2021
 //   (RoPE); Chen et al., 2023 (linear positions); Peng et al., YaRN, 2023; Ainslie et al., GQA,
-//   2023; Shazeer, 2020 (SwiGLU).
+//   2023; Shazeer, 2020 (SwiGLU, GEGLU); Hendrycks and Gimpel, 2016 (GELU); Gemma 3 Technical
+//   Report, 2025 (norms of heads and of what a half adds, windows, embeddings times sqrt(dim)).
 #pragma once
 
 #include <algorithm>
@@ -32,8 +33,9 @@ class NaiveLlama {
     for (const int32_t token : tokens) {
       const auto first = table.begin() + token * o_.dim;
       x.emplace_back(first, first + o_.dim);
+      for (double& v : x.back()) v *= o_.gemma() ? std::sqrt(static_cast<double>(o_.dim)) : 1.0;
     }
-    for (int64_t i = 0; i < o_.n_layers; ++i) layer("blk." + std::to_string(i) + ".", x);
+    for (int64_t i = 0; i < o_.n_layers; ++i) layer(i, x);
     std::vector<Vector> out;
     for (const Vector& row : x) {
       out.push_back(product(m_.has("output.weight") ? "output.weight" : "token_embd.weight",
@@ -63,6 +65,11 @@ class NaiveLlama {
   }
   double stretch() const {
     return o_.rope_scaling == "yarn" ? 0.1 * std::log(o_.rope_factor) + 1.0 : 1.0;
+  }
+
+  double window_angle(int64_t pair, int64_t position) const {
+    const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(o_.rot());
+    return std::pow(o_.window_rope_base, exponent) * static_cast<double>(position);
   }
 
  private:
@@ -109,15 +116,30 @@ class NaiveLlama {
     }
   }
 
-  void turn(Vector& x, int64_t position) const {
-    const bool halves = o_.architecture == "qwen2";
+  // x becomes x + y, y normed first when there is a weight for it.
+  void add_normed(const std::string& weight, Vector& x, const Vector& y) const {
+    add(x, m_.has(weight) ? norm(weight, y) : y);
+  }
+
+  // Every head by itself.
+  void norm_heads(const std::string& weight, Vector& x) const {
+    if (!m_.has(weight)) return;
+    for (auto head = x.begin(); head != x.end(); head += o_.head_dim) {
+      const Vector n = norm(weight, {head, head + o_.head_dim});
+      std::copy(n.begin(), n.end(), head);
+    }
+  }
+
+  void turn(Vector& x, int64_t position, bool windowed) const {
+    const bool halves = o_.architecture != "llama";
     const int64_t pairs = o_.rot() / 2;
     for (size_t head = 0; head < x.size(); head += static_cast<size_t>(o_.head_dim)) {
       for (int64_t i = 0; i < pairs; ++i) {
         double& a = x[head + static_cast<size_t>(halves ? i : 2 * i)];
         double& b = x[head + static_cast<size_t>(halves ? i + pairs : 2 * i + 1)];
-        const double c = std::cos(angle(i, position)) * stretch();
-        const double s = std::sin(angle(i, position)) * stretch();
+        const double by = windowed ? window_angle(i, position) : angle(i, position);
+        const double c = std::cos(by) * stretch();
+        const double s = std::sin(by) * stretch();
         const double old_a = a;
         a = old_a * c - b * s;
         b = old_a * s + b * c;
@@ -125,7 +147,7 @@ class NaiveLlama {
     }
   }
 
-  // Softmax over the positions up to this one, for every head with its group's keys and values.
+  // Softmax over the positions given, for every head with its group's keys and values.
   Vector attend(const Vector& q, const std::vector<Vector>& keys,
                 const std::vector<Vector>& values) const {
     const int64_t d = o_.head_dim;
@@ -156,26 +178,41 @@ class NaiveLlama {
     for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
   }
 
-  void layer(const std::string& blk, std::vector<Vector>& x) const {
+  double activation(double x) const {
+    if (!o_.gemma()) return x / (1 + std::exp(-x));
+    return x / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+  }
+
+  void layer(int64_t index, std::vector<Vector>& x) const {
+    const std::string blk = "blk." + std::to_string(index) + ".";
+    const bool windowed = o_.windowed(index);
     std::vector<Vector> keys;
     std::vector<Vector> values;
     for (size_t p = 0; p < x.size(); ++p) {
       const Vector n = norm(blk + "attn_norm.weight", x[p]);
       Vector q = product(blk + "attn_q.weight", n, blk + "attn_q.bias");
       Vector k = product(blk + "attn_k.weight", n, blk + "attn_k.bias");
-      turn(q, static_cast<int64_t>(p));
-      turn(k, static_cast<int64_t>(p));
+      norm_heads(blk + "attn_q_norm.weight", q);
+      norm_heads(blk + "attn_k_norm.weight", k);
+      turn(q, static_cast<int64_t>(p), windowed);
+      turn(k, static_cast<int64_t>(p), windowed);
       keys.push_back(k);
       values.push_back(product(blk + "attn_v.weight", n, blk + "attn_v.bias"));
-      add(x[p],
+      if (windowed && static_cast<int64_t>(keys.size()) > o_.window) {
+        keys.erase(keys.begin());
+        values.erase(values.begin());
+      }
+      add_normed(
+          blk + "post_attention_norm.weight", x[p],
           product(blk + "attn_output.weight", attend(q, keys, values), blk + "attn_output.bias"));
     }
     for (Vector& row : x) {
       const Vector n = norm(blk + "ffn_norm.weight", row);
       Vector gate = product(blk + "ffn_gate.weight", n, blk + "ffn_gate.bias");
       const Vector up = product(blk + "ffn_up.weight", n, blk + "ffn_up.bias");
-      for (size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-      add(row, product(blk + "ffn_down.weight", gate, blk + "ffn_down.bias"));
+      for (size_t i = 0; i < gate.size(); ++i) gate[i] = activation(gate[i]) * up[i];
+      add_normed(blk + "post_ffw_norm.weight", row,
+                 product(blk + "ffn_down.weight", gate, blk + "ffn_down.bias"));
     }
   }
 

@@ -1,8 +1,8 @@
-// TinyModel: a Llama-architecture model of a few thousand weights, as a GGUF file and as floats.
-// Called by tests of model, stage, engine and launch. The weights are random but the same on every
-// machine: a counted generator per tensor name, no library distribution. Every tensor is encoded
-// by the simple encoders below and kept decoded, so that a test's reference sees exactly the
-// numbers in the file. Doors for bad files: leave out, reshape or retype a tensor, add any key.
+// TinyModel: a Llama-, Qwen- or Gemma-like model of a few thousand weights, as a GGUF file and as
+// floats. Called by tests of model, stage, engine and launch. The weights are random but the same
+// on every machine: a counted generator per tensor name, no library distribution. Every tensor is
+// encoded by the simple encoders below and kept decoded, so that a test's reference sees exactly
+// the numbers in the file. Doors for bad files: leave out, reshape or retype a tensor, add any key.
 #pragma once
 
 #include <algorithm>
@@ -43,6 +43,10 @@ struct TinyOptions {
   double rope_factor = 1.0;
   int64_t rope_original_context = 0;
   std::vector<float> rope_freqs;
+  int64_t window = 0;                 // gemma3's sliding window; 0: no key
+  int64_t window_period = 6;          // every so manieth layer has none; no key when 6
+  std::vector<int64_t> window_flags;  // the file's pattern by layer instead
+  double window_rope_base = 10000.0;  // of layers with a window; no key when 10000
   uint32_t seed = 1;
 
   // Doors for files that differ: keys and tensors to leave out, keys to set on top, tensors with
@@ -56,6 +60,13 @@ struct TinyOptions {
   std::map<std::string, std::map<size_t, float>> poke;
 
   int64_t rot() const { return n_rot > 0 ? n_rot : head_dim; }
+  bool gemma() const { return architecture == "gemma3"; }
+  bool windowed(int64_t layer) const {
+    if (!gemma()) return false;
+    return window_flags.empty() ? (layer + 1) % window_period != 0
+                                : window_flags.at(static_cast<size_t>(layer)) != 0;
+  }
+  bool head_norms() const { return gemma() || architecture == "qwen3"; }
 };
 
 struct TinyTensor {
@@ -137,6 +148,14 @@ class TinyModel {
       matrix(blk + "ffn_gate.weight", o_.ff, o_.dim, 1.0);
       matrix(blk + "ffn_up.weight", o_.ff, o_.dim, 1.0);
       matrix(blk + "ffn_down.weight", o_.dim, o_.ff, 1.0);
+      if (o_.head_norms()) {
+        vector(blk + "attn_q_norm.weight", o_.head_dim, 1.0, 0.2);
+        vector(blk + "attn_k_norm.weight", o_.head_dim, 1.0, 0.2);
+      }
+      if (o_.gemma()) {
+        vector(blk + "post_attention_norm.weight", o_.dim, 1.0, 0.2);
+        vector(blk + "post_ffw_norm.weight", o_.dim, 1.0, 0.2);
+      }
       if (!o_.biases) continue;
       vector(blk + "attn_q.bias", q, 0.0, 0.5);
       vector(blk + "attn_k.bias", kv, 0.0, 0.5);
@@ -193,6 +212,14 @@ class TinyModel {
     uints[a + "attention.head_count"] = static_cast<uint64_t>(o_.heads);
     uints[a + "attention.head_count_kv"] = static_cast<uint64_t>(o_.kv_heads);
     uints[a + "attention.key_length"] = static_cast<uint64_t>(o_.head_dim);
+    if (o_.window > 0) uints[a + "attention.sliding_window"] = static_cast<uint64_t>(o_.window);
+    const std::string pattern = a + "attention.sliding_window_pattern";
+    if (!o_.window_flags.empty()) {
+      out.set_array(pattern, o_.window_flags);
+    } else if (o_.window_period != 6) {
+      uints[pattern] = static_cast<uint64_t>(o_.window_period);
+    }
+    if (o_.window_rope_base != 10000.0) numbers[a + "rope.freq_base_swa"] = o_.window_rope_base;
     if (o_.n_rot > 0) uints[a + "rope.dimension_count"] = static_cast<uint64_t>(o_.n_rot);
     numbers[a + "attention.layer_norm_rms_epsilon"] = kNormEps;
     numbers[a + "rope.freq_base"] = o_.rope_base;

@@ -5,45 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <string>
 #include <tuple>
 
-#include "kernels/core/error.h"
-#include "tests/support/temp_dir.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/spec_reading.h"
 
 namespace spillway::testing {
 namespace {
-
-ModelSpec read(const TinyOptions& options) {
-  const TempDir dir;
-  return read_model_spec(Gguf::open(TinyModel(options).write(dir.file("m.gguf"))));
-}
-
-// What the Error says; "" when there was none.
-std::string error_of(const TinyOptions& options) {
-  try {
-    read(options);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-void expect_error(const std::function<void(TinyOptions&)>& change,
-                  const std::vector<std::string>& parts) {
-  TinyOptions options;
-  options.n_layers = 1;
-  change(options);
-  const std::string text = error_of(options);
-  ASSERT_NE(text, "") << "nothing was thrown; wanted: " << parts.front();
-  for (const std::string& part : parts) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-  }
-  EXPECT_NE(text.find("m.gguf"), std::string::npos) << "no file in: " << text;
-}
 
 TEST(SpecTest, ReadsEveryNumber) {
   TinyOptions options;
@@ -58,7 +27,7 @@ TEST(SpecTest, ReadsEveryNumber) {
   options.n_rot = 16;
   options.rope_base = 250000;
   options.type = QuantType::kF16;
-  const ModelSpec spec = read(options);
+  const ModelSpec spec = read_spec(options);
   EXPECT_EQ(spec.architecture, "llama");
   EXPECT_EQ(spec.name, "tiny");
   EXPECT_EQ(spec.n_layers, 3);
@@ -103,7 +72,7 @@ TEST(SpecTest, Defaults) {
   options.tied = true;
   options.without = {"general.name", "llama.attention.head_count_kv", "llama.attention.key_length",
                      "llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"};
-  const ModelSpec spec = read(options);
+  const ModelSpec spec = read_spec(options);
   EXPECT_EQ(spec.name, "llama");
   EXPECT_EQ(spec.n_kv_heads, 4);
   EXPECT_EQ(spec.head_dim, 16);
@@ -118,7 +87,7 @@ TEST(SpecTest, BiasesArePresentOneByOne) {
   options.architecture = "qwen2";
   options.biases = true;
   options.without = {"blk.0.attn_output.bias", "blk.1.ffn_up.bias"};
-  const ModelSpec spec = read(options);
+  const ModelSpec spec = read_spec(options);
   EXPECT_TRUE(spec.rope.halves);
   EXPECT_TRUE(spec.layers[0].q_bias && spec.layers[0].k_bias && spec.layers[0].v_bias);
   EXPECT_FALSE(spec.layers[0].o_bias);
@@ -132,21 +101,21 @@ TEST(SpecTest, RopeScalings) {
   TinyOptions options;
   options.rope_scaling = "linear";
   options.rope_factor = 4;
-  EXPECT_EQ(read(options).rope.scaling, RopeScaling::kLinear);
-  EXPECT_EQ(read(options).rope.factor, 4);
+  EXPECT_EQ(read_spec(options).rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(read_spec(options).rope.factor, 4);
   options.rope_scaling = "none";  // the factor means nothing then
-  EXPECT_EQ(read(options).rope.scaling, RopeScaling::kNone);
-  EXPECT_EQ(read(options).rope.factor, 1);
+  EXPECT_EQ(read_spec(options).rope.scaling, RopeScaling::kNone);
+  EXPECT_EQ(read_spec(options).rope.factor, 1);
 
   TinyOptions old;
   old.numbers["llama.rope.scale_linear"] = 2.5;
-  EXPECT_EQ(read(old).rope.scaling, RopeScaling::kLinear);
-  EXPECT_EQ(read(old).rope.factor, 2.5);
+  EXPECT_EQ(read_spec(old).rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(read_spec(old).rope.factor, 2.5);
 
   TinyOptions yarn;
   yarn.rope_scaling = "yarn";
   yarn.rope_factor = 8;
-  ModelSpec spec = read(yarn);
+  ModelSpec spec = read_spec(yarn);
   EXPECT_EQ(spec.rope.scaling, RopeScaling::kYarn);
   EXPECT_EQ(spec.rope.original_context, yarn.context);
   EXPECT_EQ(spec.rope.yarn_extrapolation, 1);
@@ -158,7 +127,7 @@ TEST(SpecTest, RopeScalings) {
   yarn.numbers["llama.rope.scaling.attn_factor"] = 0.75;
   yarn.numbers["llama.rope.scaling.yarn_beta_fast"] = 16;
   yarn.numbers["llama.rope.scaling.yarn_beta_slow"] = 2;
-  spec = read(yarn);
+  spec = read_spec(yarn);
   EXPECT_EQ(spec.rope.original_context, 64);
   EXPECT_EQ(spec.rope.yarn_extrapolation, 0.5);
   EXPECT_EQ(spec.rope.yarn_attention, 0.75);
@@ -167,22 +136,22 @@ TEST(SpecTest, RopeScalings) {
 
   TinyOptions freqs;
   freqs.rope_freqs = {1, 1, 1, 1, 2, 4, 8, 8};
-  EXPECT_EQ(read(freqs).rope.frequency_divisors, freqs.rope_freqs);
+  EXPECT_EQ(read_spec(freqs).rope.frequency_divisors, freqs.rope_freqs);
 }
 
 TEST(SpecTest, HeaderHashFollowsTheHeader) {
   TinyOptions options;
-  const uint64_t hash = read(options).header_hash;
-  EXPECT_EQ(read(options).header_hash, hash);
+  const uint64_t hash = read_spec(options).header_hash;
+  EXPECT_EQ(read_spec(options).header_hash, hash);
   options.context = 129;
-  EXPECT_NE(read(options).header_hash, hash);
+  EXPECT_NE(read_spec(options).header_hash, hash);
 }
 
 TEST(SpecErrorTest, UnknownArchitectureNamesTheKnownOnes) {
-  expect_error([](TinyOptions& o) { o.architecture = "mamba"; },
-               {"architecture mamba is not supported", "llama, qwen2"});
-  expect_error([](TinyOptions& o) { o.without = {"general.architecture"}; },
-               {"general.architecture"});
+  expect_spec_error([](TinyOptions& o) { o.architecture = "mamba"; },
+                    {"architecture mamba is not supported", "llama, qwen2, qwen3, gemma3"});
+  expect_spec_error([](TinyOptions& o) { o.without = {"general.architecture"}; },
+                    {"general.architecture"});
 }
 
 TEST(SpecErrorTest, EveryRequiredTensorIsMissed) {
@@ -193,11 +162,11 @@ TEST(SpecErrorTest, EveryRequiredTensorIsMissed) {
         "blk.0.attn_k.weight", "blk.0.attn_v.weight", "blk.0.attn_output.weight",
         "blk.0.ffn_norm.weight", "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight",
         "blk.0.ffn_down.weight"}) {
-    expect_error([&](TinyOptions& o) { o.without = {name}; },
-                 {"tensor " + std::string(name) + " is missing"});
+    expect_spec_error([&](TinyOptions& o) { o.without = {name}; },
+                      {"tensor " + std::string(name) + " is missing"});
   }
-  expect_error([](TinyOptions& o) { o.uints["llama.block_count"] = 2; },
-               {"tensor blk.1.attn_norm.weight is missing"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.block_count"] = 2; },
+                    {"tensor blk.1.attn_norm.weight is missing"});
 }
 
 TEST(SpecErrorTest, WrongShapesOfEveryTensor) {
@@ -214,7 +183,7 @@ TEST(SpecErrorTest, WrongShapesOfEveryTensor) {
         "blk.0.ffn_down.bias"}) {
     std::vector<int64_t> dims = model.tensor(name).dims;
     dims.back() += 1;
-    expect_error(
+    expect_spec_error(
         [&](TinyOptions& o) {
           o.biases = true;
           o.reshape[name] = dims;
@@ -222,12 +191,12 @@ TEST(SpecErrorTest, WrongShapesOfEveryTensor) {
         {std::string(name), "shape", "at offset"});
   }
   // Transposed: as many values, another meaning.
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.reshape["blk.0.ffn_gate.weight"] = {96, 64};
       },
       {"64 x 96", "96 x 64"});
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.reshape["token_embd.weight"] = {32, 80};
       },
@@ -235,12 +204,12 @@ TEST(SpecErrorTest, WrongShapesOfEveryTensor) {
 }
 
 TEST(SpecErrorTest, TypesThatNobodyComputes) {
-  expect_error([](TinyOptions& o) { o.retype["blk.0.attn_q.weight"] = QuantType::kI32; },
-               {"type I32 is not supported", "blk.0.attn_q.weight"});
-  expect_error([](TinyOptions& o) { o.retype["blk.0.attn_norm.weight"] = QuantType::kQ8_0; },
-               {"blk.0.attn_norm.weight must be F32 or F16"});
-  expect_error([](TinyOptions& o) { o.retype["output_norm.weight"] = QuantType::kBF16; },
-               {"output_norm.weight must be F32 or F16"});
+  expect_spec_error([](TinyOptions& o) { o.retype["blk.0.attn_q.weight"] = QuantType::kI32; },
+                    {"type I32 is not supported", "blk.0.attn_q.weight"});
+  expect_spec_error([](TinyOptions& o) { o.retype["blk.0.attn_norm.weight"] = QuantType::kQ8_0; },
+                    {"blk.0.attn_norm.weight must be F32 or F16"});
+  expect_spec_error([](TinyOptions& o) { o.retype["output_norm.weight"] = QuantType::kBF16; },
+                    {"output_norm.weight must be F32 or F16"});
 }
 
 TEST(SpecErrorTest, SizesThatNoModelHas) {
@@ -248,10 +217,11 @@ TEST(SpecErrorTest, SizesThatNoModelHas) {
                             "attention.head_count", "context_length"};
   for (const std::string suffix : required) {
     const std::string key = "llama." + suffix;
-    expect_error([&](TinyOptions& o) { o.without = {key}; }, {key});
-    expect_error([&](TinyOptions& o) { o.uints[key] = 0; }, {key + " is 0"});
-    expect_error([&](TinyOptions& o) { o.uints[key] = 1ULL << 63; }, {key + " is 9223372036854"});
-    expect_error(
+    expect_spec_error([&](TinyOptions& o) { o.without = {key}; }, {key});
+    expect_spec_error([&](TinyOptions& o) { o.uints[key] = 0; }, {key + " is 0"});
+    expect_spec_error([&](TinyOptions& o) { o.uints[key] = 1ULL << 63; },
+                      {key + " is 9223372036854"});
+    expect_spec_error(
         [&](TinyOptions& o) {
           o.without = {};
           o.uints.erase(key);
@@ -261,51 +231,53 @@ TEST(SpecErrorTest, SizesThatNoModelHas) {
   }
   for (const std::string suffix : {"attention.head_count_kv", "attention.key_length"}) {
     const std::string key = "llama." + suffix;
-    expect_error([&](TinyOptions& o) { o.uints[key] = 0; }, {key + " is 0"});
-    expect_error([&](TinyOptions& o) { o.uints[key] = 1ULL << 40; }, {key});
+    expect_spec_error([&](TinyOptions& o) { o.uints[key] = 0; }, {key + " is 0"});
+    expect_spec_error([&](TinyOptions& o) { o.uints[key] = 1ULL << 40; }, {key});
   }
 }
 
 TEST(SpecErrorTest, HeadsThatDoNotFit) {
-  expect_error([](TinyOptions& o) { o.uints["llama.attention.head_count_kv"] = 3; },
-               {"3 KV heads do not divide 4 heads"});
-  expect_error([](TinyOptions& o) { o.uints["llama.attention.head_count_kv"] = 8; },
-               {"8 KV heads do not divide 4 heads"});
-  expect_error(
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.attention.head_count_kv"] = 3; },
+                    {"3 KV heads do not divide 4 heads"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.attention.head_count_kv"] = 8; },
+                    {"8 KV heads do not divide 4 heads"});
+  expect_spec_error(
       [](TinyOptions& o) {
         o.without = {"llama.attention.key_length"};
         o.uints["llama.attention.head_count"] = 6;
       },
       {"6 heads do not divide the width 64"});
-  expect_error([](TinyOptions& o) { o.uints["llama.attention.key_length"] = 15; },
-               {"must be equal and even"});
-  expect_error([](TinyOptions& o) { o.uints["llama.attention.value_length"] = 8; },
-               {"16 (keys) and 8 (values)"});
-  expect_error([](TinyOptions& o) { o.uints["llama.expert_count"] = 8; }, {"8 experts"});
-  expect_error([](TinyOptions& o) { o.numbers["llama.attention.layer_norm_rms_epsilon"] = -1; },
-               {"layer_norm_rms_epsilon"});
-  expect_error(
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.attention.key_length"] = 15; },
+                    {"must be equal and even"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.attention.value_length"] = 8; },
+                    {"16 (keys) and 8 (values)"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.expert_count"] = 8; }, {"8 experts"});
+  expect_spec_error(
+      [](TinyOptions& o) { o.numbers["llama.attention.layer_norm_rms_epsilon"] = -1; },
+      {"layer_norm_rms_epsilon"});
+  expect_spec_error(
       [](TinyOptions& o) { o.numbers["llama.attention.layer_norm_rms_epsilon"] = std::nan(""); },
       {"layer_norm_rms_epsilon"});
 }
 
 TEST(SpecErrorTest, RopeThatMakesNoAngles) {
-  expect_error([](TinyOptions& o) { o.uints["llama.rope.dimension_count"] = 18; },
-               {"rope.dimension_count is 18", "16"});
-  expect_error([](TinyOptions& o) { o.uints["llama.rope.dimension_count"] = 7; },
-               {"rope.dimension_count is 7"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.rope.dimension_count"] = 18; },
+                    {"rope.dimension_count is 18", "16"});
+  expect_spec_error([](TinyOptions& o) { o.uints["llama.rope.dimension_count"] = 7; },
+                    {"rope.dimension_count is 7"});
   for (const double base : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
-    expect_error([&](TinyOptions& o) { o.numbers["llama.rope.freq_base"] = base; }, {"RoPE base"});
+    expect_spec_error([&](TinyOptions& o) { o.numbers["llama.rope.freq_base"] = base; },
+                      {"RoPE base"});
   }
   for (const double factor : {0.0, -2.0, std::nan("")}) {
-    expect_error(
+    expect_spec_error(
         [&](TinyOptions& o) {
           o.rope_scaling = "linear";
           o.rope_factor = factor;
         },
         {"factor"});
   }
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.rope_scaling = "longrope";
         o.rope_factor = 2;
@@ -315,7 +287,7 @@ TEST(SpecErrorTest, RopeThatMakesNoAngles) {
 
 TEST(SpecErrorTest, YarnThatMakesNoAngles) {
   const auto with = [](const char* suffix, double value) {
-    expect_error(
+    expect_spec_error(
         [&](TinyOptions& o) {
           o.rope_scaling = "yarn";
           o.rope_factor = 2;
@@ -328,7 +300,7 @@ TEST(SpecErrorTest, YarnThatMakesNoAngles) {
   with("scaling.yarn_ext_factor", std::nan(""));
   with("scaling.attn_factor", std::numeric_limits<double>::infinity());
   with("freq_base", 1);
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.rope_scaling = "yarn";
         o.uints["llama.rope.scaling.original_context_length"] = 1ULL << 63;
@@ -357,16 +329,16 @@ TEST(SpecErrorTest, AVocabularyOfAnotherSizeThanTheEmbedding) {
 }
 
 TEST(SpecErrorTest, RopeFreqs) {
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.rope_freqs = {1, 1, 1};
       },
       {"rope_freqs must be 8 values of F32", "rope_freqs.weight", "at offset"});
   for (const float bad : {0.0F, -1.0F, std::nanf("")}) {
-    expect_error([&](TinyOptions& o) { o.rope_freqs = {1, 1, 1, 1, 1, 1, 1, bad}; },
-                 {"rope_freqs holds"});
+    expect_spec_error([&](TinyOptions& o) { o.rope_freqs = {1, 1, 1, 1, 1, 1, 1, bad}; },
+                      {"rope_freqs holds"});
   }
-  expect_error(
+  expect_spec_error(
       [](TinyOptions& o) {
         o.rope_freqs = {1, 1, 1, 1, 1, 1, 1, 1};
         o.retype["rope_freqs.weight"] = QuantType::kF16;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "tests/support/naive_llama.h"
 #include "tests/support/tiny_job.h"
@@ -125,6 +126,63 @@ TEST(LogitsTest, RopeScalings) {
     options.rope_freqs = {1, 1, 1.5, 2, 3.25, 6, 8, 8};
     EXPECT_LT(error_of(options), kF32Tolerance);
   }
+}
+
+// A small Gemma 3: a window of 7 on two of three layers, its own RoPE base there.
+TinyOptions tiny_gemma() {
+  TinyOptions options;
+  options.architecture = "gemma3";
+  options.n_layers = 3;
+  options.head_dim = 32;  // heads * head_dim is not dim
+  options.window = 7;
+  options.window_period = 3;
+  options.rope_base = 1000000;
+  options.tied = true;
+  return options;
+}
+
+TEST(LogitsTest, Gemma) {
+  TinyOptions options = tiny_gemma();
+  EXPECT_LT(error_of(options), kF32Tolerance);
+  options.window_flags = {0, 1, 1};
+  options.window_rope_base = 500;
+  EXPECT_LT(error_of(options), kF32Tolerance);
+  options.biases = true;
+  options.rope_scaling = "linear";  // of the layer without a window
+  options.rope_factor = 8;
+  EXPECT_LT(error_of(options), kF32Tolerance);
+}
+
+TEST(LogitsTest, GemmaWindowsOfEveryLength) {
+  // 40 tokens in pages of 32: windows of one token, below and above a page, beyond the text.
+  for (const int64_t window : {1, 2, 31, 32, 33, 39, 40, 41, 4096}) {
+    SCOPED_TRACE("window " + std::to_string(window));
+    TinyOptions options = tiny_gemma();
+    options.window = window;
+    EXPECT_LT(error_of(options), kF32Tolerance);
+  }
+}
+
+TEST(LogitsTest, TheGemmaReferenceIsSensitive) {
+  const TinyJob job(tiny_gemma());
+  const std::vector<int32_t> tokens = tiny_tokens(40, tiny_gemma().vocab);
+  const auto logits = job.logits(job.plan(tiny_request()), tokens);
+  const auto error_against = [&](const std::function<void(TinyOptions&)>& change) {
+    TinyOptions options = tiny_gemma();
+    change(options);
+    return relative_error(logits, NaiveLlama(TinyModel(options)).logits(tokens));
+  };
+  EXPECT_GT(error_against([](TinyOptions& o) { o.window = 6; }), 1e-3);
+  EXPECT_GT(error_against([](TinyOptions& o) { o.window = 8; }), 1e-3);
+  EXPECT_GT(error_against([](TinyOptions& o) { o.window_period = 2; }), 1e-3);
+  EXPECT_GT(error_against([](TinyOptions& o) { o.window_rope_base = 9000; }), 1e-3);
+}
+
+TEST(LogitsTest, NormsOfHeads) {
+  TinyOptions options;
+  options.architecture = "qwen3";
+  options.head_dim = 24;
+  EXPECT_LT(error_of(options), kF32Tolerance);
 }
 
 TEST(LogitsTest, HalfWeights) {

@@ -63,6 +63,40 @@ TEST(SplitsTest, FourBitWeightsOfPairedHalves) {
   expect_all_splits_equal(options, KvType::kF16, 3);
 }
 
+TinyOptions windowed_gemma() {
+  TinyOptions options;
+  options.architecture = "gemma3";
+  options.n_layers = 4;
+  options.heads = 4;
+  options.kv_heads = 1;  // as the 270M: every rank of a stage has the one KV head
+  options.head_dim = 32;
+  options.window = 9;
+  options.window_period = 3;
+  options.tied = true;
+  options.type = QuantType::kQ8_0;
+  return options;
+}
+
+TEST(SplitsTest, PostNormsAndWindows) {
+  expect_all_splits_equal(windowed_gemma(), KvType::kF16, 4);
+  TinyOptions options = windowed_gemma();
+  options.type = QuantType::kF32;
+  options.biases = true;
+  options.kv_heads = 2;
+  expect_all_splits_equal(options, KvType::kF32, 3);
+}
+
+TEST(SplitsTest, ChunksOfAnySizeWithWindows) {
+  const TinyJob job(windowed_gemma());
+  const Plan plan = job.plan(tiny_request());
+  const auto tokens = tiny_tokens(61, 80);
+  const Logits expected = job.logits(plan, tokens, 61);
+  for (const int64_t chunk : {1, 2, 3, 7, 16, 31, 32, 33, 60}) {
+    SCOPED_TRACE("chunks of " + std::to_string(chunk));
+    EXPECT_EQ(job.logits(plan, tokens, chunk), expected);
+  }
+}
+
 TEST(SplitsTest, RanksWithNothing) {
   // Two heads of a quant block together, 64 feed-forward columns, 20 tokens: four ranks cannot all
   // have something of each.
@@ -174,6 +208,7 @@ TEST(SplitsTest, NeighboursInAStepDoNotMatter) {
   const TinyJob job(options);
   expect_neighbours_do_not_matter(job, {});
   expect_neighbours_do_not_matter(job, parse_split("1@1:1+1@1"));
+  expect_neighbours_do_not_matter(TinyJob(windowed_gemma()), parse_split("1:1"));
 }
 
 TEST(SplitsTest, TwoRunsGiveTheSameBits) {
@@ -184,14 +219,18 @@ TEST(SplitsTest, TwoRunsGiveTheSameBits) {
 }
 
 TEST(SplitsTest, TheArenasAreTheLedgersBytes) {
-  const TinyJob job(TinyOptions{});
-  for (const char* split : {"1", "1:1", "1+1", "1@1:1+1@1"}) {
-    SCOPED_TRACE(split);
-    const Plan plan = job.plan(tiny_request(parse_split(split)));
-    job.run(plan, [&](TinyRank& rank) {
-      const int r = rank.mesh.rank;
-      EXPECT_EQ(rank.pipeline.arena_bytes(), plan.rank_bytes(r) - plan.rank_bytes(r, "program"));
-    });
+  TinyOptions gemma = windowed_gemma();
+  gemma.n_layers = 2;
+  for (const TinyOptions& options : {TinyOptions{}, gemma}) {
+    const TinyJob job(options);
+    for (const char* split : {"1", "1:1", "1+1", "1@1:1+1@1"}) {
+      SCOPED_TRACE(options.architecture + " " + split);
+      const Plan plan = job.plan(tiny_request(parse_split(split)));
+      job.run(plan, [&](TinyRank& rank) {
+        const int r = rank.mesh.rank;
+        EXPECT_EQ(rank.pipeline.arena_bytes(), plan.rank_bytes(r) - plan.rank_bytes(r, "program"));
+      });
+    }
   }
 }
 
