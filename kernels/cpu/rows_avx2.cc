@@ -7,7 +7,8 @@
 namespace spillway::cpu::lanes_avx2 {
 
 extern constexpr KernelTable kTable = {
-    product, product_partial, rms_norm_row, quantize_row, swiglu_row, to_f16_row, attend, exp_row,
+    product,    product_partial, rms_norm_row, quantize_row,  swiglu_row,
+    to_f16_row, attend,          exp_row,      search_blocks,
 };
 
 }  // namespace spillway::cpu::lanes_avx2
