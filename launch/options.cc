@@ -1,4 +1,4 @@
-// See options.h. The only file that sees CLI11.
+// See options.h. The only file, beside options_quantize.cc, that sees CLI11.
 #include "launch/options.h"
 
 #include <CLI/CLI.hpp>
@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "kernels/core/error.h"
+#include "launch/options_verbs.h"
 
 namespace spillway {
 namespace {
@@ -206,8 +207,9 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 
 Verb verb_of(const CLI::App& app) {
   static constexpr std::pair<const char*, Verb> kVerbs[] = {
-      {"run", Verb::kRun},       {"inspect", Verb::kInspect}, {"plan", Verb::kPlan},
-      {"verify", Verb::kVerify}, {"bench", Verb::kBench},     {"status", Verb::kStatus}};
+      {"run", Verb::kRun},          {"inspect", Verb::kInspect}, {"plan", Verb::kPlan},
+      {"verify", Verb::kVerify},    {"bench", Verb::kBench},     {"status", Verb::kStatus},
+      {"quantize", Verb::kQuantize}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -243,6 +245,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_others(app, o, raw);
   add_verify(app, o, raw);
   add_bench(app, o, raw);
+  add_quantize(app, o);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

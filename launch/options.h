@@ -7,12 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "launch/options_verbs.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
 
 namespace spillway {
 
-enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus };
+enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kQuantize, kStatus };
 
 struct Options {
   Verb verb = Verb::kNone;
@@ -49,6 +50,8 @@ struct Options {
   int64_t bench_prompt = 512;
   int64_t bench_new = 128;
   int repetitions = 3;
+
+  QuantizeOptions quantize;
 
   std::string address;  // status
   std::string secret;   // status

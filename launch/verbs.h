@@ -11,6 +11,7 @@ int verb_verify(const Options& options, WorkerNote& note);
 int verb_bench(const Options& options, WorkerNote& note);
 int verb_inspect(const Options& options);
 int verb_plan(const Options& options);
+int verb_quantize(const Options& options);
 int verb_status(const Options& options);
 
 }  // namespace spillway
