@@ -1,5 +1,5 @@
-// ForwardLoop: steps made by hand for verify and bench, without scheduler and sampler: one
-// sequence, positions from 0, logits of the last row when wanted.
+// ForwardLoop: steps made by hand for verify, bench and perplexity, without scheduler and sampler:
+// one sequence, positions from 0, logits of the last rows when wanted.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,15 @@ class ForwardLoop {
   // n_candidates: of the last token; 0: the whole row; -1: no logits. The result of the last chunk.
   const StepResult& feed(std::span<const int32_t> tokens, int32_t n_candidates,
                          int64_t chunk_rows = 0);
+  // The next tokens in one step (at most the plan's max_rows), with the whole rows of logits of the
+  // last n_logit_rows of them (at most the plan's max_logit_rows).
+  const StepResult& step(std::span<const int32_t> tokens, int64_t n_logit_rows);
   void restart() { position_ = 0; }
 
  private:
+  const StepResult& run(std::span<const int32_t> tokens, int64_t n_logit_rows,
+                        int32_t n_candidates);
+
   const Plan& plan_;
   Engine& engine_;
   StepBatch batch_;

@@ -22,6 +22,8 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_verify(options, note);
     case Verb::kBench:
       return verb_bench(options, note);
+    case Verb::kPerplexity:
+      return verb_perplexity(options, note);
     case Verb::kInspect:
       return verb_inspect(options);
     case Verb::kPlan:

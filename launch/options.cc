@@ -1,4 +1,4 @@
-// See options.h. The only file, beside options_quantize.cc, that sees CLI11.
+// See options.h. Only this file and options_<verb>.cc see CLI11.
 #include "launch/options.h"
 
 #include <CLI/CLI.hpp>
@@ -26,11 +26,7 @@ constexpr const char* kSplitHelp =
     "stages joined by +, each [LAYERS@]SHARE[:SHARE...]: 20@2:1+10@1 is 20 layers on two ranks "
     "with shares 2:1, then 10 layers on a third";
 
-struct RawTexts {
-  std::optional<std::string> split;
-  std::string kv_type = "f16";
-  std::vector<std::string> logit_bias;
-};
+}  // namespace
 
 void add_model(CLI::App* app, Options& o) {
   app->add_option("-m,--model", o.model, "GGUF file (of several parts: any of them)")
@@ -65,6 +61,8 @@ void add_job(CLI::App* app, Options& o) {
       ->capture_default_str()
       ->check(CLI::Range(0.1, 86400.0));
 }
+
+namespace {
 
 // By hand: CLI11 2.1 takes -1 and 2^64 for unsigned numbers and wraps them.
 uint64_t parse_seed(const std::string& text) {
@@ -206,10 +204,14 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 }
 
 Verb verb_of(const CLI::App& app) {
-  static constexpr std::pair<const char*, Verb> kVerbs[] = {
-      {"run", Verb::kRun},          {"inspect", Verb::kInspect}, {"plan", Verb::kPlan},
-      {"verify", Verb::kVerify},    {"bench", Verb::kBench},     {"status", Verb::kStatus},
-      {"quantize", Verb::kQuantize}};
+  static constexpr std::pair<const char*, Verb> kVerbs[] = {{"run", Verb::kRun},
+                                                            {"inspect", Verb::kInspect},
+                                                            {"plan", Verb::kPlan},
+                                                            {"verify", Verb::kVerify},
+                                                            {"bench", Verb::kBench},
+                                                            {"status", Verb::kStatus},
+                                                            {"perplexity", Verb::kPerplexity},
+                                                            {"quantize", Verb::kQuantize}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -245,6 +247,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_others(app, o, raw);
   add_verify(app, o, raw);
   add_bench(app, o, raw);
+  add_perplexity(app, o, raw);
   add_quantize(app, o);
   try {
     app.parse(argc, argv);
@@ -278,6 +281,7 @@ Options parse_options(int argc, const char* const* argv) {
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
   o.kv_type = raw.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
   for (const std::string& text : raw.logit_bias) o.sampling.logit_bias.push_back(parse_bias(text));
+  if (o.verb == Verb::kPerplexity) settle_perplexity(o);
   check_together(o);
   return o;
 }
@@ -306,6 +310,7 @@ PlanRequest plan_request(const Options& o) {
   const SamplingParams& s = o.sampling;
   request.limits.all_logits =
       o.verb == Verb::kVerify || s.top_k == 0 || s.top_k > request.limits.max_candidates / 2;
+  if (o.verb == Verb::kPerplexity) size_for_perplexity(o, request.limits);
   request.limits.max_wanted = std::max<int64_t>(
       request.limits.max_wanted, s.repeat_last_n + static_cast<int64_t>(s.logit_bias.size()));
   request.limits.max_candidates =

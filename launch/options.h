@@ -7,13 +7,24 @@
 #include <string>
 #include <vector>
 
-#include "launch/options_verbs.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
 
 namespace spillway {
 
-enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kQuantize, kStatus };
+enum class Verb { kNone, kRun, kInspect, kPlan, kVerify, kBench, kStatus, kPerplexity, kQuantize };
+
+// spillway quantize
+struct QuantizeOptions {
+  std::string input;
+  std::string output;
+  std::string type;
+  bool force = false;
+  bool dry_run = false;
+  bool pure = false;
+  std::string output_type;     // "": the mix's choice
+  std::string embedding_type;  // "": the mix's choice
+};
 
 struct Options {
   Verb verb = Verb::kNone;
@@ -51,6 +62,9 @@ struct Options {
   int64_t bench_new = 128;
   int repetitions = 3;
 
+  std::string text_file;    // perplexity
+  int64_t stride = 0;       // 0: chunks side by side, their second halves scored
+  int64_t most_chunks = 0;  // 0: all
   QuantizeOptions quantize;
 
   std::string address;  // status

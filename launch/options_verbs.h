@@ -1,28 +1,36 @@
-// Flags of single verbs whose lists would make options.cc too long. Included by launch/ alone;
-// options.cc calls the add_* functions.
+// What the files that describe a verb's flags share: options.cc and options_<verb>.cc, which are
+// the only ones to see CLI11.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
+
+#include "launch/options.h"
 
 namespace CLI {
 class App;
-}
+}  // namespace CLI
 
 namespace spillway {
 
-struct Options;
-
-// spillway quantize
-struct QuantizeOptions {
-  std::string input;
-  std::string output;
-  std::string type;
-  bool force = false;
-  bool dry_run = false;
-  bool pure = false;
-  std::string output_type;     // "": the mix's choice
-  std::string embedding_type;  // "": the mix's choice
+// Flags that are read as text and understood once all of them are there.
+struct RawTexts {
+  std::optional<std::string> split;
+  std::string kv_type = "f16";
+  std::vector<std::string> logit_bias;
 };
-void add_quantize(CLI::App& app, Options& options);
+
+void add_model(CLI::App* app, Options& o);                 // -m
+void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp, --split, ...
+void add_job(CLI::App* app, Options& o);                   // --coordinator, --step-timeout
+
+void add_quantize(CLI::App& app, Options& o);
+
+void add_perplexity(CLI::App& app, Options& o, RawTexts& raw);
+// What the flags of `perplexity` cannot say alone, and its context when -c is not given.
+void settle_perplexity(Options& o);
+// Room for the logits of a chunk's scored rows.
+void size_for_perplexity(const Options& o, StepLimits& limits);
 
 }  // namespace spillway

@@ -114,13 +114,13 @@ double measure_matrix(const cpu::Exec& exec) {
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 251) - 125.0f;
   std::vector<int8_t> q8(x.size());
   std::vector<float> scale(kMatrixBatch * kBlocks);
-  std::vector<int32_t> sum(kMatrixBatch * kBlocks);
+  std::vector<int32_t> sum(kMatrixBatch * 2 * kBlocks);
   std::vector<float> out(kMatrixBatch * kMatrixRows);
   cpu::Activations input;
   input.x = View2D<const float>(x.data(), kMatrixBatch, kMatrixCols);
   input.q8 = View2D<int8_t>(q8.data(), kMatrixBatch, kMatrixCols);
   input.scale = View2D<float>(scale.data(), kMatrixBatch, kBlocks);
-  input.sum = View2D<int32_t>(sum.data(), kMatrixBatch, kBlocks);
+  input.sum = View2D<int32_t>(sum.data(), kMatrixBatch, 2 * kBlocks);
   cpu::quantize_rows(exec, input);
   const View2D<float> result(out.data(), kMatrixBatch, kMatrixRows);
   const double seconds = best_seconds(

@@ -109,6 +109,9 @@ inline I32x16 sub(I32x16 x, I32x16 y) {
 inline I32x16 add(I32x16 x, I32x16 y) {
   return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
 }
+inline I32x16 mul(I32x16 x, I32x16 y) {
+  return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
+}
 inline I32x16 bit_and(I32x16 x, I32x16 y) {
   return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)};
 }

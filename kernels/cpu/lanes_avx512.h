@@ -96,6 +96,7 @@ inline F32x16 from_bits(I32x16 x) { return {_mm512_castsi512_ps(x.v)}; }
 inline I32x16 splat_int(int32_t k) { return {_mm512_set1_epi32(k)}; }
 inline I32x16 sub(I32x16 x, I32x16 y) { return {_mm512_sub_epi32(x.v, y.v)}; }
 inline I32x16 add(I32x16 x, I32x16 y) { return {_mm512_add_epi32(x.v, y.v)}; }
+inline I32x16 mul(I32x16 x, I32x16 y) { return {_mm512_mullo_epi32(x.v, y.v)}; }
 inline I32x16 bit_and(I32x16 x, I32x16 y) { return {_mm512_and_si512(x.v, y.v)}; }
 inline I32x16 max(I32x16 x, I32x16 y) { return {_mm512_max_epi32(x.v, y.v)}; }
 inline I32x16 half_towards_minus(I32x16 x) { return {_mm512_srai_epi32(x.v, 1)}; }

@@ -133,6 +133,11 @@ inline I32x16 add(const I32x16& a, const I32x16& b) {  // wraps
     return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
   });
 }
+inline I32x16 mul(const I32x16& a, const I32x16& b) {  // wraps
+  return each_int([&](int i) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) * static_cast<uint32_t>(b.v[i]));
+  });
+}
 inline I32x16 bit_and(const I32x16& a, const I32x16& b) {
   return each_int([&](int i) { return a.v[i] & b.v[i]; });
 }

@@ -1,11 +1,12 @@
 // The matrix products, written once over the sixteen lanes of lanes.h; included by
 // product_<isa>.cc only. Lane = weight row. The layout is drawn in pack.h.
 //
-// Quantised types, for every sub-block of 32 or 16 columns in turn:
+// Quantised types, for every 32 columns in turn:
 //   dot  = codes . q8 - offset * sum                      int32, exact
 //   y    = fma(float(dot), d_w * d_x, y)                  SumF32
 //   y    = fma(m_w, d_x * sum, y)                         types with a minimum
-// d_w and m_w are the sub-block's own: in blocks of 256 the product of an f16 and a small integer.
+// In blocks of 256 d_w is the block's f16 times the sub-block's small integer; where sub-blocks
+// have 16 columns the integers are multiplied first: dot = s0 * dot0 + s1 * dot1, still exact.
 // Floats, for every grain of 32 columns: two chains of fma (even and odd columns), their sum added
 // to y. SumF64 forms the same contribution from zero in f32 and adds it to f64 lanes.
 //
@@ -160,87 +161,123 @@ struct ColumnTile {
   }
 };
 
-// The dot products of a sub-block into the running sums.
+// What N activation rows say of 32 columns: scales, and sums of codes of both halves.
+template <int N>
+struct PieceInputs {
+  float scale[N];
+  int32_t low[N];
+  int32_t high[N];
+
+  PieceInputs(const ProductArgs& a, int64_t first, int64_t piece) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      scale[i] = a.scale[(first + i) * a.scale_stride + piece];
+      low[i] = a.sum[(first + i) * a.sum_stride + 2 * piece];
+      high[i] = a.sum[(first + i) * a.sum_stride + 2 * piece + 1];
+    }
+  }
+};
+
+// 32 columns that share a scale: sub-block k of the block.
 template <QuantType Q, typename Sum, int G, int N>
-inline void add_dots(const ColumnTile<Q, G, N>& tile, const F32x16* const (&scales)[G],
-                     const F32x16* const (&mins)[G], int k, const float (&x_scales)[N],
-                     const int32_t (&x_sums)[N], Sum (&sums)[G][N]) {
+inline void add_piece(ColumnTile<Q, G, N>& tile, PieceInputs<N> x,
+                      const FloatScales<Q> (&scales)[G], int k, Sum (&sums)[G][N]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) x.low[i] += x.high[i];
+  tile.start(x.low);
+  tile.template multiply<0>();
+  tile.template multiply<4>();
+  tile.template multiply<1>();
+  tile.template multiply<5>();
+  tile.template multiply<2>();
+  tile.template multiply<6>();
+  tile.template multiply<3>();
+  tile.template multiply<7>();
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
-    const F32x16 x_scale = splat(x_scales[i]);
-    const F32x16 scaled_sum = splat(x_scales[i] * static_cast<float>(x_sums[i]));
+    const F32x16 x_scale = splat(x.scale[i]);
+    const F32x16 scaled_sum = splat(x.scale[i] * static_cast<float>(x.low[i]));
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      const F32x16 scale = mul(scales[g][k], x_scale);
+      const F32x16 dot = to_float(tile.dots[g][i]);
+      const F32x16 scale = mul(scales[g].scale[k], x_scale);
       if constexpr (QuantTraits<Q>::kHasMin) {
-        sums[g][i].block(to_float(tile.dots[g][i]), scale, mins[g][k], scaled_sum);
+        sums[g][i].block(dot, scale, scales[g].minimum[k], scaled_sum);
       } else {
-        sums[g][i].block(to_float(tile.dots[g][i]), scale);
+        sums[g][i].block(dot, scale);
       }
     }
   }
 }
+
+// 32 columns of two scales: sub-blocks 2k and 2k + 1 of the block.
+template <QuantType Q, typename Sum, int G, int N>
+inline void add_piece(ColumnTile<Q, G, N>& tile, const PieceInputs<N>& x,
+                      const IntScales<Q> (&scales)[G], int k, Sum (&sums)[G][N]) {
+  I32x16 total[G][N];
+  tile.start(x.low);
+  tile.template multiply<0>();
+  tile.template multiply<1>();
+  tile.template multiply<2>();
+  tile.template multiply<3>();
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g) {
+    const I32x16 scale = scales[g].scale(2 * k);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) total[g][i] = mul(tile.dots[g][i], scale);
+  }
+  tile.start(x.high);
+  tile.template multiply<4>();
+  tile.template multiply<5>();
+  tile.template multiply<6>();
+  tile.template multiply<7>();
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g) {
+    const I32x16 scale = scales[g].scale(2 * k + 1);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const F32x16 dot = to_float(add(total[g][i], mul(tile.dots[g][i], scale)));
+      const F32x16 x_scale = splat(x.scale[i]);
+      if constexpr (QuantTraits<Q>::kHasMin) {
+        const I32x16 minimums = add(mul(scales[g].minimum(2 * k), splat_int(x.low[i])),
+                                    mul(scales[g].minimum(2 * k + 1), splat_int(x.high[i])));
+        sums[g][i].block(dot, mul(scales[g].d, x_scale), mul(scales[g].minus_m, x_scale),
+                         to_float(minimums));
+      } else {
+        sums[g][i].block(dot, mul(scales[g].d, x_scale));
+      }
+    }
+  }
+}
+
+template <bool kSmallSubs, QuantType Q>
+struct ScalesOf {
+  using Type = FloatScales<Q>;
+};
+template <QuantType Q>
+struct ScalesOf<true, Q> {
+  using Type = IntScales<Q>;
+};
 
 // N activation rows times G row groups of a quantised type.
 template <QuantType Q, typename Sum, int G, int N>
 inline void quant_tile(const ProductArgs& a, const std::byte* group, int64_t first,
                        Sum (&sums)[G][N]) {
   using Traits = QuantTraits<Q>;
-  constexpr int kSubs = Traits::kBlock / Traits::kSub;
+  static_assert(Traits::kSub == 16 || Traits::kSub == 32);
   constexpr int64_t kPieces = Traits::kBlock / 32;
   PlanePointers planes[G];
 #pragma GCC unroll 2
   for (int g = 0; g < G; ++g) planes[g] = PlanePointers(group + g * a.layout.bytes, a.layout);
   ColumnTile<Q, G, N> tile;
-  F32x16 scale[G][kSubs], minimum[G][kSubs];
+  typename ScalesOf<Traits::kSub == 16, Q>::Type scales[G];
   for (int64_t b = 0; b < a.cols / Traits::kBlock; ++b) {
-    const F32x16* scales[G];
-    const F32x16* mins[G];
 #pragma GCC unroll 2
-    for (int g = 0; g < G; ++g) {
-      load_scales<Q>(planes[g], b, scale[g], minimum[g]);
-      scales[g] = scale[g];
-      mins[g] = minimum[g];
-    }
-    for (int64_t piece = b * kPieces; piece < (b + 1) * kPieces; ++piece) {
+    for (int g = 0; g < G; ++g) scales[g].load(planes[g], b);
+    for (int k = 0; k < kPieces; ++k) {
+      const int64_t piece = b * kPieces + k;
       tile.move_to(a, planes, first, piece);
-      float x_scales[N];
-      int32_t x_sums[2][N];  // of the two halves
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        x_scales[i] = a.scale[(first + i) * a.scale_stride + piece];
-        x_sums[0][i] = a.sum[(first + i) * a.sum_stride + 2 * piece];
-        x_sums[1][i] = a.sum[(first + i) * a.sum_stride + 2 * piece + 1];
-      }
-      const int k = static_cast<int>(piece % kPieces);
-      if constexpr (Traits::kSub == 32) {
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) x_sums[0][i] += x_sums[1][i];
-        tile.start(x_sums[0]);
-        tile.template multiply<0>();
-        tile.template multiply<4>();
-        tile.template multiply<1>();
-        tile.template multiply<5>();
-        tile.template multiply<2>();
-        tile.template multiply<6>();
-        tile.template multiply<3>();
-        tile.template multiply<7>();
-        add_dots<Q>(tile, scales, mins, k, x_scales, x_sums[0], sums);
-      } else {
-        static_assert(Traits::kSub == 16);
-        tile.start(x_sums[0]);
-        tile.template multiply<0>();
-        tile.template multiply<1>();
-        tile.template multiply<2>();
-        tile.template multiply<3>();
-        add_dots<Q>(tile, scales, mins, 2 * k, x_scales, x_sums[0], sums);
-        tile.start(x_sums[1]);
-        tile.template multiply<4>();
-        tile.template multiply<5>();
-        tile.template multiply<6>();
-        tile.template multiply<7>();
-        add_dots<Q>(tile, scales, mins, 2 * k + 1, x_scales, x_sums[1], sums);
-      }
+      add_piece<Q>(tile, PieceInputs<N>(a, first, piece), scales, k, sums);
     }
   }
 }
@@ -269,7 +306,9 @@ void run_tile(const ProductArgs& a, int64_t group, int64_t first) {
 // All activations for G groups before the next: their weights stay in the first caches.
 template <QuantType Q, typename Sum, int G>
 void run_rows(const ProductArgs& a, int64_t group) {
-  constexpr int kTile = G == 1 ? kProductTile : Sum::kPairTile;
+  // Two sub-blocks at a time need more registers.
+  constexpr int kPairTile = QuantTraits<Q>::kSub == 16 && Sum::kPairTile > 4 ? 4 : Sum::kPairTile;
+  constexpr int kTile = G == 1 ? kProductTile : kPairTile;
   int64_t i = 0;
   for (; i + kTile <= a.n; i += kTile) run_tile<Q, Sum, G, kTile>(a, group, i);
   if constexpr (kTile > 4) {

@@ -92,67 +92,71 @@ struct PlanePointers {
   }
 };
 
-// The factors of the sub-blocks of 256 values: d times small integers.
 template <QuantType Q>
-inline void load_sub_scales(const uint8_t* strips, F32x16 d, F32x16* scale) {
-  using Traits = QuantTraits<Q>;
-  constexpr int kSubs = Traits::kBlock / Traits::kSub;
-  if constexpr (Traits::kScales == Scales::kSignedByte) {
-    for (int k = 0; k < kSubs; ++k) scale[k] = mul(d, to_float(load_i8(strips + 16 * k)));
-  } else if constexpr (kSubs == 16) {
-    alignas(64) uint8_t six[256];
-    unpack_six_bits(strips, six);
-    for (int k = 0; k < kSubs; ++k) {
-      scale[k] = mul(d, to_float(sub(load_u8(six + 16 * k), splat_int(32))));
-    }
-  } else {
-    for (int k = 0; k < kSubs; ++k) {
-      scale[k] = mul(d, to_float(sub(eighth_six_bits(strips, k), splat_int(32))));
-    }
-  }
+inline F32x16 load_halves(const uint8_t* plane, int64_t b) {
+  return load_f16(reinterpret_cast<const uint16_t*>(plane) + kRowGroup * b);
 }
 
-// The same with minimums, which are subtracted.
+// A block's factors where sub-blocks have 32 values: one float each, and what is added to them
+// times the sum of activations.
 template <QuantType Q>
-inline void load_sub_scales(const uint8_t* strips, F32x16 d, F32x16 m, F32x16* scale,
-                            F32x16* minimum) {
+struct FloatScales {
   using Traits = QuantTraits<Q>;
-  const F32x16 minus_m = sub(splat(0.0f), m);
-  if constexpr (Traits::kScales == Scales::kSixBitMin) {
-    alignas(64) uint8_t six[256];
-    unpack_six_bits(strips, six);
-    for (int k = 0; k < 8; ++k) {
-      scale[k] = mul(d, to_float(load_u8(six + 16 * k)));
-      minimum[k] = mul(minus_m, to_float(load_u8(six + 128 + 16 * k)));
-    }
-  } else {
-    static_assert(Traits::kScales == Scales::kFourBitMin);
-    for (int k = 0; k < 16; ++k) {
-      const I32x16 both = load_u8(strips + 16 * k);
-      scale[k] = mul(d, to_float(bit_and(both, splat_int(15))));
-      minimum[k] = mul(minus_m, to_float(shift_right(both, 4)));
-    }
-  }
-}
+  static constexpr int kSubs = Traits::kBlock / Traits::kSub;
+  F32x16 scale[kSubs];
+  F32x16 minimum[Traits::kHasMin ? kSubs : 1];
 
-// Block b's factors, one a sub-block, and what is added to them times the sum of activations.
-template <QuantType Q>
-inline void load_scales(const PlanePointers& p, int64_t b, F32x16* scale, F32x16* minimum) {
-  using Traits = QuantTraits<Q>;
-  const uint8_t* strips = p.sub + b * Traits::kSubBytes * kRowGroup;
-  const auto half = [b](const uint8_t* plane) {
-    return load_f16(reinterpret_cast<const uint16_t*>(plane) + kRowGroup * b);
-  };
-  if constexpr (Traits::kScales == Scales::kExponent) {
-    scale[0] = half_power_of_two(load_u8(strips));
-  } else if constexpr (Traits::kScales == Scales::kHalf) {
-    scale[0] = half(p.scales);
-    if constexpr (Traits::kHasMin) minimum[0] = half(p.mins);
-  } else if constexpr (Traits::kHasMin) {
-    load_sub_scales<Q>(strips, half(p.scales), half(p.mins), scale, minimum);
-  } else {
-    load_sub_scales<Q>(strips, half(p.scales), scale);
+  void load(const PlanePointers& p, int64_t b) {
+    const uint8_t* strips = p.sub + b * Traits::kSubBytes * kRowGroup;
+    if constexpr (Traits::kScales == Scales::kExponent) {
+      scale[0] = half_power_of_two(load_u8(strips));
+    } else if constexpr (Traits::kScales == Scales::kHalf) {
+      scale[0] = load_halves<Q>(p.scales, b);
+      if constexpr (Traits::kHasMin) minimum[0] = load_halves<Q>(p.mins, b);
+    } else if constexpr (Traits::kScales == Scales::kSixBitMin) {
+      const F32x16 d = load_halves<Q>(p.scales, b);
+      const F32x16 minus_m = sub(splat(0.0f), load_halves<Q>(p.mins, b));
+      alignas(64) uint8_t six[256];
+      unpack_six_bits(strips, six);
+      for (int k = 0; k < kSubs; ++k) {
+        scale[k] = mul(d, to_float(load_u8(six + 16 * k)));
+        minimum[k] = mul(minus_m, to_float(load_u8(six + 128 + 16 * k)));
+      }
+    } else {
+      static_assert(Traits::kScales == Scales::kSixBit);
+      const F32x16 d = load_halves<Q>(p.scales, b);
+      for (int k = 0; k < kSubs; ++k) {
+        scale[k] = mul(d, to_float(sub(eighth_six_bits(strips, k), splat_int(32))));
+      }
+    }
   }
-}
+};
+
+// A block's factors where sub-blocks have 16 values. There the small integers are multiplied with
+// the integer dot products, two sub-blocks are added, and only then comes a float: half as many
+// conversions. Nothing is lost: 2 * 128 * 16 * 32 * 127 (Q6_K) is below 2^24.
+template <QuantType Q>
+struct IntScales {
+  using Traits = QuantTraits<Q>;
+  F32x16 d;
+  F32x16 minus_m;
+  const uint8_t* strips;
+  alignas(64) uint8_t six[Traits::kScales == Scales::kSixBit ? 256 : 1];
+
+  void load(const PlanePointers& p, int64_t b) {
+    d = load_halves<Q>(p.scales, b);
+    if constexpr (Traits::kHasMin) minus_m = sub(splat(0.0f), load_halves<Q>(p.mins, b));
+    strips = p.sub + b * Traits::kSubBytes * kRowGroup;
+    if constexpr (Traits::kScales == Scales::kSixBit) unpack_six_bits(strips, six);
+  }
+  I32x16 scale(int k) const {
+    if constexpr (Traits::kScales == Scales::kSignedByte) return load_i8(strips + 16 * k);
+    if constexpr (Traits::kScales == Scales::kFourBitMin) {
+      return bit_and(load_u8(strips + 16 * k), splat_int(15));
+    }
+    return sub(load_u8(six + 16 * k), splat_int(32));
+  }
+  I32x16 minimum(int k) const { return shift_right(load_u8(strips + 16 * k), 4); }
+};
 
 }  // namespace spillway::cpu::SPILLWAY_LANES

@@ -86,6 +86,24 @@ class Misuse(harness.EndToEnd):
             self.refused(mpirun(2) + [program(), "run", "-m", path, "-p", "x"], path)
             self.refused([program(), "run", "-m", folder, "-p", "x"], folder)
 
+    def test_text_without_a_perplexity(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "text")
+            with open(path, "w"):
+                pass
+            verb = [program(), "perplexity", "-m", model(), "-q"]
+            self.refused(verb, "--file")
+            self.refused(verb + ["-f", "/nonexistent/text"], "/nonexistent/text")
+            self.refused(verb + ["-f", path], path, "empty")
+            self.refused(verb + ["-f", folder], folder, "regular")
+            with open(path, "w") as text:
+                text.write("Once upon a time")
+            self.refused(verb + ["-f", path], "4 tokens", "512")
+            self.refused(mpirun(2) + verb + ["-f", path], "4 tokens", "512")
+            for flags in (["-c", "2"], ["--stride", "0"], ["--stride", "513"], ["--chunks", "0"]):
+                with self.subTest(flags=flags):
+                    self.refused(verb + ["-f", path] + flags, flags[0])
+
     def test_prompt_longer_than_the_context(self):
         prompt = "one two three four five six seven eight nine ten " * 20
         self.refused(self.run_with("-c", "64", "-p", prompt), "64")
@@ -108,7 +126,7 @@ class Misuse(harness.EndToEnd):
     def test_help_is_no_error(self):
         for arguments in (["--help"], ["run", "--help"], ["plan", "--help"], ["verify", "--help"],
                           ["inspect", "--help"], ["bench", "--help"], ["status", "--help"],
-                          ["--version"]):
+                          ["perplexity", "--help"], ["--version"]):
             with self.subTest(arguments=arguments):
                 job = self.succeed([program()] + arguments, timeout=10)
                 self.assertTrue(job.text().strip())

@@ -1,11 +1,12 @@
 """inspect, plan, verify, bench and status against the model and a running job."""
 
 import json
+import os
 import re
 import time
 
 import harness
-from harness import generate, greedy, model, program
+from harness import generate, greedy, model, mpirun, program
 
 
 def resident_bytes(pid):
@@ -41,6 +42,33 @@ class Verbs(harness.EndToEnd):
     def test_bench(self):
         found = self.as_json("bench", "-m", model(), "-p", "64", "-n", "16", "-t", "1")
         self.assertTrue(found)
+
+    def perplexity(self, *arguments, mpi=()):
+        text = os.path.join(harness.ROOT, "LICENSE")
+        return json.loads(self.succeed(
+            [*mpi, program(), "perplexity", "-m", model(), "-f", text, "-t", "1", "-q", "--json",
+             *arguments]).text())
+
+    def test_perplexity_of_two_splits(self):
+        alone = self.perplexity("-c", "128", "--chunks", "3")
+        self.assertEqual(alone["tokens_scored"], 3 * 63)
+        # Licences are known by heart; a model that reads garbage is near its 49152 tokens.
+        self.assertGreater(alone["perplexity"], 1)
+        self.assertLess(alone["perplexity"], 20)
+        for ranks, split in ((2, "1:1"), (3, "2:1+1")):
+            with self.subTest(split=split):
+                found = self.perplexity("-c", "128", "--chunks", "3", "--split", split,
+                                        mpi=mpirun(ranks))
+                for key in ("perplexity", "error", "nll", "tokens_scored"):
+                    self.assertEqual(found[key], alone[key], key)
+
+    def test_perplexity_by_stride(self):
+        """A first window alone scores all it predicts; more context for each token helps."""
+        side_by_side = self.perplexity("-c", "64", "--stride", "64", "--chunks", "8")
+        self.assertEqual(side_by_side["tokens_scored"], 8 * 63)
+        overlapping = self.perplexity("-c", "64", "--stride", "16", "--chunks", "29")
+        self.assertEqual(overlapping["tokens_scored"], 63 + 28 * 16)
+        self.assertLess(overlapping["perplexity"], side_by_side["perplexity"])
 
     def test_status_of_a_running_job(self):
         job = self.start(generate(3, "-p", "Once", "-n", "1500", "--ignore-eos"))

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/engine/follower.h"
 #include "tests/support/tiny_job.h"
 
 namespace spillway::testing {
@@ -16,9 +17,14 @@ void with_loop(const TinyJob& job, const Plan& plan,
     Watchdog watchdog(
         std::chrono::minutes(5), [] { return std::string(); }, [](const std::string&) {});
     Metrics metrics;
+    if (!rank.mesh.front()) {
+      follow(plan, &rank.pipeline, rank.mesh, watchdog, metrics);
+      return;
+    }
     Engine engine(plan, job.spec, rank.pipeline, rank.mesh, watchdog, metrics);
     ForwardLoop loop(plan, engine);
     body(loop);
+    engine.stop();
   });
 }
 
@@ -52,6 +58,30 @@ TEST(ForwardLoopTest, ChunksPiecesAndRestartsGiveTheSameRow) {
     EXPECT_EQ(best.rows[0].candidates[0].token, top - expected.begin());
     EXPECT_EQ(best.rows[0].candidates[0].logit, *top);
   });
+}
+
+TEST(ForwardLoopTest, AStepGivesTheRowsOfItsLastTokens) {
+  const TinyJob job(TinyOptions{});
+  for (const auto& split : {std::vector<StagePin>{{0, {1}}}, {{0, {1, 2}}, {0, {1}}}}) {
+    const Plan plan = job.plan(tiny_request(split));
+    const auto tokens = tiny_tokens(50, 80);
+    const std::span<const int32_t> all(tokens);
+    const auto expected = job.logits(plan, tokens);
+    const auto check = [&](const StepResult& result, size_t first, size_t n) {
+      ASSERT_EQ(result.n_rows, static_cast<int64_t>(n));
+      for (size_t i = 0; i < n; ++i) {
+        const auto& row = result.rows[i].whole;
+        EXPECT_EQ(Row(row.begin(), row.end()), expected[first + i]) << "position " << first + i;
+      }
+    };
+    with_loop(job, plan, [&](ForwardLoop& loop) {
+      check(loop.step(all.first(20), 0), 20, 0);
+      check(loop.step(all.subspan(20, 17), 4), 33, 4);
+      check(loop.step(all.subspan(37), 13), 37, 13);
+      loop.restart();
+      check(loop.step(all, 50), 0, 50);
+    });
+  }
 }
 
 TEST(ForwardLoopDeathTest, BeyondTheContextOrNothing) {

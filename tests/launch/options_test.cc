@@ -278,6 +278,34 @@ TEST(OptionsErrorTest, SplitGrammar) {
   }
 }
 
+TEST(OptionsTest, PerplexityWithEveryFlag) {
+  const Options o = parse({"perplexity", "-m", "f.gguf", "-f", "text", "-c", "64", "--stride", "16",
+                           "--chunks", "9", "--split", "2:1+1", "-t", "3", "--json", "-q"});
+  EXPECT_EQ(o.verb, Verb::kPerplexity);
+  EXPECT_EQ(o.text_file, "text");
+  EXPECT_EQ(o.context, 64);
+  EXPECT_EQ(o.stride, 16);
+  EXPECT_EQ(o.most_chunks, 9);
+  EXPECT_EQ(o.split.size(), 2U);
+  EXPECT_TRUE(o.json);
+  EXPECT_TRUE(o.quiet);
+  const Options plain = parse({"perplexity", "-m", "f.gguf", "-f", "text"});
+  EXPECT_EQ(plain.context, 512);
+  EXPECT_EQ(plain.stride, 0);
+  EXPECT_EQ(plain.most_chunks, 0);
+}
+
+TEST(OptionsErrorTest, Perplexity) {
+  refused_with_model("perplexity", {}, {"--file"});
+  refused_with_model("perplexity", {"-f", "t", "-c", "2"}, {"-c 2", "score"});
+  refused_with_model("perplexity", {"-f", "t", "-c", "0"}, {"-c"});
+  refused_with_model("perplexity", {"-f", "t", "--stride", "0"}, {"--stride"});
+  refused_with_model("perplexity", {"-f", "t", "--stride", "513"}, {"--stride 513", "-c 512"});
+  refused_with_model("perplexity", {"-f", "t", "-c", "8", "--stride", "9"}, {"9", "-c 8"});
+  refused_with_model("perplexity", {"-f", "t", "--chunks", "0"}, {"--chunks"});
+  parse({"perplexity", "-m", "f", "-f", "t", "-c", "8", "--stride", "8"});
+}
+
 TEST(PlanRequestTest, TakesWhatTheFlagsSay) {
   const PlanRequest request =
       plan_request(parse({"run", "-m", "f", "--tp", "2", "--pp", "3", "-c", "99", "-k", "f32"}));
@@ -293,6 +321,7 @@ TEST(PlanRequestTest, TakesWhatTheFlagsSay) {
 TEST(PlanRequestTest, WholeRowsWhereSamplingOrVerifyNeedsThem) {
   const auto all_logits = [](Args args) { return plan_request(parse(args)).limits.all_logits; };
   EXPECT_TRUE(all_logits({"verify", "-m", "f"}));
+  EXPECT_TRUE(all_logits({"perplexity", "-m", "f", "-f", "t"}));
   EXPECT_TRUE(all_logits({"run", "-m", "f", "--top-k", "0"}));
   EXPECT_TRUE(all_logits({"run", "-m", "f", "--top-k", "1000"}));
   EXPECT_FALSE(all_logits({"run", "-m", "f", "--top-k", "40"}));

@@ -82,11 +82,11 @@ class LoaderTest : public ::testing::Test {
     for (int64_t c = 0; c < w.cols; ++c) x.push_back(static_cast<float>(input(first_col + c)));
     std::vector<int8_t> q8(x.size() + 1);
     std::vector<float> scale(static_cast<size_t>(blocks) + 1);
-    std::vector<int32_t> sum(static_cast<size_t>(blocks) + 1);
+    std::vector<int32_t> sum(static_cast<size_t>(2 * blocks) + 1);
     const cpu::Activations a{{x.data(), 1, w.cols},
                              {q8.data(), 1, w.cols},
                              {scale.data(), 1, blocks},
-                             {sum.data(), 1, blocks}};
+                             {sum.data(), 1, 2 * blocks}};
     if (quant_info(w.type).block_elements > 1) cpu::quantize_rows(exec_, a);
     std::vector<double> out(static_cast<size_t>(w.rows), -1);
     cpu::matmul_partial(exec_, w, a, {out.data(), 1, w.rows});
