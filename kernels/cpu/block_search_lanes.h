@@ -146,8 +146,7 @@ inline F32x16 search_scale(const Grid& grid, const SearchInput& in, const Search
   const bool table = shape.grid == CodeGrid::kNonlinear;
   const float ends[2] = {table ? -127.0f : static_cast<float>(shape.first_code),
                          table ? 113.0f : static_cast<float>(shape.last_code)};
-  // Half a step beyond the end to a bit more than one within, in tenths; a table's in hundredths
-  // of its end.
+  // From 1.2 codes within the end to 0.8 beyond it, in tenths; a table's in hundredths of its end.
   for (const float end : ends) {
     const float step = table ? end * 0.01f : (end < 0 ? -0.1f : 0.1f);
     for (int k = -12; k <= 8; ++k) {

@@ -13,8 +13,8 @@
 namespace spillway::cpu {
 namespace {
 
-// How much the error of a value counts. Large weights matter more, as they meet large activations
-// more often; without a record of activations that is all there is to know.
+// How much the error of a value counts. Without a record of activations there is only the weight
+// itself to go by, and large ones are more likely to matter.
 enum class Importance {
   kSquare,     // x^2
   kMagnitude,  // |x| + the root mean square of the sub-block

@@ -239,10 +239,11 @@ TEST(QuantizeTest, FindsTheFirstValueThatDoesNotFit) {
 // take_apart has goldens of its own; put_together must give the file's bytes back.
 TEST(BlockAssembleTest, IsTheInverseOfTakingApart) {
   std::mt19937 random(10);
-  for (const QuantType type : kernel_test::computable_types()) {
+  for (const QuantType type : all_types()) {
     dispatch(type, [&](auto tag) {
       using Traits = typename decltype(tag)::Traits;
-      if constexpr (Traits::kBits != 0) {
+      // The types that are read only are not put together.
+      if constexpr (requires(typename Traits::Block b) { cpu::put_together({}, b); }) {
         SCOPED_TRACE(quant_info(type).name);
         for (int i = 0; i < 50; ++i) {
           const std::vector<std::byte> file =
