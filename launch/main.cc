@@ -29,6 +29,8 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_inspect(options);
     case Verb::kPlan:
       return verb_plan(options);
+    case Verb::kQuantize:
+      return verb_quantize(options);
     case Verb::kStatus:
       return verb_status(options);
     case Verb::kTokenize:

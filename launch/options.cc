@@ -212,7 +212,8 @@ Verb verb_of(const CLI::App& app) {
                                                             {"status", Verb::kStatus},
                                                             {"tokenize", Verb::kTokenize},
                                                             {"template", Verb::kTemplate},
-                                                            {"perplexity", Verb::kPerplexity}};
+                                                            {"perplexity", Verb::kPerplexity},
+                                                            {"quantize", Verb::kQuantize}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -255,6 +256,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_perplexity(app, o, raw);
   add_tokenize(app, o);
   add_template(app, o);
+  add_quantize(app, o);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -23,7 +23,20 @@ enum class Verb {
   kStatus,
   kPerplexity,
   kTokenize,
-  kTemplate
+  kTemplate,
+  kQuantize
+};
+
+// spillway quantize
+struct QuantizeOptions {
+  std::string input;
+  std::string output;
+  std::string type;
+  bool force = false;
+  bool dry_run = false;
+  bool pure = false;
+  std::string output_type;     // "": the mix's choice
+  std::string embedding_type;  // "": the mix's choice
 };
 
 struct Options {
@@ -65,6 +78,7 @@ struct Options {
   std::string text_file;    // perplexity
   int64_t stride = 0;       // 0: chunks side by side, their second halves scored
   int64_t most_chunks = 0;  // 0: all
+  QuantizeOptions quantize;
 
   std::string address;  // status
   std::string secret;   // status

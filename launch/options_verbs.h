@@ -25,6 +25,8 @@ void add_model(CLI::App* app, Options& o);                 // -m
 void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp, --split, ...
 void add_job(CLI::App* app, Options& o);                   // --coordinator, --step-timeout
 
+void add_quantize(CLI::App& app, Options& o);
+
 void add_perplexity(CLI::App& app, Options& o, RawTexts& raw);
 // What the flags of `perplexity` cannot say alone, and its context when -c is not given.
 void settle_perplexity(Options& o);

@@ -9,6 +9,7 @@
 
 #include "kernels/core/kv_view.h"
 #include "kernels/core/packed_matrix.h"
+#include "kernels/cpu/block_search.h"
 
 namespace spillway::cpu {
 
@@ -65,16 +66,18 @@ struct KernelTable {
   void (*to_f16_row)(const float* x, int64_t n, uint16_t* out);
   void (*attend)(const AttendArgs& args);
   void (*exp_row)(const float* x, int64_t n, float* out);  // for the tests of its accuracy
+  void (*search_blocks)(const SearchInput& in, const SearchShape& shape, SearchResult* out);
 };
 
 const KernelTable& kernel_table(Isa isa);
 
-// Filled by product_<isa>.cc and rows_<isa>.cc.
-#define SPILLWAY_DECLARE_KERNELS(set)                            \
-  namespace set {                                                \
-  void product(QuantType type, const ProductArgs& args);         \
-  void product_partial(QuantType type, const ProductArgs& args); \
-  extern const KernelTable kTable;                               \
+// Filled by product_<isa>.cc, search_<isa>.cc and rows_<isa>.cc.
+#define SPILLWAY_DECLARE_KERNELS(set)                                                     \
+  namespace set {                                                                         \
+  void product(QuantType type, const ProductArgs& args);                                  \
+  void product_partial(QuantType type, const ProductArgs& args);                          \
+  void search_blocks(const SearchInput& in, const SearchShape& shape, SearchResult* out); \
+  extern const KernelTable kTable;                                                        \
   }
 SPILLWAY_DECLARE_KERNELS(lanes_scalar)
 SPILLWAY_DECLARE_KERNELS(lanes_avx2)

@@ -78,6 +78,10 @@ inline F32x16 fma(F32x16 x, F32x16 y, F32x16 z) {
 }
 inline F32x16 max(F32x16 x, F32x16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F32x16 min(F32x16 x, F32x16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline F32x16 where_greater(F32x16 x, F32x16 y, F32x16 yes, F32x16 no) {
+  return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
+          _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ))};
+}
 inline float reduce_add(F32x16 x) {
   const __m256 s8 = _mm256_add_ps(x.a, x.b);
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

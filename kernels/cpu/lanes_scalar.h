@@ -93,6 +93,10 @@ inline F32x16 max(const F32x16& a, const F32x16& b) {
 inline F32x16 min(const F32x16& a, const F32x16& b) {
   return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
+// x > y ? yes : no, so `no` where either is NaN.
+inline F32x16 where_greater(const F32x16& x, const F32x16& y, const F32x16& yes, const F32x16& no) {
+  return each([&](int i) { return x.v[i] > y.v[i] ? yes.v[i] : no.v[i]; });
+}
 // Lane i + lane i+8, then +4, +2, +1.
 inline float reduce_add(const F32x16& a) {
   float s[8];

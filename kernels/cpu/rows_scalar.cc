@@ -8,7 +8,7 @@ namespace spillway::cpu::lanes_scalar {
 
 extern constexpr KernelTable kTable = {
     product,   product_partial, rms_norm_row, quantize_row, swiglu_row,
-    geglu_row, to_f16_row,      attend,       exp_row,
+    geglu_row, to_f16_row,      attend,       exp_row,      search_blocks,
 };
 
 }  // namespace spillway::cpu::lanes_scalar

@@ -57,6 +57,9 @@ class GgufValue {
   std::optional<std::vector<double>> as_doubles() const;  // any numeric element type
   std::optional<std::vector<int64_t>> as_ints() const;    // any integer or bool element type
 
+  // The value as it lies in the file: a string's text, an array's elements, a number's bytes.
+  std::span<const std::byte> encoded() const { return bytes_; }
+
   // For tables: a string as it is, an array as "[a, b, c, … 49152 strings]" with at most
   // max_elements written out.
   std::string to_text(int max_elements = 4) const;
