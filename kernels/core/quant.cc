@@ -1,9 +1,9 @@
 // See quant.h. Block sizes: the GGUF specification and ggml's type table.
 #include "kernels/core/quant.h"
 
-#include <cctype>
 #include <string>
 
+#include "kernels/core/any_case.h"
 #include "kernels/core/check.h"
 #include "kernels/core/dispatch.h"
 
@@ -54,15 +54,6 @@ const QuantInfo* find(uint32_t number) {
   return nullptr;
 }
 
-bool same_name(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const auto upper = [](char c) { return std::toupper(static_cast<unsigned char>(c)); };
-    if (upper(a[i]) != upper(b[i])) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 const QuantInfo& quant_info(QuantType type) {
@@ -79,7 +70,7 @@ std::optional<QuantType> quant_type_from_file(uint32_t number) {
 
 std::optional<QuantType> quant_type_from_name(std::string_view name) {
   for (const QuantInfo& info : kTable) {
-    if (same_name(info.name, name)) return info.type;
+    if (same_in_any_case(info.name, name)) return info.type;
   }
   return std::nullopt;
 }

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <charconv>
 #include <iterator>
 
-#include "kernels/core/check.h"
+#include "kernels/core/any_case.h"
+#include "kernels/core/error.h"
 
 namespace spillway {
 namespace {
@@ -37,6 +37,9 @@ constexpr QuantMix kMixes[] = {
     {"Q3_K_S", kQ3_K, 11, "3.5 bits"},
     {"Q2_K", kQ2_K, 10, "3.0 bits: much is lost"},
 };
+
+// Of layers, heads and experts: beyond it no model exists, and products would overflow.
+constexpr int64_t kMaxCount = 1 << 20;
 
 // What the rules ask of a model.
 struct ModelFacts {
@@ -79,13 +82,18 @@ int64_t layer_of(std::string_view name) {
   return layer;
 }
 
-// A count that may be one a layer (Gemma 3n, OpenELM): the greatest.
-int64_t count_of(const Gguf& gguf, std::string_view architecture, const char* key) {
-  const GgufValue* value = gguf.find(std::string(architecture) + key);
+// A count that may be one a layer (Gemma 3n, OpenELM): the greatest. 0 when the file has none.
+int64_t count_of(const Gguf& gguf, std::string_view architecture, const char* suffix) {
+  const std::string key = std::string(architecture) + suffix;
+  const GgufValue* value = gguf.find(key);
   if (value == nullptr) return 0;
-  if (const auto number = value->as_int()) return *number;
   const auto numbers = value->as_ints();
-  return !numbers || numbers->empty() ? 0 : *std::max_element(numbers->begin(), numbers->end());
+  if (numbers && numbers->empty()) return 0;
+  const int64_t count =
+      numbers ? *std::max_element(numbers->begin(), numbers->end()) : value->as_int().value_or(-1);
+  if (count >= 0 && count <= kMaxCount) return count;
+  throw Error(key + " is " + value->to_text() + ", must be 0 to " + std::to_string(kMaxCount),
+              gguf.paths().front(), "the file is damaged or made by another tool");
 }
 
 ModelFacts facts_of(const Gguf& gguf) {
@@ -256,23 +264,16 @@ Place place_of(const GgufTensor& tensor, const std::vector<int64_t>& value_at,
   return {found - value_at.begin(), static_cast<int64_t>(value_at.size())};
 }
 
-bool same_name(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) {
-    return std::toupper(static_cast<unsigned char>(x)) ==
-           std::toupper(static_cast<unsigned char>(y));
-  });
-}
-
 }  // namespace
 
 std::span<const QuantMix> quant_mixes() { return kMixes; }
 
 const QuantMix* find_quant_mix(std::string_view name) {
   for (const QuantMix& mix : kMixes) {
-    if (same_name(mix.name, name)) return &mix;
+    if (same_in_any_case(mix.name, name)) return &mix;
   }
   for (const std::string_view family : {"Q3_K", "Q4_K", "Q5_K"}) {
-    if (same_name(family, name)) return find_quant_mix(std::string(family) + "_M");
+    if (same_in_any_case(family, name)) return find_quant_mix(std::string(family) + "_M");
   }
   return nullptr;
 }

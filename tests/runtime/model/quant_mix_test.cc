@@ -5,12 +5,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
+#include "kernels/core/error.h"
 #include "tests/support/gguf_builder.h"
 #include "tests/support/temp_dir.h"
 
@@ -168,6 +170,28 @@ TEST_F(QuantMixChoiceTest, Mxfp4KeepsEmbeddingsAndOutputIn8Bits) {
   EXPECT_EQ(types.at("token_embd.weight"), "Q8_0");
   EXPECT_EQ(types.at("output.weight"), "Q8_0");
   EXPECT_EQ(types.at("blk.1.attn_v.weight"), "MXFP4");
+}
+
+// Counts are multiplied with each other; a file may claim any.
+TEST(QuantMixTest, CountsThatCannotBeAreErrorsThatNameTheKey) {
+  const TempDir dir;
+  for (const char* key : {"llama.block_count", "llama.attention.head_count"}) {
+    for (const int64_t count : {int64_t{1} << 60, int64_t{1} << 62, int64_t{-1}, INT64_MIN}) {
+      GgufBuilder builder;
+      builder.set_string("general.architecture", "llama").set_i64(key, count);
+      add_tensor(builder, "blk.0.ffn_down.weight", {256, 2});
+      const Gguf gguf = Gguf::open(builder.write(dir.file("counts.gguf")));
+      try {
+        mixed_types(gguf, *find_quant_mix("Q4_K_M"), {});
+        ADD_FAILURE() << key << " of " << count << " is taken";
+      } catch (const Error& error) {
+        const std::string said = error.what();
+        EXPECT_NE(said.find(key), std::string::npos) << said;
+        EXPECT_NE(said.find(std::to_string(count)), std::string::npos) << said;
+        EXPECT_NE(said.find("counts.gguf"), std::string::npos) << said;
+      }
+    }
+  }
 }
 
 }  // namespace
