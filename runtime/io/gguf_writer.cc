@@ -19,6 +19,9 @@
 namespace spillway {
 namespace {
 
+// Of opening the temporary: each one more needs another run that ends in between.
+constexpr int kMostTries = 100;
+
 template <typename T>
 void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
@@ -114,13 +117,9 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadataText& metadata
       temporary_(temporary_path(path)),
       tensors_(std::move(tensors)),
       alignment_(alignment) {
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-  if (fd_ < 0) fail("cannot create the file", errno);
-  // Whoever holds the lock is still writing; a file without one was left by a killed run.
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(std::exchange(fd_, -1));
-    throw Error("another run is writing this file", temporary_,
-                "wait for it, or give another name");
+  int tries = 0;
+  while (!open_temporary()) {
+    if (++tries == kMostTries) fail_busy();
   }
   try {
     if (::ftruncate(fd_, 0) != 0) fail("cannot empty the file of an earlier run", errno);
@@ -132,6 +131,33 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadataText& metadata
     ::close(fd_);
     throw;
   }
+}
+
+// False when what was opened is not what lies under the name any more: try again.
+bool GgufWriter::open_temporary() {
+  // O_NOFOLLOW: a link would empty the file that it points to. O_NONBLOCK: a pipe is an error.
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  fd_ = ::open(temporary_.c_str(), kFlags, 0666);
+  if (fd_ < 0 && errno == ELOOP) {
+    throw Error("a symbolic link is in the way of the new file", temporary_, "remove it");
+  }
+  if (fd_ < 0) fail("cannot create the file", errno);
+  // Whoever holds the lock is still writing; a file without one was left by a killed run.
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(std::exchange(fd_, -1));
+    fail_busy();
+  }
+  // Before the lock was had, its owner may have finished and given the file its final name, or
+  // removed it.
+  struct stat mine {};
+  struct stat named {};
+  const bool same = ::fstat(fd_, &mine) == 0 && ::lstat(temporary_.c_str(), &named) == 0 &&
+                    mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
+  if (same && mine.st_nlink == 1) return true;
+  // A run that was killed while it gave the final name: that name keeps the file.
+  if (same) ::unlink(temporary_.c_str());
+  ::close(std::exchange(fd_, -1));
+  return false;
 }
 
 GgufWriter::~GgufWriter() {
@@ -182,6 +208,10 @@ void GgufWriter::put(std::span<const std::byte> data) {
 void GgufWriter::pad() {
   const std::string zeros(static_cast<size_t>(round_up(offset_, alignment_) - offset_), '\0');
   put(bytes_of(zeros));
+}
+
+void GgufWriter::fail_busy() const {
+  throw Error("another run is writing this file", temporary_, "wait for it, or give another name");
 }
 
 void GgufWriter::fail(const std::string& what, int error_number) const {

@@ -42,7 +42,8 @@ struct GgufTensorPlan {
 class GgufWriter {
  public:
   // Where the data lies while it is written: in the same folder, so that the rename at the end is
-  // one step. A killed run may leave it; the next one of the same target replaces it.
+  // one step. A killed run may leave it; the next one of the same target replaces it. Links are not
+  // followed, and a file that has a second name keeps its content.
   static std::string temporary_path(const std::string& path);
 
   // Bytes of the whole file, padding included.
@@ -65,8 +66,10 @@ class GgufWriter {
   void finish(bool replace);
 
  private:
+  bool open_temporary();
   void put(std::span<const std::byte> data);
   void pad();
+  [[noreturn]] void fail_busy() const;
   [[noreturn]] void fail(const std::string& what, int error_number) const;
 
   std::string path_;

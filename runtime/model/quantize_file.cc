@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <span>
 #include <system_error>
@@ -87,12 +88,15 @@ std::span<const std::byte> make_slice(const cpu::Exec& exec, const Gguf& source,
                                       const GgufTensor& tensor, QuantType type, int64_t begin,
                                       int64_t n, Slice& slice) {
   const QuantInfo& info = quant_info(tensor.type);
+  slice.blocks.resize(static_cast<size_t>(quant_bytes(type, n)));
   if (tensor.type == type) {
+    // Copied, not written from the mapping: a page that cannot be had is the source's fault, and
+    // write(2) would say EFAULT of the new file.
     const int64_t at = begin / info.block_elements * info.block_bytes;
-    return {tensor.data + at, static_cast<size_t>(quant_bytes(type, n))};
+    std::memcpy(slice.blocks.data(), tensor.data + at, slice.blocks.size());
+    return slice.blocks;
   }
   slice.values.resize(static_cast<size_t>(n));
-  slice.blocks.resize(static_cast<size_t>(quant_bytes(type, n)));
   to_floats(exec, tensor, begin, slice.values);
   const int64_t unfit = cpu::first_unfit(exec, slice.values, cpu::largest_value(type));
   if (unfit >= 0) {
@@ -127,9 +131,13 @@ QuantizePlan plan_quantize(const Gguf& source, const QuantMix& mix,
 void check_target(const Gguf& source, const QuantizePlan& plan, const std::string& path,
                   bool replace) {
   std::error_code no_error;
-  for (const std::string& part : source.paths()) {
-    if (!fs::equivalent(part, path, no_error)) continue;
-    throw Error("the new file would replace the one it is made from", path, "give another name");
+  // The temporary is emptied before a byte of the source is read.
+  for (const std::string& target : {path, GgufWriter::temporary_path(path)}) {
+    for (const std::string& part : source.paths()) {
+      if (!fs::equivalent(part, target, no_error)) continue;
+      throw Error("the new file would replace the one it is made from", target,
+                  "give another name");
+    }
   }
   const fs::file_status status = fs::status(path, no_error);
   if (fs::exists(status) && !fs::is_regular_file(status)) {

@@ -29,8 +29,9 @@ struct QuantizePlan {
 // become one file. Throws Error for a tensor whose type has no dequantiser here.
 QuantizePlan plan_quantize(const Gguf& source, const QuantMix& mix, const QuantMixOptions& options);
 
-// Throws Error when `path` is one of the source's files, is there already (unless `replace`), is
-// not a regular file, or when its file system has less room than the plan needs.
+// Throws Error when `path` or its temporary is one of the source's files, when `path` is there
+// already (unless `replace`) or is not a regular file, or when its file system has less room than
+// the plan needs.
 void check_target(const Gguf& source, const QuantizePlan& plan, const std::string& path,
                   bool replace);
 

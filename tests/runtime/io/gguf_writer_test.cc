@@ -5,11 +5,15 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "tests/support/gguf_builder.h"
@@ -142,6 +146,52 @@ TEST(GgufWriterTest, TwoRunsDoNotWriteTheSameFile) {
   EXPECT_THROW(GgufWriter(to, {}, {}, 32), Error);
   first.finish(false);  // the second one has not taken the first one's file away
   EXPECT_TRUE(fs::exists(to));
+}
+
+// Between opening and locking it the temporary may have become the finished file of another run:
+// who writes on then empties it.
+TEST(GgufWriterTest, RunsOfTheSameFileNeverEmptyWhatOneHasFinished) {
+  const TempDir dir;
+  const std::string to = dir.file("to.gguf");
+  const auto whole = static_cast<uintmax_t>(GgufWriter::file_bytes({}, {}, 32));
+  copy(Gguf::open(GgufBuilder().write(dir.file("from.gguf"))), to, 1);
+  std::atomic<int> damaged{0};
+  std::atomic<int> finished{0};
+  const auto write = [&] {
+    for (int i = 0; i < 3000; ++i) {
+      try {
+        GgufWriter(to, {}, {}, 32).finish(true);
+        ++finished;
+      } catch (const Error&) {
+        // another one is at it
+      }
+      if (fs::file_size(to) != whole) ++damaged;
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 3; ++i) threads.emplace_back(write);
+  threads.clear();
+  EXPECT_EQ(damaged, 0);
+  EXPECT_GT(finished, 0);
+  EXPECT_EQ(read_file(to), read_file(dir.file("from.gguf")));
+}
+
+TEST(GgufWriterTest, ATemporaryThatIsAnotherFileLosesNothing) {
+  const TempDir dir;
+  const std::string to = dir.file("to.gguf");
+  const std::string temporary = GgufWriter::temporary_path(to);
+  const std::string precious = dir.write("precious", "precious");
+  fs::create_symlink(precious, temporary);
+  EXPECT_THROW(GgufWriter(to, {}, {}, 32), Error);
+  EXPECT_TRUE(fs::is_symlink(temporary));
+  fs::remove(temporary);
+  // A run that was killed between the link and the unlink of its end leaves a second name.
+  fs::create_hard_link(precious, temporary);
+  GgufWriter(to, {}, {}, 32).finish(false);
+  EXPECT_EQ(read_file(precious), "precious");
+  EXPECT_EQ(static_cast<int64_t>(fs::file_size(to)), GgufWriter::file_bytes({}, {}, 32));
+  ASSERT_EQ(::mkfifo(GgufWriter::temporary_path(dir.file("b.gguf")).c_str(), 0600), 0);
+  EXPECT_THROW(GgufWriter(dir.file("b.gguf"), {}, {}, 32), Error);  // and does not wait
 }
 
 TEST(GgufWriterTest, OnlyReplacesWhenAsked) {

@@ -181,6 +181,31 @@ TEST_F(QuantizeFileTest, WhatStepThrowsEndsTheRun) {
   EXPECT_EQ(said, "stopped");
 }
 
+// The new file is written beside its name first: what lies there may be the source as well.
+TEST_F(QuantizeFileTest, ASourceAtTheTemporaryNameIsRefusedAndKept) {
+  const std::string temporary = GgufWriter::temporary_path(out());
+  const std::string in = model(random_values(kCols * kRows)).write(dir_.file("in.gguf"));
+  const std::string before = read_file(in);
+  const auto refused = [&](const std::string& from) {
+    const Gguf source = Gguf::open(from);
+    try {
+      run(source, "F16", true);
+      ADD_FAILURE() << from << " is taken";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(temporary), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(fs::file_size(from), before.size());
+  };
+  fs::create_symlink(in, temporary);
+  refused(in);
+  fs::remove(temporary);
+  fs::create_hard_link(in, temporary);
+  refused(in);
+  refused(temporary);
+  EXPECT_EQ(read_file(in), before);
+  EXPECT_FALSE(fs::exists(out()));
+}
+
 TEST_F(QuantizeFileTest, TargetsThatWouldHurtAreRefused) {
   const std::string in = model(random_values(kCols * kRows)).write(dir_.file("in.gguf"));
   const Gguf source = Gguf::open(in);
