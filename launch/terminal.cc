@@ -18,6 +18,13 @@ int64_t resident_bytes() {
   return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
+std::string one_line(std::string text, size_t most) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  std::replace_if(text.begin(), text.end(), is_control, ' ');
+  if (text.size() > most) text = text.substr(0, most) + "…";
+  return text;
+}
+
 ProgressBar::ProgressBar(std::string label, bool shown)
     : label_(std::move(label)),
       shown_(shown),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -12,6 +13,10 @@ namespace spillway {
 
 // Resident bytes of this process, as the kernel counts them now.
 int64_t resident_bytes();
+
+// Text out of a file, fit for a table: control characters become blanks, at most `most` bytes of
+// it.
+std::string one_line(std::string text, size_t most);
 
 // A bar on standard error: rewritten in place on a terminal, one line at the end otherwise.
 //   Thread: any.

@@ -1,6 +1,5 @@
 // spillway inspect: a GGUF file's metadata and tensors, as a table or JSON. Opens any sound file,
 // also those whose architecture cannot be run.
-#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <map>
@@ -58,13 +57,6 @@ void print_json(const Gguf& gguf) {
   std::cout << out.dump(1, ' ', false, Json::error_handler_t::replace) << "\n";
 }
 
-std::string one_line(std::string text, size_t most) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
-  if (text.size() > most) text = text.substr(0, most) + "…";
-  return text;
-}
-
 void print_tables(const Gguf& gguf) {
   for (const std::string& path : gguf.paths()) std::printf("file       %s\n", path.c_str());
   std::printf("format     GGUF version %u, alignment %lld, %s in all\n\n", gguf.version(),
@@ -74,15 +66,15 @@ void print_tables(const Gguf& gguf) {
     const std::string type = value.is_array()
                                  ? std::string(gguf_value_type_name(value.element_type())) + "[]"
                                  : gguf_value_type_name(value.type());
-    std::printf("  %-44s %-9s %s\n", key.c_str(), type.c_str(),
+    std::printf("  %-44s %-9s %s\n", one_line(key, 120).c_str(), type.c_str(),
                 one_line(value.to_text(), 120).c_str());
   }
   std::printf("\nTENSORS\n  %-36s %-8s %18s %12s\n", "name", "type", "shape", "bytes");
   std::map<std::string, std::pair<int64_t, int64_t>> by_type;
   for (const GgufTensor& tensor : gguf.tensors()) {
     const char* type = quant_info(tensor.type).name;
-    std::printf("  %-36s %-8s %18s %12lld\n", tensor.name.c_str(), type, shape_text(tensor).c_str(),
-                static_cast<long long>(tensor.bytes));
+    std::printf("  %-36s %-8s %18s %12lld\n", one_line(tensor.name, 120).c_str(), type,
+                shape_text(tensor).c_str(), static_cast<long long>(tensor.bytes));
     ++by_type[type].first;
     by_type[type].second += tensor.bytes;
   }

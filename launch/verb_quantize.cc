@@ -14,6 +14,7 @@
 #include "launch/shutdown.h"
 #include "launch/terminal.h"
 #include "launch/verbs.h"
+#include "runtime/io/gguf_cursor.h"
 #include "runtime/model/quantize_file.h"
 
 namespace spillway {
@@ -49,7 +50,7 @@ void print_table(const Gguf& source, const QuantizePlan& plan) {
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const GgufTensor& tensor = source.tensors()[i];
     const GgufTensorPlan& planned = plan.tensors[i];
-    std::printf("%-44s %-8s %-8s %14lld %14lld\n", tensor.name.c_str(),
+    std::printf("%-44s %-8s %-8s %14lld %14lld\n", one_line(tensor.name, 120).c_str(),
                 quant_info(tensor.type).name, quant_info(planned.type).name,
                 static_cast<long long>(tensor.bytes), static_cast<long long>(planned.bytes()));
   }
@@ -82,7 +83,7 @@ int verb_quantize(const Options& options) {
                  "spillway: warning: %zu tensors of %s are quantised already (%s ...): what that "
                  "lost stays lost, better start from F16 or BF16\n",
                  plan.quantised_twice.size(), flags.input.c_str(),
-                 plan.quantised_twice.front().c_str());
+                 quote_name(plan.quantised_twice.front()).c_str());
   }
   if (flags.dry_run) {
     print_table(source, plan);
