@@ -26,9 +26,9 @@
 #include "launch/forward_loop.h"
 #include "launch/job.h"
 #include "launch/perplexity_windows.h"
+#include "launch/standard_streams.h"
 #include "launch/verbs.h"
 #include "runtime/engine/follower.h"
-#include "runtime/io/mapped_file.h"
 #include "runtime/token/tokenizer.h"
 
 namespace spillway {
@@ -48,7 +48,6 @@ struct Text {
 };
 
 Text read_text(const Options& options, const Gguf& gguf, const ModelSpec& model) {
-  // Said here, because MappedFile advises on model files.
   std::error_code none;
   const auto kind = std::filesystem::status(options.text_file, none).type();
   if (kind != std::filesystem::file_type::regular &&
@@ -58,12 +57,11 @@ Text read_text(const Options& options, const Gguf& gguf, const ModelSpec& model)
   if (std::filesystem::file_size(options.text_file, none) == 0) {
     throw Error("the text is empty", options.text_file, "pass a file with text");
   }
-  const MappedFile file(options.text_file);
+  // Read, not mapped: a text that shrinks meanwhile is a shorter text, not a SIGBUS.
+  const std::string bytes = read_file_bytes(options.text_file);
   const Tokenizer tokenizer = Tokenizer::make(gguf);
   Text text;
-  text.tokens =
-      tokenizer.encode({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()},
-                       {.add_special = true, .parse_special = false});
+  text.tokens = tokenizer.encode(bytes, {.add_special = true, .parse_special = false});
   if (tokenizer.adds_bos()) text.bos = tokenizer.bos();
   const auto n_tokens = static_cast<int64_t>(text.tokens.size());
   text.windows = perplexity_windows(n_tokens, options.context, options.stride, options.most_chunks);
@@ -179,9 +177,9 @@ class PerplexityFront {
     for (int64_t i = 0; i < n; ++i) {
       const double nll = nlls_[static_cast<size_t>(i)];
       if (!std::isfinite(nll)) {
-        throw Error("the model gives token " + std::to_string(first_target + i) +
-                        " of the text no probability: its logits are not finite",
-                    options_.model, "the file's weights are damaged");
+        throw NotFinite("the model gives token " + std::to_string(first_target + i) +
+                            " of the text no probability: its logits are not finite",
+                        options_.model, "the file's weights are damaged");
       }
       sum_.add(nll);
     }
@@ -210,7 +208,8 @@ class PerplexityFront {
     out["tok_per_s"] = static_cast<double>(tokens_read_) / seconds_;
     out["model"] = job_.model().name;
     out["split"] = plan_title(plan_);
-    std::cout << out.dump(1) << "\n";
+    // The model's name is the file's, and need not be UTF-8.
+    std::cout << out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
   }
 
   const Options& options_;
@@ -233,7 +232,7 @@ int run_front(const Options& options, Job& job, House& house, const Text& text) 
   } catch (const Error& error) {
     // A model without a figure: the house is sound, everybody leaves in order.
     if (!job.world().communicator->healthy()) throw;
-    std::fprintf(stderr, "spillway: %s\n", error.what());
+    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
     front.stop();
     return 1;
   }
