@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <string>
 
 #include "launch/bring_up.h"
 #include "launch/bus_guard.h"
@@ -43,6 +44,11 @@ int dispatch(const Options& options, WorkerNote& note) {
   return 2;
 }
 
+// The one file that a verb reads through a mapping; "" for a verb without.
+const std::string& mapped_file(const Options& options) {
+  return options.verb == Verb::kQuantize ? options.quantize.input : options.model;
+}
+
 void print_error(const std::exception& error, bool here) {
   if (!here) return;
   std::cout.flush();
@@ -59,7 +65,8 @@ int run_main(int argc, char** argv) {
       if (front) std::cout << options.help;
       return 0;
     }
-    if (!options.model.empty()) guard_mapped_file(options.model);
+    const std::string& mapped = mapped_file(options);
+    if (!mapped.empty()) guard_mapped_file(mapped);
     WorkerNote* note = supervise(launched);
     return dispatch(options, *note);
   } catch (const SharedError& error) {

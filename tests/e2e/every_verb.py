@@ -24,7 +24,7 @@ COMMANDS = {
     "perplexity": ("-m {m} -f {d}/text -c 32 -t 1", ""),
     "tokenize": ("-m {m}", "hello"),
     "template": ("-m {m}", MESSAGES),
-    "quantize": ("{m} {d}/out.gguf Q8_0", ""),
+    "quantize": ("{m} {d}/out.gguf Q4_K_M", ""),
 }
 NO_FILE = {"status"}  # verbs that read none
 # Who looks at what: a file that is sound as a container may be good enough for the others.
@@ -62,9 +62,9 @@ class Ran:
             self.seconds = time.monotonic() - started
             self.left = sorted(os.listdir(folder))
         self.stderr = errors.decode(errors="replace")
-        # Progress and the coordinator's address are no errors.
+        # Progress, warnings and the coordinator's address are no errors.
         self.said = [line for line in re.split(r"[\r\n]+", self.stderr)
-                     if line.startswith("spillway: ")]
+                     if re.match("spillway: (?!warning: )", line)]
 
     def __str__(self):
         return "%s\n  exit code %s after %.1f s\n  stdout %r\n  stderr %s" % (

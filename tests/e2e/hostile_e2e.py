@@ -6,6 +6,7 @@ test does not know is a failure, so that none is left out in silence.
 """
 
 import concurrent.futures
+import json
 import os
 import random
 import resource
@@ -16,7 +17,8 @@ import unittest
 
 import gguf_writer as gguf
 import harness
-from every_verb import COMMANDS, COMPUTE, NO_FILE, SPEC, TIMEOUT_S, WORDS, Ran, peak_bytes, verbs
+from every_verb import (COMMANDS, COMPUTE, LONG_TEXT, NO_FILE, SPEC, TIMEOUT_S, WORDS, Ran,
+                        peak_bytes, verbs)
 from gguf_writer import array, f32, llama, nested, scalar, string, u32
 from harness import program
 
@@ -254,11 +256,28 @@ class Hostile(harness.EndToEnd):
         for verb in self.verbs:
             with self.subTest(verb=verb):
                 self.check(Ran(verb, path), path, False)
-        for verb in ("inspect", "plan", "bench"):
-            self.assertEqual(Ran(verb, path, "--json").code, 0, verb)
+        for verb in ("inspect", "plan", "bench", "perplexity"):
+            ran = Ran(verb, path, "--json")
+            self.assertEqual(ran.code, 0, str(ran))
+            json.loads(ran.stdout)
         templates = {"bytes": string(b"{{\xff"), "number": u32(1), "open": string("{% if")}
         self.everywhere({name: llama().set("tokenizer.chat_template", value)
                          for name, value in templates.items()}, {"template"})
+
+    def test_names_of_tensors_keep_to_their_line(self):
+        """Tables are for terminals: a name may neither break the line nor reach the terminal."""
+        file = llama().set("k", u32(1))
+        file.tensors.append(gguf.matrix("plain.weight", 4, 64))
+        plain = file.write(self.path("plain.gguf"))
+        file.metadata[-1][0] = b"k\n\x1b[0m"
+        file.tensors[-1].name = b"a\nb\x1b[31m\x7f.weight"
+        strange = file.write(self.path("strange.gguf"))
+        for verb, more in (("inspect", ()), ("quantize", ("--dry-run",))):
+            with self.subTest(verb=verb):
+                usual, ran = Ran(verb, plain, *more), Ran(verb, strange, *more)
+                self.assertEqual(ran.code, 0, str(ran))
+                self.assertEqual(ran.stdout.count(b"\n"), usual.stdout.count(b"\n"), str(ran))
+                self.assertNotRegex(ran.stdout + ran.stderr.encode(), rb"[\x1b\x7f]")
 
     def test_weights_that_are_not_numbers(self):
         """Errors that name the weight, not garbage: a NaN or an infinity reaches every logit."""
@@ -380,6 +399,24 @@ class Hostile(harness.EndToEnd):
                 self.assertEqual(out, b"")
                 self.assertIn("spillway: the file became shorter while it was in use: 100 of %d "
                               "bytes are left (%s)" % (size, path), said)
+
+    def test_a_text_that_shrinks_in_use(self):
+        """A text that were mapped would end the run with a line that blames the model."""
+        text = self.path("text")
+        with open(text, "w") as file:
+            file.write(LONG_TEXT * 2000)
+        process = subprocess.Popen(
+            [program(), "perplexity", "-m", self.good, "-f", text, "-c", "32", "--chunks", "1",
+             "-t", "1", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        while process.poll() is None:
+            with open("/proc/%d/maps" % process.pid) as maps:
+                if text in maps.read():
+                    os.truncate(text, 100)
+                    break
+        out, errors = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 0, errors.decode())
+        self.assertIn(b"PPL = ", out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -97,6 +98,20 @@ class Quantize(harness.EndToEnd):
         self.assertFalse(os.path.exists(self.out))
         self.succeed(self.quantize("Q8_0", "-q"))
         self.assertEqual(os.listdir(self.folder.name), ["new.gguf"])
+
+    def test_a_source_that_shrinks_is_named(self):
+        source = os.path.join(self.folder.name, "source.gguf")
+        shutil.copyfile(model(), source)
+        size = os.path.getsize(source)
+        job = self.start(self.quantize("Q3_K_M", "-t", "1", source=source))
+        unfinished = self.out + ".unfinished"
+        job.wait_for(lambda: os.path.exists(unfinished) and os.path.getsize(unfinished) > 1e6,
+                     30, "a file that grows")
+        os.truncate(source, 4096)
+        self.assertEqual(job.wait(20), 1, job.describe())
+        self.assertIn("spillway: the file became shorter while it was in use: 4096 of %d bytes "
+                      "are left (%s)" % (size, source), job.errors())
+        self.assertFalse(os.path.exists(self.out))
 
     def test_a_full_disk(self):
         command = "ulimit -f 20000 && exec " + " ".join(self.quantize("Q8_0"))
