@@ -169,6 +169,28 @@ TEST(JinjaLimits, SlowOperationsCountTheirWork) {
   EXPECT_EQ(fault_of("{{ ('a' * 400000 ~ 'b') in ('a' * 900000) }}"), "");
 }
 
+TEST(JinjaLimits, SearchesFromTheRightAreLinear) {
+  // rfind() of the library needs 400 000 times 200 000 steps for each: minutes.
+  const std::string text = "{% set s = 'a' * 400000 %}{% set m = 'a' * 200000 ~ 'b' %}";
+  EXPECT_EQ(fault_of(text + "{{ s.rfind('b' ~ m[:200000]) }}{{ s.rfind(m) }}"), "");
+  EXPECT_FAULT(text + "{{ s.rindex(m) }}", "rindex: the text is not there");
+  EXPECT_EQ(fault_of(text + "{{ s.rpartition(m)[0] }}{{ s.rsplit(m)|length }}"), "");
+}
+
+TEST(JinjaLimits, TestsOfCharactersCountTheirWork) {
+  for (const char* one : {"s.isascii()", "s.isupper()", "s.islower()", "s is upper", "s is lower",
+                          "''.find(s)", "s.startswith(s)", "s.endswith((s,))", "s|truncate(900000)",
+                          "s|float", "s|int", "s|trim(t)", "'%.1s' % s"}) {
+    SCOPED_TRACE(one);
+    EXPECT_FAULT(
+        "{% set s = 'a' * 900000 %}{% set t = 'b' * 900000 ~ 'a' %}"
+        "{% for i in range(10000) %}{% set _ = " +
+            std::string(one) + " %}{% endfor %}",
+        "does not end");
+  }
+  EXPECT_FAULT("{% set s = 'a' * 9000000 %}{{ {1: s, 2: s, 3: s}|urlencode }}", "bytes");
+}
+
 TEST(JinjaLimits, DeepSyntax) {
   EXPECT_FAULT("{{ " + repeated("(", 5000) + "1" + repeated(")", 5000) + " }}", "deeper than 150");
   EXPECT_FAULT("{{ " + repeated("[", 5000) + repeated("]", 5000) + " }}", "deeper than 150");
