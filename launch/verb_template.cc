@@ -10,6 +10,7 @@
 #include "launch/verbs.h"
 #include "runtime/io/gguf.h"
 #include "runtime/token/chat_template.h"
+#include "runtime/token/jinja/json_input.h"
 #include "runtime/token/tokenizer.h"
 
 namespace spillway {
@@ -22,12 +23,25 @@ constexpr const char* kGiveMessages =
     "give an array of messages, e.g. [{\"role\": \"user\", \"content\": \"Hello\"}], or an object "
     "with \"messages\"";
 
+// What a template may be given, and the object around "messages" and "tools".
+constexpr int kDeepest = static_cast<int>(jinja::kJsonNesting) + 1;
+
 Json parse_json(const std::string& text, const std::string& where, const char* todo) {
   if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
     throw Error("there is no JSON", where, todo);
   }
+  // dump() and the copies of a Json call themselves at every level: 400 000 levels end the stack.
+  const auto shallow = [&](int depth, Json::parse_event_t event, Json&) {
+    const bool opens =
+        event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
+    if (opens && depth >= kDeepest) {
+      throw Error("the JSON is nested deeper than " + std::to_string(kDeepest) + " levels", where,
+                  todo);
+    }
+    return true;
+  };
   try {
-    return Json::parse(text);
+    return Json::parse(text, shallow);
   } catch (const nlohmann::json::parse_error& error) {
     // The library's words carry its own name and an id: keep what follows the position.
     std::string reason = error.what();

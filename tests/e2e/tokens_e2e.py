@@ -141,13 +141,18 @@ class Template(OneProcess):
         for text, words in ((b"", ["no JSON"]), (b" \n", ["no JSON"]), (b"[{]", ["byte 3"]),
                             (b"{}", ['no "messages"']), (b"3", ["not an array"]),
                             (b'{"messages": {}}', ["not an array"]), (b'"\xff"', ["byte"]),
-                            (b"[1e999]", ["too large"]), (b"[" * 100_000, ["not JSON"])):
+                            (b"[1e999]", ["too large"]), (b"[" * 99, ["not JSON"]),
+                            (b"[" * 400_000 + b"]" * 400_000, ["nested deeper"]),
+                            (b"[" * 100_000, ["nested deeper"])):
             with self.subTest(text=text[:40]):
                 self.refused("template", "--template", path, stdin=text,
                              words=["standard input", *words])
         tools = self.file('{"a": 1}', "tools.json")
         self.refused("template", "--template", path, "--tools", tools, stdin=b"[]",
                      words=[tools, "array"])
+        deep = self.file("[" * 400_000 + "]" * 400_000, "deep.json")
+        self.refused("template", "--template", path, "--tools", deep, stdin=b"[]",
+                     words=[deep, "nested deeper"])
         self.refused("template", "--template", "/nonexistent", stdin=b"[]", words=["/nonexistent"])
         self.refused("template", stdin=b"[]", words=["-m", "--template"])
 

@@ -24,7 +24,7 @@ Value loop_attribute(const Loop& loop, const Text& name) {
   if (n == "revindex0") return size - index0 - 1;
   if (n == "depth") return loop.depth0 + 1;
   if (n == "depth0") return loop.depth0;
-  if (n == "previtem" && index0 > 0) return loop.items->items[loop.index0 - 1];
+  if (n == "previtem" && index0 > 0) return loop.previous;
   if (n == "nextitem" && index0 + 1 < size) return loop.items->items[loop.index0 + 1];
   return missing(name);
 }
@@ -161,7 +161,9 @@ Value slice(Heap& heap, const Value& object, const Value& start, const Value& st
   }
   const auto& items = object.list().items;
   const auto range = slice_range(heap, static_cast<int64_t>(items.size()), start, stop, step);
-  List* out = heap.list(object.list().kind);
+  // A part of a group is a plain tuple: it need not have the two items that name it.
+  const ListKind kind = object.list().kind;
+  List* out = heap.list(kind == ListKind::kGroup ? ListKind::kTuple : kind);
   walk(range, [&](size_t i) {
     heap.step();
     heap.append(*out, items[i]);

@@ -55,7 +55,9 @@ Value list_remove(Heap& heap, const Value& self, const Arguments& arguments) {
   const int64_t at = position_of(heap, self, reader.required("value"));
   reader.finish();
   if (at < 0) heap.fail("remove: the list has no such item");
-  self.list().items.erase(self.list().items.begin() + at);
+  auto& items = self.list().items;
+  heap.step((static_cast<int64_t>(items.size()) - at) / 16);
+  items.erase(items.begin() + at);
   return None{};
 }
 

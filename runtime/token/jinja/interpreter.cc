@@ -165,14 +165,14 @@ Interpreter::Flow Interpreter::run_loop(const Statement& s, const Value& walked,
   // As in Jinja, the else branch runs unless some iteration reached the end of the body: also after
   // a break or continue in each.
   bool completed = false;
-  // By index, and size() anew each time: the body may append to the list it walks.
+  // By index, and size() anew each time: the body may change the list it walks.
   for (size_t i = 0; i < items->items.size(); ++i) {
     heap_.step();
     loop->index0 = i;
-    const Value item = items->items[i];
+    loop->previous = std::exchange(loop->item, Value(items->items[i]));
     const Block block(*this, outer, s.keeps_scope);
     scope_->set(program_.loop_id, loop);
-    assign(*s.target, item);
+    assign(*s.target, loop->item);
     const Flow flow = execute(s.body);
     if (flow == Flow::kBreak) break;
     completed = completed || flow == Flow::kNext;

@@ -9,8 +9,6 @@
 namespace spillway::jinja {
 namespace {
 
-constexpr size_t kNesting = 100;
-
 // nlohmann's SAX interface; its names are given.
 class Builder {
  public:
@@ -58,8 +56,8 @@ class Builder {
   }
 
   bool open(Value container) {
-    if (open_.size() >= kNesting) {
-      throw Error(std::string(what_) + " is nested deeper than " + std::to_string(kNesting) +
+    if (open_.size() >= kJsonNesting) {
+      throw Error(std::string(what_) + " is nested deeper than " + std::to_string(kJsonNesting) +
                   " levels");
     }
     add(container);

@@ -78,18 +78,23 @@ Value match_any(Heap& heap, std::string_view name, const Arguments& arguments, M
     return bool(matches(expect_text(heap, name, wanted)));
   }
   for (const Value& one : wanted.list().items) {
+    heap.step();
     if (matches(expect_text(heap, name, one))) return true;
   }
   return false;
 }
 
 Value str_startswith(Heap& heap, const Value& self, const Arguments& a) {
-  return match_any(heap, "startswith", a,
-                   [&](const std::string& s) { return self.text().starts_with(s); });
+  return match_any(heap, "startswith", a, [&](const std::string& s) {
+    heap.work_bytes(std::min(s.size(), self.text().size()));
+    return self.text().starts_with(s);
+  });
 }
 Value str_endswith(Heap& heap, const Value& self, const Arguments& a) {
-  return match_any(heap, "endswith", a,
-                   [&](const std::string& s) { return self.text().ends_with(s); });
+  return match_any(heap, "endswith", a, [&](const std::string& s) {
+    heap.work_bytes(std::min(s.size(), self.text().size()));
+    return self.text().ends_with(s);
+  });
 }
 
 Value str_replace(Heap& heap, const Value& self, const Arguments& arguments) {

@@ -25,6 +25,7 @@ Value filter_float(Heap& heap, const Value& input, const Arguments& arguments) {
   if (input.is(Kind::kUndefined)) fail_undefined(heap, input);
   if (input.is_number()) return input.real();
   if (!input.is(Kind::kText)) return otherwise;
+  heap.work_bytes(input.text().size());
   std::string_view text = strip(input.text(), std::nullopt, true, true);
   if (text.size() > 1 && text.front() == '+' && text[1] != '-') text.remove_prefix(1);
   double number = 0;
@@ -33,18 +34,74 @@ Value filter_float(Heap& heap, const Value& input, const Arguments& arguments) {
   return whole ? Value(number) : otherwise;
 }
 
-// Python's round(): halves go to the even neighbour of the exact binary value, as printf does.
-double round_to(double number, int64_t digits) {
-  if (!std::isfinite(number) || digits > 300) return number;
-  if (digits < 0) {
-    const double unit = std::pow(10.0, static_cast<double>(-digits));
-    return std::nearbyint(number / unit) * unit;
+// The digits that round(number, -places) leaves of a finite number >= 0.
+std::string digits_left(double number, size_t places) {
+  char buffer[400];
+  const double whole = std::trunc(number);
+  std::snprintf(buffer, sizeof(buffer), "%.0f", whole);
+  const std::string digits = buffer;
+  if (digits.size() > places) {
+    const auto shown = static_cast<int>(digits.size() - places - 1);
+    std::snprintf(buffer, sizeof(buffer), "%.*e", shown, number);
+    return buffer;
   }
-  char buffer[700];
-  std::snprintf(buffer, sizeof(buffer), "%.*f", static_cast<int>(digits), number);
+  // Less than one unit: the exact half goes to 0, which is even.
+  const std::string half = "5" + std::string(places - 1, '0');
+  const bool up = digits.size() == places && (digits > half || (digits == half && number > whole));
+  return up ? "1e" + std::to_string(places) : "0";
+}
+
+// Python's round(): halves go to the even neighbour of the exact binary value, as printf does.
+double round_to(Heap& heap, double number, int64_t digits) {
+  // Beyond these the number itself remains, or 0: a double is 5e-324 to 1.8e308.
+  if (!std::isfinite(number) || digits > 323) return number;
+  if (digits < -308) return std::copysign(0.0, number);
+  const double size = std::abs(number);
+  std::string text;
+  if (digits < 0) {
+    text = digits_left(size, static_cast<size_t>(-digits));
+  } else {
+    char buffer[700];
+    std::snprintf(buffer, sizeof(buffer), "%.*f", static_cast<int>(digits), size);
+    text = buffer;
+  }
   double out = 0;
-  std::from_chars(buffer, buffer + std::char_traits<char>::length(buffer), out);
-  return out;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), out);
+  // Text that is less than the least double also comes here: 0 is right for that.
+  if (read.ec == std::errc::result_out_of_range && size >= 1) {
+    heap.fail("round gives a number beyond a float");
+  }
+  return std::copysign(out, number);
+}
+
+// The same of an int, exact where a double is not.
+int64_t round_to(Heap& heap, int64_t number, int64_t digits) {
+  if (digits >= 0) return number;
+  if (digits < -19) return 0;  // half of 10^20 is beyond 64 bits
+  uint64_t unit = 1;
+  for (int64_t i = digits; i < 0; ++i) unit *= 10;
+  const uint64_t size =
+      number < 0 ? 0 - static_cast<uint64_t>(number) : static_cast<uint64_t>(number);
+  const uint64_t rest = size % unit;
+  const bool odd = size / unit % 2 == 1;
+  const bool up = rest > unit - rest || (rest == unit - rest && odd);
+  const uint64_t rounded = size - rest + (up ? unit : 0);
+  if (rounded > static_cast<uint64_t>(INT64_MAX)) {
+    heap.fail("round gives an integer beyond 64 bits");
+  }
+  return number < 0 ? -static_cast<int64_t>(rounded) : static_cast<int64_t>(rounded);
+}
+
+// ceil and floor of number * 10^digits, as Jinja computes it.
+double round_towards(Heap& heap, const Value& number, int64_t digits, bool up) {
+  // Python's ints have no end: all the digits of an int remain.
+  if (number.is_integral() && digits >= 0) return number.real();
+  const double unit = std::pow(10.0, static_cast<double>(digits));
+  const double scaled = number.real() * unit;
+  if (unit == 0 || !std::isfinite(unit) || !std::isfinite(scaled)) {
+    heap.fail("round gives a number beyond a float");
+  }
+  return (up ? std::ceil(scaled) : std::floor(scaled)) / unit;
 }
 
 Value filter_round(Heap& heap, const Value& input, const Arguments& arguments) {
@@ -57,14 +114,11 @@ Value filter_round(Heap& heap, const Value& input, const Arguments& arguments) {
   if (input.is(Kind::kUndefined)) fail_undefined(heap, input);
   if (!input.is_number()) heap.fail("round needs a number, not " + std::string(type_name(input)));
   if (name == "common") {
-    if (input.is_integral() && digits >= 0) return input.integer();
-    const double rounded = round_to(input.real(), digits);
-    return input.is_integral() ? Value(static_cast<int64_t>(rounded)) : Value(rounded);
+    if (input.is_integral()) return round_to(heap, input.integer(), digits);
+    return round_to(heap, input.real(), digits);
   }
   if (name != "ceil" && name != "floor") heap.fail("round: the method is common, ceil or floor");
-  const double unit = std::pow(10.0, static_cast<double>(digits));
-  const double scaled = input.real() * unit;
-  return (name == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / unit;
+  return round_towards(heap, input, digits, name == "ceil");
 }
 
 Value filter_sum(Heap& heap, const Value& input, const Arguments& arguments) {

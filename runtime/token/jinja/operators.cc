@@ -196,6 +196,11 @@ int64_t expect_int(Heap& heap, std::string_view what, const Value& value) {
   return value.integer();
 }
 
+int64_t expect_width(Heap& heap, std::string_view what, const Value& value) {
+  constexpr int64_t kWidest = int64_t{1} << 40;  // even: center() asks whether a width is odd
+  return std::clamp(expect_int(heap, what, value), -kWidest, kWidest);
+}
+
 bool truth(const Value& value) {
   switch (value.kind()) {
     case Kind::kUndefined:

@@ -39,5 +39,7 @@ int64_t length(Heap& heap, const Value& value);
 
 // An int argument of a filter or method.
 int64_t expect_int(Heap& heap, std::string_view what, const Value& value);
+// The same for a number of characters: beyond what any text has it is cut, so that sums stay sums.
+int64_t expect_width(Heap& heap, std::string_view what, const Value& value);
 
 }  // namespace spillway::jinja

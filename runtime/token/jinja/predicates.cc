@@ -63,7 +63,8 @@ template <bool kUpper>
 bool is_case(Heap& heap, const Value& subject, const Arguments& arguments) {
   ArgumentReader(heap, "a test", arguments).finish();
   const std::string text = to_text(heap, subject);
-  return (kUpper ? upper(text) : lower(text)) == text && upper(text) != lower(text);
+  heap.work_bytes(2 * text.size());
+  return is_of_case(text, kUpper);
 }
 
 template <bool kFilter>

@@ -249,6 +249,14 @@ size_t find_text(std::string_view s, std::string_view needle, size_t from) {
   return static_cast<size_t>(static_cast<const char*>(hit) - s.data());
 }
 
+std::string turned_round(std::string_view s) { return {s.rbegin(), s.rend()}; }
+
+size_t find_last_text(std::string_view s, std::string_view needle) {
+  if (needle.size() > s.size()) return std::string_view::npos;
+  const size_t at = find_text(turned_round(s), turned_round(needle), 0);
+  return at == std::string_view::npos ? at : s.size() - at - needle.size();
+}
+
 std::string upper(std::string_view s) {
   std::string out;
   out.reserve(s.size());
@@ -280,6 +288,12 @@ std::string escape_html(std::string_view s) {
     }
   }
   return out;
+}
+
+bool is_of_case(std::string_view s, bool upper_case) {
+  const std::string raised = upper(s);
+  const std::string lowered = lower(s);
+  return raised != lowered && (upper_case ? raised : lowered) == s;
 }
 
 std::string lower(std::string_view s) { return map_code_points(s, to_lower); }

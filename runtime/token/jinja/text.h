@@ -49,8 +49,14 @@ std::string replace_all(std::string_view s, std::string_view from, std::string_v
                         int64_t most, int64_t limit);
 // Linear-time search; npos when absent.
 size_t find_text(std::string_view s, std::string_view needle, size_t from);
+// The last place, linear too: it copies both, where rfind() of the library is quadratic.
+size_t find_last_text(std::string_view s, std::string_view needle);
+// The bytes from the last to the first, for more than one search from the right.
+std::string turned_round(std::string_view s);
 
 std::string upper(std::string_view s);
+// str.isupper (or islower): all cased characters are of one case, and there is one.
+bool is_of_case(std::string_view s, bool upper_case);
 // & < > ' " as HTML writes them.
 std::string escape_html(std::string_view s);
 std::string lower(std::string_view s);

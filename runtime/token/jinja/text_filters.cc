@@ -48,22 +48,23 @@ Value filter_title(Heap& heap, const Value& input, const Arguments& arguments) {
 
 Value filter_center(Heap& heap, const Value& input, const Arguments& arguments) {
   ArgumentReader reader(heap, "center", arguments);
-  const int64_t width = expect_int(heap, "center", reader.optional("width", int64_t{80}));
+  const int64_t width = expect_width(heap, "center", reader.optional("width", int64_t{80}));
   reader.finish();
   return centered(heap, to_text_value(heap, input).text(), width, " ");
 }
 
 Value filter_truncate(Heap& heap, const Value& input, const Arguments& arguments) {
   ArgumentReader reader(heap, "truncate", arguments);
-  const int64_t most = expect_int(heap, "truncate", reader.optional("length", int64_t{255}));
+  const int64_t most = expect_width(heap, "truncate", reader.optional("length", int64_t{255}));
   const bool cuts_words = truth(reader.optional("killwords", false));
   const Value end = to_text_value(heap, reader.optional("end", Value(literal_text("..."))));
   const Value slack = reader.optional("leeway", None{});
   reader.finish();
-  const int64_t leeway = slack.is(Kind::kNone) ? 5 : expect_int(heap, "leeway", slack);
+  const int64_t leeway = slack.is(Kind::kNone) ? 5 : expect_width(heap, "leeway", slack);
   const int64_t kept = most - count_code_points(end.text());
   if (kept < 0 || leeway < 0) heap.fail("truncate: the length is less than what is appended");
   if (!input.is(Kind::kText)) heap.fail("truncate needs a str");
+  heap.work_bytes(input.text().size() + end.text().size());
   if (count_code_points(input.text()) <= most + leeway) return input;
   const Value begin = slice(heap, input, None{}, kept, None{});
   const size_t blank = cuts_words ? std::string::npos : begin.text().rfind(' ');
@@ -116,7 +117,10 @@ Value filter_urlencode(Heap& heap, const Value& input, const Arguments& argument
   for (const auto& [key, value] : input.dict().entries()) {
     heap.step();
     if (!out.empty()) out += '&';
+    const size_t before = out.size();
     out += query_text(heap, key) + "=" + query_text(heap, value);
+    heap.work_bytes(out.size() - before);
+    if (static_cast<int64_t>(out.size()) > heap.limits().live_bytes) break;  // text() refuses it
   }
   return heap.text(std::move(out));
 }

@@ -123,6 +123,7 @@ std::string formatted(Heap& heap, const Value& value, const Spec& spec) {
               std::string(type_name(value)));
   }
   std::string body = to_text(heap, value);
+  heap.work_bytes(body.size());
   if (spec.precision >= 0) body = first_code_points(body, spec.precision);
   return padded(spec, "", body, spec.align == 0 ? '<' : spec.align);
 }
@@ -312,6 +313,7 @@ Value percent_format(Heap& heap, const std::string& text, const Value& value) {
     if (taken >= (tuple ? value.list().items.size() : 1)) heap.fail("%: too few values");
     return tuple ? value.list().items[taken++] : (++taken, value);
   };
+  heap.work_bytes(text.size());
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const size_t sign = std::min(text.find('%', at), text.size());
@@ -339,6 +341,7 @@ Value percent_format(Heap& heap, const std::string& text, const Value& value) {
 }
 
 Value brace_format(Heap& heap, const std::string& text, const Arguments& arguments) {
+  heap.work_bytes(text.size());
   std::string out;
   size_t next = 0;
   for (size_t at = 0; at < text.size();) {

@@ -14,6 +14,7 @@ std::string text_argument(Heap& heap, std::string_view who, const Value& value) 
   if (!value.is(Kind::kText)) {
     heap.fail(std::string(who).append(" needs a str, not ").append(type_name(value)));
   }
+  heap.work_bytes(value.text().size());  // every caller copies it and most search for it
   return value.text();
 }
 
@@ -32,7 +33,7 @@ Search read_search(Heap& heap, const Value& self, const Arguments& arguments,
   const Value start = reader.optional("start", None{});
   const Value stop = reader.optional("end", None{});
   reader.finish();
-  heap.work_bytes(2 * self.text().size());
+  heap.work_bytes(4 * self.text().size());  // cut, counted, turned round, searched
   out.within = slice(heap, self, start, stop, None{}).text();
   if (!start.is(Kind::kNone)) {
     const int64_t size = count_code_points(self.text());
@@ -46,8 +47,8 @@ Search read_search(Heap& heap, const Value& self, const Arguments& arguments,
 int64_t find_in(Heap& heap, const Value& self, const Arguments& arguments, std::string_view who,
                 bool last) {
   const Search search = read_search(heap, self, arguments, who);
-  const size_t at =
-      last ? search.within.rfind(search.wanted) : find_text(search.within, search.wanted, 0);
+  const size_t at = last ? find_last_text(search.within, search.wanted)
+                         : find_text(search.within, search.wanted, 0);
   if (at == std::string::npos) return -1;
   return search.begin + count_code_points(std::string_view(search.within).substr(0, at));
 }
@@ -95,16 +96,16 @@ Value str_is(Heap& heap, const Value& self, const Arguments& arguments) {
 
 Value str_isascii(Heap& heap, const Value& self, const Arguments& arguments) {
   ArgumentReader(heap, "isascii", arguments).finish();
+  heap.work_bytes(self.text().size());
   return std::all_of(self.text().begin(), self.text().end(),
                      [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
-// All cased characters are of one case, and there is one.
 template <bool kUpper>
 Value str_case(Heap& heap, const Value& self, const Arguments& arguments) {
   ArgumentReader(heap, kUpper ? "isupper" : "islower", arguments).finish();
-  const std::string& s = self.text();
-  return (kUpper ? upper(s) : lower(s)) == s && upper(s) != lower(s);
+  heap.work_bytes(2 * self.text().size());
+  return is_of_case(self.text(), kUpper);
 }
 
 Value str_title(Heap& heap, const Value& self, const Arguments& arguments) {
@@ -157,7 +158,7 @@ struct Pad {
 Pad read_pad(Heap& heap, const Value& self, const Arguments& arguments, std::string_view who) {
   ArgumentReader reader(heap, who, arguments);
   Pad out;
-  out.width = expect_int(heap, who, reader.required("width"));
+  out.width = expect_width(heap, who, reader.required("width"));
   out.fill = text_argument(heap, who, reader.optional("fillchar", Value(literal_text(" "))));
   reader.finish();
   if (count_code_points(out.fill) != 1) heap.fail(std::string(who) + " fills with one character");
@@ -179,7 +180,7 @@ Value str_center(Heap& heap, const Value& self, const Arguments& arguments) {
 }
 Value str_zfill(Heap& heap, const Value& self, const Arguments& arguments) {
   ArgumentReader reader(heap, "zfill", arguments);
-  const int64_t width = expect_int(heap, "zfill", reader.required("width"));
+  const int64_t width = expect_width(heap, "zfill", reader.required("width"));
   reader.finish();
   const std::string& s = self.text();
   const size_t sign = !s.empty() && (s[0] == '-' || s[0] == '+') ? 1 : 0;
@@ -209,7 +210,8 @@ Value str_partition(Heap& heap, const Value& self, const Arguments& arguments) {
   reader.finish();
   if (mark.empty()) heap.fail("partition needs a separator that is not empty");
   const std::string& s = self.text();
-  const size_t at = kLast ? s.rfind(mark) : find_text(s, mark, 0);
+  heap.work_bytes(2 * s.size());
+  const size_t at = kLast ? find_last_text(s, mark) : find_text(s, mark, 0);
   List* out = heap.list(ListKind::kTuple);
   const bool found = at != std::string::npos;
   heap.append(*out, heap.text(found ? s.substr(0, at) : kLast ? "" : s));
@@ -222,13 +224,13 @@ Value str_partition(Heap& heap, const Value& self, const Arguments& arguments) {
 Value str_rsplit(Heap& heap, const Value& self, const Arguments& arguments) {
   ArgumentReader reader(heap, "rsplit", arguments);
   const Value separator = reader.optional("sep", None{});
-  int64_t most = expect_int(heap, "maxsplit", reader.optional("maxsplit", int64_t{-1}));
+  const int64_t most = expect_int(heap, "maxsplit", reader.optional("maxsplit", int64_t{-1}));
   reader.finish();
   if (separator.is(Kind::kNone) && most >= 0) {
     heap.fail("rsplit at white space with a maxsplit is not part of this Jinja");
   }
   const std::string& s = self.text();
-  heap.work_bytes(s.size());
+  heap.work_bytes(2 * s.size());
   List* out = heap.list();
   if (separator.is(Kind::kNone)) {
     for (std::string_view part : split_space(s, -1))
@@ -237,16 +239,12 @@ Value str_rsplit(Heap& heap, const Value& self, const Arguments& arguments) {
   }
   const std::string mark = text_argument(heap, "rsplit", separator);
   if (mark.empty()) heap.fail("rsplit needs a separator that is not empty");
-  size_t end = s.size();
-  while (most != 0) {
-    const size_t at = end < mark.size() ? std::string::npos : s.rfind(mark, end - mark.size());
-    if (at == std::string::npos) break;
+  // split() of the text turned round, each part turned back.
+  const std::string back = turned_round(s);
+  for (std::string_view part : split(back, turned_round(mark), most)) {
     heap.step();
-    heap.append(*out, heap.text(s.substr(at + mark.size(), end - at - mark.size())));
-    end = at;
-    --most;
+    heap.append(*out, heap.text(turned_round(part)));
   }
-  heap.append(*out, heap.text(s.substr(0, end)));
   std::reverse(out->items.begin(), out->items.end());
   return out;
 }
@@ -294,6 +292,7 @@ constexpr Method kMethods[] = {
 }  // namespace
 
 Value centered(Heap& heap, const std::string& text, int64_t width, const std::string& fill) {
+  heap.work_bytes(text.size());
   const int64_t missing = width - count_code_points(text);
   if (missing <= 0) return heap.text(text);
   const int64_t left = missing / 2 + (missing & width & 1);

@@ -160,6 +160,9 @@ struct Scope;
 struct Loop {
   const List* items = nullptr;
   size_t index0 = 0;
+  // The items of this turn and of the one before, as they were: the body may shrink the list.
+  Value item;
+  Value previous;
   int64_t depth0 = 0;
   std::vector<Value> changed;  // what loop.changed() was last asked about
   bool asked = false;

@@ -1,4 +1,5 @@
 // Filters on one value: text, numbers, JSON, default. Filters on sequences: sequence_filters.cc.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -30,6 +31,8 @@ Value filter_trim(Heap& heap, const Value& input, const Arguments& arguments) {
     return heap.text(std::string(strip(text.text(), std::nullopt, true, true)));
   }
   if (!chars.is(Kind::kText)) heap.fail("trim: the characters must be a str");
+  // Each character is looked for among these.
+  heap.work_bytes(text.text().size() * std::min<size_t>(chars.text().size(), 1 << 20));
   return heap.text(std::string(strip(text.text(), chars.text(), true, true)));
 }
 
@@ -163,6 +166,7 @@ Value filter_int(Heap& heap, const Value& input, const Arguments& arguments) {
   std::optional<int64_t> value;
   if (input.is(Kind::kFloat)) value = truncate(heap, input.real());
   if (input.is(Kind::kText)) {
+    heap.work_bytes(input.text().size());
     value = parse_int(heap, input.text(), base);
     if (!value) value = parse_float_as_int(heap, input.text());
   }

@@ -2,6 +2,8 @@
 // of its steps, bytes and levels. Also that the bounds leave honest templates alone.
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "kernels/core/error.h"
 #include "runtime/token/jinja/interpreter.h"
 #include "runtime/token/jinja/parser.h"
@@ -167,6 +169,34 @@ TEST(JinjaLimits, SlowOperationsCountTheirWork) {
       "does not end");
   // A needle that makes naive search quadratic.
   EXPECT_EQ(fault_of("{{ ('a' * 400000 ~ 'b') in ('a' * 900000) }}"), "");
+}
+
+TEST(JinjaLimits, SearchesFromTheRightAreLinear) {
+  // rfind() of the library compares 10^12 bytes for each of these: minutes. Here: tenths of a
+  // second.
+  const std::string text =
+      "{% set s = 'a' * 2000000 %}{% set m = 'b' ~ 'a' * 1000000 %}"
+      "{% set n = 'a' * 1000000 ~ 'b' %}";
+  const auto began = std::chrono::steady_clock::now();
+  for (const char* one : {"s.rfind(m)", "s.rfind(n)", "s.rpartition(n)[0]", "s.rsplit(n)|length"}) {
+    EXPECT_EQ(fault_of(text + "{{ " + one + " }}", Limits{}), "") << one;
+  }
+  EXPECT_NE(fault_of(text + "{{ s.rindex(n) }}", Limits{}).find("not there"), std::string::npos);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+}
+
+TEST(JinjaLimits, TestsOfCharactersCountTheirWork) {
+  for (const char* one : {"s.isascii()", "s.isupper()", "s.islower()", "s is upper", "s is lower",
+                          "''.find(s)", "s.startswith(s)", "s.endswith((s,))", "s|truncate(900000)",
+                          "s|float", "s|int", "s|trim(t)", "'%.1s' % s"}) {
+    SCOPED_TRACE(one);
+    EXPECT_FAULT(
+        "{% set s = 'a' * 900000 %}{% set t = 'b' * 900000 ~ 'a' %}"
+        "{% for i in range(10000) %}{% set _ = " +
+            std::string(one) + " %}{% endfor %}",
+        "does not end");
+  }
+  EXPECT_FAULT("{% set s = 'a' * 9000000 %}{{ {1: s, 2: s, 3: s}|urlencode }}", "bytes");
 }
 
 TEST(JinjaLimits, DeepSyntax) {
