@@ -1,7 +1,7 @@
 // The flags of tokenize and template, see options_verbs.h.
-#include "launch/options_verbs.h"
-
 #include <CLI/CLI.hpp>
+
+#include "launch/options_verbs.h"
 
 namespace spillway {
 
