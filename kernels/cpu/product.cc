@@ -2,6 +2,7 @@
 //
 // Bytes moved: every packed weight once per call (bits a weight as in the file: 4.5 for Q4_0), the
 // activations once for every row group and tile, from cache.
+// K-quants and 2048 columns on two cores: docs/bench/kernels.md.
 // Best measured on one core of an AMD Zen 5 server (EPYC, AVX-512 VNNI, 3.9 GHz, shared machine),
 // 2026-11-22, tests/kernels/product_bench.cc, weights [8192, 4096]. Ceilings there: 45 GB/s of
 // memory (a plain read loop reaches 37), 983 GOP/s of vpdpbusd, 249 GFLOP/s of f32 fma.
