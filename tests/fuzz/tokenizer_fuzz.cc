@@ -157,12 +157,13 @@ void check_text(const Subject& subject, std::string_view text, const EncodeOptio
   const auto has = [&](std::string_view word) { return text.find(word) != std::string_view::npos; };
   std::vector<int32_t> plain = ids;
   if (!plain.empty() && options.add_special && tokenizer.adds_bos()) plain.erase(plain.begin());
-  // A blank is put after a user-defined token of SentencePiece, and "▁" comes back as a blank.
+  // SentencePiece moves blanks (before the text, behind user-defined tokens, in long runs): its
+  // texts are compared with llama.cpp's in the unit tests, here only their ids are looked at.
   const bool spm = subject.words == nullptr;
-  if (spm && (has("<") || has("\xE2\x96\x81"))) return;
+  if (spm) return;
   const std::string back = tokenizer.decode(plain, true);
   if (back != text) finding("decode(encode(x)) is '" + back + "'");
-  if (!spm && !has("<")) {
+  if (!has("<")) {
     expect(plain == expected_ids(subject, text), "ids that are not by the book");
     if (valid_utf8(text)) check_detokenizer(tokenizer, plain, &back);
   }
