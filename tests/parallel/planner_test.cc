@@ -292,7 +292,7 @@ TEST(MakePlan, BrokenModelsAreRefused) {
   const ClusterSpec cluster = assumed_cluster(2);
   ModelSpec model = smollm2();
   model.layers[3].o.type = QuantType::kIQ1_S;
-  expect_says(refusal(model, cluster, {}), "Q4_K");
+  expect_says(refusal(model, cluster, {}), "IQ1_S");
   expect_says(refusal(model, cluster, {}), "attention.o of layer 3");
   model = smollm2();
   model.layers[7].up.rows = 1535;
