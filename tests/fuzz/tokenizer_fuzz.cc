@@ -75,6 +75,8 @@ VocabParts deep_parts() {
 std::vector<Subject> make_subjects() {
   std::vector<Subject> subjects;
   for (const PretokenizerKind& kind : pretokenizer_kinds()) {
+    if (kind.plain_text)
+      continue;  // its tokens are no letters of GPT-2: this vocabulary lacks a blank
     const std::string name(kind.names.substr(0, kind.names.find(' ')));
     const VocabParts parts = deep_parts();
     Tokenizer tokenizer = open_tokenizer(testing::gpt2_vocab(parts, name));
@@ -157,13 +159,12 @@ void check_text(const Subject& subject, std::string_view text, const EncodeOptio
   const auto has = [&](std::string_view word) { return text.find(word) != std::string_view::npos; };
   std::vector<int32_t> plain = ids;
   if (!plain.empty() && options.add_special && tokenizer.adds_bos()) plain.erase(plain.begin());
-  // SentencePiece moves blanks (before the text, behind user-defined tokens, in long runs): its
-  // texts are compared with llama.cpp's in the unit tests, here only their ids are looked at.
+  // A blank is put after a user-defined token of SentencePiece, and "▁" comes back as a blank.
   const bool spm = subject.words == nullptr;
-  if (spm) return;
+  if (spm && (has("<") || has("\xE2\x96\x81"))) return;
   const std::string back = tokenizer.decode(plain, true);
   if (back != text) finding("decode(encode(x)) is '" + back + "'");
-  if (!has("<")) {
+  if (!spm && !has("<")) {
     expect(plain == expected_ids(subject, text), "ids that are not by the book");
     if (valid_utf8(text)) check_detokenizer(tokenizer, plain, &back);
   }
