@@ -1,0 +1,47 @@
+// Devices, memory and streams: what every other CUDA test stands on.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "kernels/core/error.h"
+#include "tests/support/cuda_fixtures.h"
+
+namespace spillway {
+namespace {
+
+TEST(Device, IsNamed) {
+  const cuda::DeviceInfo& info = cuda_test::device();
+  EXPECT_FALSE(info.name.empty());
+  EXPECT_EQ(info.uuid.size(), 40u) << info.uuid;  // "GPU-" and 36 of a UUID
+  EXPECT_GE(info.major, 8);
+  EXPECT_GT(info.free_bytes, 0);
+  EXPECT_EQ(cuda::visible_devices().front().uuid, info.uuid);
+}
+
+TEST(Device, ThatIsNotThereIsRefused) {
+  EXPECT_THROW(cuda::select_device(99), Error);
+  EXPECT_THROW(cuda::select_device(-1), Error);
+}
+
+TEST(DeviceMemory, TooMuchNamesBytesAndRemedy) {
+  cuda_test::device();
+  try {
+    cuda::DeviceMemory memory("weights", int64_t{1} << 50);
+    FAIL() << "a petabyte was given";
+  } catch (const Error& e) {
+    const std::string text = e.what();
+    EXPECT_NE(text.find("weights wants 1073741824 MiB"), std::string::npos) << text;
+    EXPECT_NE(text.find("--device cpu"), std::string::npos) << text;
+  }
+  EXPECT_NO_THROW(cuda::DeviceMemory("after", 1 << 20));  // the failure is not remembered
+}
+
+TEST(DeviceMemory, ValuesComeBack) {
+  cuda_test::device();
+  std::vector<int> values(10007);
+  std::iota(values.begin(), values.end(), -5);
+  EXPECT_EQ(cuda_test::OnDevice<int>(values).values(), values);
+}
+
+}  // namespace
+}  // namespace spillway

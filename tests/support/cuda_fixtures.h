@@ -1,0 +1,61 @@
+// For parity tests of CUDA ops: values to the device and back, outputs poisoned, an Exec on one
+// stream. Tests of this kind need a GPU; tests/gpu/run runs them.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/ops.h"
+
+namespace spillway::cuda_test {
+
+// n values of T in device memory; made from a vector, or poisoned (bytes 0xff: NaN as a float).
+template <typename T>
+class OnDevice {
+ public:
+  explicit OnDevice(const std::vector<T>& values) : n_(values.size()), memory_("test", bytes()) {
+    cuda::Stream stream;
+    cuda::copy_to_device(stream, memory_.data(), values.data(), bytes());
+    stream.synchronize();
+  }
+  explicit OnDevice(int64_t n) : OnDevice(poison(n)) {}
+  T* data() const { return reinterpret_cast<T*>(memory_.data()); }
+  std::vector<T> values() const {
+    std::vector<T> out(n_);
+    cuda::Stream stream;
+    cuda::copy_to_host(stream, out.data(), memory_.data(), bytes());
+    stream.synchronize();
+    return out;
+  }
+
+ private:
+  static std::vector<T> poison(int64_t n) {
+    std::vector<T> values(static_cast<size_t>(n));
+    if (n > 0) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
+    return values;
+  }
+  int64_t bytes() const { return static_cast<int64_t>(n_ * sizeof(T)); }
+  size_t n_;
+  cuda::DeviceMemory memory_;
+};
+
+// The first device, selected once.
+inline const cuda::DeviceInfo& device() {
+  static const cuda::DeviceInfo info = cuda::select_device(0);
+  return info;
+}
+
+struct Runner {
+  Runner() {
+    exec.multiprocessors = device().multiprocessors;
+    exec.major = device().major;
+    exec.overlap = device().major >= 9;
+    exec.stream = stream.handle();
+  }
+  void wait() const { stream.synchronize(); }
+  cuda::Stream stream{(device(), cuda::Stream())};
+  cuda::Exec exec;
+};
+
+}  // namespace spillway::cuda_test
