@@ -105,6 +105,7 @@ int64_t free_device_bytes() {
 
 // Any kernel of the library shows whether it holds code for a device.
 const void* probe_kernel();
+void upload_grids();  // product.h
 
 DeviceInfo select_device(int ordinal) {
   int count = 0;
@@ -125,6 +126,7 @@ DeviceInfo select_device(int ordinal) {
         "build it with -DCMAKE_CUDA_ARCHITECTURES=" + std::to_string(info.major) +
             std::to_string(info.minor) + ", or use --device cpu");
   }
+  upload_grids();
   info.free_bytes = free_device_bytes();
   return info;
 }

@@ -1,0 +1,111 @@
+// See library.h. cuBLASLt is column-major: out^T [rows, n] = w [rows, cols] x^T.
+#include "kernels/cuda/library.h"
+
+#include <cublasLt.h>
+
+#include <map>
+#include <string>
+#include <tuple>
+
+#include "kernels/core/check.h"
+#include "kernels/core/error.h"
+
+namespace spillway::cuda {
+namespace {
+
+void check_lt(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(std::string("cuBLASLt: ") + cublasLtGetStatusString(status), what);
+}
+#define LT(call) check_lt((call), #call)
+
+// Descriptions of one product, freed when it goes.
+struct Product {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t w = nullptr;
+  cublasLtMatrixLayout_t x = nullptr;
+  cublasLtMatrixLayout_t out = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+
+  Product() = default;
+  Product(const Product&) = delete;
+  ~Product() {
+    if (operation != nullptr) (void)cublasLtMatmulDescDestroy(operation);
+    if (w != nullptr) (void)cublasLtMatrixLayoutDestroy(w);
+    if (x != nullptr) (void)cublasLtMatrixLayoutDestroy(x);
+    if (out != nullptr) (void)cublasLtMatrixLayoutDestroy(out);
+  }
+};
+
+using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // rows, cols, n, out's stride
+
+}  // namespace
+
+struct Library::State {
+  cublasLtHandle_t handle = nullptr;
+  std::byte* workspace = nullptr;
+  std::map<Shape, Product> products;
+
+  ~State() {
+    products.clear();
+    if (handle != nullptr) (void)cublasLtDestroy(handle);
+  }
+
+  const Product& find(const Shape& shape) {
+    const auto found = products.find(shape);
+    if (found != products.end()) return found->second;
+    return describe(shape);
+  }
+
+  const Product& describe(const Shape& shape) {
+    const auto [rows, cols, n, stride] = shape;
+    Product& p = products[shape];
+    LT(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    LT(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                      sizeof(transposed)));
+    const auto unsigned_of = [](int64_t v) { return static_cast<uint64_t>(v); };
+    LT(cublasLtMatrixLayoutCreate(&p.w, CUDA_R_16BF, unsigned_of(cols), unsigned_of(rows), cols));
+    LT(cublasLtMatrixLayoutCreate(&p.x, CUDA_R_16BF, unsigned_of(cols), unsigned_of(n), cols));
+    LT(cublasLtMatrixLayoutCreate(&p.out, CUDA_R_32F, unsigned_of(rows), unsigned_of(n), stride));
+    cublasLtMatmulPreference_t preference = nullptr;
+    LT(cublasLtMatmulPreferenceCreate(&preference));
+    const uint64_t bytes = kWorkspaceBytes;
+    cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+    cublasLtMatmulHeuristicResult_t result{};
+    int n_found = 0;
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.w, p.x, p.out, p.out,
+                                              preference, 1, &result, &n_found);
+    }
+    (void)cublasLtMatmulPreferenceDestroy(preference);
+    check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
+    if (n_found == 0) {
+      throw Error("cuBLASLt has no algorithm for a product",
+                  std::to_string(rows) + " x " + std::to_string(cols) + " x " + std::to_string(n));
+    }
+    p.algorithm = result.algo;
+    return p;
+  }
+};
+
+Library::Library(std::byte* workspace) : state_(std::make_unique<State>()) {
+  state_->workspace = workspace;
+  LT(cublasLtCreate(&state_->handle));
+}
+
+Library::~Library() = default;
+
+void Library::product(StreamHandle stream, const uint16_t* w, int64_t rows, int64_t cols,
+                      const uint16_t* x, View2D<float> out, bool add) {
+  CHECK_EQ(out.cols, rows);
+  const Product& p = state_->find({rows, cols, out.rows, out.stride});
+  const float one = 1.0f;
+  const float beta = add ? 1.0f : 0.0f;
+  LT(cublasLtMatmul(state_->handle, p.operation, &one, w, p.w, x, p.x, &beta, out.data, p.out,
+                    out.data, p.out, &p.algorithm, state_->workspace,
+                    static_cast<size_t>(kWorkspaceBytes), stream));
+}
+
+}  // namespace spillway::cuda

@@ -1,0 +1,149 @@
+// matmul, matmul_add, matmul_gated: picks the kernel by the number of rows. Up to kVectorRows the
+// weights are the bytes that count and the vector kernels read them once; up to tile_rows() the
+// int8 tensor cores follow; beyond, weights become bf16 for cuBLASLt, whose tiles then win.
+#include <algorithm>
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+#include "kernels/core/int_math.h"
+#include "kernels/cuda/library.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/plain.h"
+#include "kernels/cuda/type_table.h"
+
+namespace spillway::cuda {
+namespace {
+
+bool is_plain(QuantType type) { return quant_info(type).block_elements == 1; }
+
+const TypeKernels& kernels_of(QuantType type) {
+  const TypeKernels* found = nullptr;
+  dispatch(type, [&](auto tag) {
+    if constexpr (decltype(tag)::Traits::kBits != 0) {
+      found = &type_kernels<decltype(tag)::kType>();
+    }
+  });
+  CHECK(found != nullptr);
+  return *found;
+}
+
+// Parts from begin on that have the same type, as one launch's arguments. Returns where they end.
+size_t take_run(std::span<const PackedMatrix> parts, size_t begin, int64_t first_column,
+                ProductArgs& args) {
+  args.type = parts[begin].type;
+  args.cols = static_cast<int>(parts[begin].cols);
+  args.layout = group_layout(args.type, parts[begin].cols);
+  size_t i = begin;
+  for (; i < parts.size() && parts[i].type == args.type && args.n_parts < 3; ++i) {
+    const PackedMatrix& w = parts[i];
+    CHECK_EQ(w.cols, parts[begin].cols);
+    ProductPart& part = args.parts[args.n_parts++];
+    part.data = w.data;
+    part.rows = static_cast<int32_t>(w.rows);
+    part.first_group = args.n_groups;
+    part.first_column = static_cast<int32_t>(first_column);
+    args.n_groups += static_cast<int>(div_up(w.rows, kRowGroup));
+    first_column += w.rows;
+  }
+  args.grid = grid_on_device(args.type);
+  return i;
+}
+
+void product_of_many(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out,
+                     bool add) {
+  CHECK(exec.library != nullptr);
+  CHECK_LE(library_scratch_bytes(w.type, w.rows, w.cols), exec.scratch_bytes);
+  auto* values = reinterpret_cast<uint16_t*>(exec.scratch);
+  if (is_plain(w.type)) {
+    plain_bf16(exec, w, values);
+  } else {
+    kernels_of(w.type).dequant(exec, w, grid_on_device(w.type), values);
+  }
+  exec.library->product(exec.stream, values, w.rows, w.cols, a.bf16, out, add);
+}
+
+void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, View2D<float> out,
+         bool add) {
+  int64_t rows = 0;
+  for (const PackedMatrix& w : parts) {
+    CHECK_EQ(w.cols, a.cols);
+    rows += w.rows;
+  }
+  CHECK_EQ(out.cols, rows);
+  CHECK_EQ(out.rows, a.n);
+  if (a.n == 0 || rows == 0) return;
+  int64_t column = 0;
+  for (size_t begin = 0; begin < parts.size();) {
+    const unsigned form = input_forms(exec, parts[begin].type, a.n);
+    if (form == kBf16Form) {
+      const PackedMatrix& w = parts[begin];
+      product_of_many(exec, w, a, out.columns(column, w.rows), add);
+      column += w.rows;
+      ++begin;
+      continue;
+    }
+    ProductArgs args;
+    args.in = a;
+    args.out = out.data;
+    args.out_stride = out.stride;
+    args.add = add;
+    const size_t end = take_run(parts, begin, column, args);
+    if (form == kFloatForm) {
+      plain_gemv(exec, args);
+    } else if (a.n <= kVectorRows) {
+      kernels_of(args.type).gemv(exec, args, nullptr);
+    } else {
+      kernels_of(args.type).tiles(exec, args);
+    }
+    for (; begin < end; ++begin) column += parts[begin].rows;
+  }
+}
+
+}  // namespace
+
+int64_t tile_rows(const Exec& exec) {
+  // First estimate; docs/bench/gpu.md has the measured crossover.
+  return exec.library == nullptr ? int64_t{1} << 40 : 128;
+}
+
+unsigned input_forms(const Exec& exec, QuantType type, int64_t n) {
+  if (is_plain(type)) return n <= kVectorRows ? kFloatForm : kBf16Form;
+  return n <= tile_rows(exec) ? kInt8Form : kBf16Form;
+}
+
+int64_t library_scratch_bytes(QuantType, int64_t rows, int64_t cols) { return 2 * rows * cols; }
+
+void matmul(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a,
+            View2D<float> out) {
+  run(exec, parts, a, out, false);
+}
+
+void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out) {
+  run(exec, {&w, 1}, a, out, true);
+}
+
+bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, int64_t n,
+                unsigned forms) {
+  (void)exec;
+  return n <= kVectorRows && !is_plain(gate.type) && gate.type == up.type && gate.rows == up.rows &&
+         gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
+}
+
+void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, bool gelu,
+                  const Input& a, unsigned forms, const Input& out) {
+  CHECK(fused_gate(exec, gate, up, a.n, forms));
+  CHECK_EQ(out.n, a.n);
+  CHECK_EQ(out.cols, gate.rows);
+  if (a.n == 0 || gate.rows == 0) return;
+  const PackedMatrix parts[2] = {gate, up};
+  ProductArgs args;
+  args.in = a;
+  CHECK_EQ(take_run(parts, 0, 0, args), size_t{2});
+  GatedOutput gated;
+  gated.gelu = gelu;
+  gated.forms = forms;
+  gated.to = out;
+  kernels_of(args.type).gemv(exec, args, &gated);
+}
+
+}  // namespace spillway::cuda
