@@ -12,10 +12,10 @@ namespace {
 
 class Loader {
  public:
-  Loader(const Gguf& gguf, const ModelSpec& model, const cpu::Exec& exec, BufferTaker taker)
+  Loader(const Gguf& gguf, const ModelSpec& model, const WeightWriter& writer, BufferTaker taker)
       : gguf_(gguf),
         model_(model),
-        exec_(exec),
+        writer_(writer),
         architecture_(*find_architecture(model.architecture)),
         taker_(std::move(taker)) {}
 
@@ -59,7 +59,7 @@ class Loader {
                           const Range& rows) {
     const GgufTensor& tensor = require(field);
     PackedMatrix out{spec.type, rows.size(), spec.cols, taker_.take(buffer)};
-    cpu::pack(exec_, view(tensor), rows, {0, spec.cols}, out, 0);
+    writer_.pack(view(tensor), rows, {0, spec.cols}, out);
     return out;
   }
 
@@ -110,7 +110,7 @@ class Loader {
                       const LayerPart& part) {
     const auto [rows, cols] = cut(field, part, spec.rows, spec.cols);
     PackedMatrix out{spec.type, rows.size(), cols.size(), taker_.take(prefix_ + buffer)};
-    cpu::pack(exec_, view(require(field)), rows, cols, out, 0);
+    writer_.pack(view(require(field)), rows, cols, out);
     return out;
   }
 
@@ -120,14 +120,14 @@ class Loader {
     const Range range = cut(field, part, tensor.elements(), 1).first;
     const int64_t element_bytes = quant_info(tensor.type).block_bytes;
     float* out = taker_.take_array<float>(prefix_ + buffer);
-    cpu::dequantize(tensor.type, tensor.data + range.begin * element_bytes,
-                    {out, static_cast<size_t>(range.size())});
+    writer_.floats(tensor.type, tensor.data + range.begin * element_bytes,
+                   {out, static_cast<size_t>(range.size())});
     return {out, static_cast<size_t>(range.size())};
   }
 
   const Gguf& gguf_;
   const ModelSpec& model_;
-  const cpu::Exec& exec_;
+  const WeightWriter& writer_;
   const Architecture& architecture_;
   BufferTaker taker_;
   int64_t layer_ = 0;
@@ -136,14 +136,23 @@ class Loader {
 
 }  // namespace
 
+WeightWriter cpu_writer(const cpu::Exec& exec) {
+  return {[&exec](const cpu::GgufMatrix& source, Range rows, Range cols, const PackedMatrix& out) {
+            cpu::pack(exec, source, rows, cols, out, 0);
+          },
+          [](QuantType type, const std::byte* data, std::span<float> out) {
+            cpu::dequantize(type, data, out);
+          }};
+}
+
 Weights load_weights(const Gguf& gguf, const ModelSpec& model, const Plan& plan, int rank,
-                     const cpu::Exec& exec, Arena& arena,
+                     const WeightWriter& writer, Arena& arena,
                      const std::function<void(int64_t, int64_t)>& on_progress) {
   const RankPart& part = plan.parts[static_cast<size_t>(rank)];
   const Range layers = plan.stages[static_cast<size_t>(part.stage)].layers;
   const bool first = part.stage == 0;
   const bool last = part.stage == plan.last_stage();
-  Loader loader(gguf, model, exec,
+  Loader loader(gguf, model, writer,
                 BufferTaker(weight_buffers(model, part, layers, first, last), arena));
   Weights weights;
   weights.layers.reserve(static_cast<size_t>(layers.size()));

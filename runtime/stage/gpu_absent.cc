@@ -1,0 +1,19 @@
+// GpuExecutor in a build without the CUDA kernels: a clear error instead of a link failure.
+#include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "runtime/stage/gpu_executor.h"
+
+namespace spillway {
+
+struct GpuExecutor::State {};
+
+GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, int, int, const cpu::Exec&,
+                         const std::function<void(int64_t, int64_t)>&) {
+  throw Error("this program was built without CUDA", "",
+              "build the preset `release` where nvcc is, or use --device cpu");
+}
+GpuExecutor::~GpuExecutor() = default;
+void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
+int64_t GpuExecutor::device_bytes() const { return 0; }
+
+}  // namespace spillway

@@ -1,0 +1,69 @@
+// GpuScratch: a rank's activation buffers in its device's memory, taken once from an arena of
+// exactly the ledger's bytes (parallel/gpu_ledger.h), and the pinned buffers beside them.
+// Owns both.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/cuda/ops.h"
+#include "parallel/ledger.h"
+#include "parallel/plan.h"
+
+namespace spillway {
+
+// A product's input in all its forms. of(n, cols): for n rows.
+struct GpuInputBuffer {
+  cuda::Input all;
+
+  cuda::Input of(int64_t n, int64_t cols) const {
+    cuda::Input in = all;
+    in.n = n;
+    in.cols = cols;
+    return in;
+  }
+};
+
+class GpuScratch {
+ public:
+  // Throws Error when the device or the host has not enough memory.
+  GpuScratch(const ModelSpec& model, const Plan& plan, int rank);
+
+  float* x = nullptr;  // [rows, dim]: the residual stream
+  GpuInputBuffer normed;
+  float* qkv = nullptr;
+  GpuInputBuffer attended;
+  float* gate_up = nullptr;
+  GpuInputBuffer gated;
+  float* rope_cos = nullptr;
+  float* rope_sin = nullptr;
+  double* rope_angles = nullptr;
+  float* window_rope_cos = nullptr;
+  float* window_rope_sin = nullptr;
+  double* window_rope_angles = nullptr;
+  std::byte* step = nullptr;  // the step's arrays
+  int64_t step_bytes = 0;
+  std::byte* attend = nullptr;
+  std::byte* matrix = nullptr;  // a matrix on its way through the library
+  int64_t matrix_bytes = 0;
+  std::byte* library = nullptr;
+  // Last stage:
+  GpuInputBuffer logit_x;
+  float* logits = nullptr;
+  std::byte* topk = nullptr;
+  cuda::Candidate* candidates = nullptr;
+
+  // Pinned: the step's arrays on their way to the device, candidates and logits on theirs back.
+  std::byte* host_step = nullptr;
+  cuda::Candidate* host_candidates = nullptr;
+  float* host_logits = nullptr;  // kHostLogitRows rows
+  static constexpr int64_t kHostLogitRows = 16;
+
+  int64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  cuda::DeviceMemory memory_;
+  cuda::PinnedMemory pinned_;
+};
+
+}  // namespace spillway
