@@ -22,6 +22,9 @@ constexpr const char* kIntro =
     "  mpirun -np 2 spillway run -m model.gguf --chat -p \"What is a spillway?\"\n"
     "  spillway plan -m model.gguf --ranks 4 --split 20@2:1+10@1\n";
 
+// Tokens a step on a GPU: its products of many rows need so many before they run at full speed.
+constexpr int64_t kGpuRows = 2048;
+
 constexpr const char* kSplitHelp =
     "stages joined by +, each [LAYERS@]SHARE[:SHARE...]: 20@2:1+10@1 is 20 layers on two ranks "
     "with shares 2:1, then 10 layers on a third";
@@ -46,6 +49,10 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16 or f32")
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32"}));
+  app->add_option("--device", raw.device,
+                  "where ranks compute: cpu, gpu, or auto, the GPU when it holds the plan")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "cpu", "gpu"}));
   app->add_option("--isa", o.isa, "instruction set of the CPU kernels [the best there is]")
       ->check(CLI::IsMember({"scalar", "avx2", "avx512"}));
 }
@@ -288,6 +295,8 @@ Options parse_options(int argc, const char* const* argv) {
   if (!self.empty()) o.command_line[0] = self.string();
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
   o.kv_type = raw.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
+  if (raw.device == "cpu") o.device = DeviceChoice::kCpu;
+  if (raw.device == "gpu") o.device = DeviceChoice::kGpu;
   for (const std::string& text : raw.logit_bias) o.sampling.logit_bias.push_back(parse_bias(text));
   if (o.verb == Verb::kPerplexity) settle_perplexity(o);
   check_together(o);
@@ -311,6 +320,8 @@ PlanRequest plan_request(const Options& o) {
   request.split = o.split;
   request.context = o.context;
   request.kv_type = o.kv_type;
+  request.device = o.device;
+  request.gpu_rows = kGpuRows;
   // One conversation at a time; verify compares whole rows of logits, and so does sampling from
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;

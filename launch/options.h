@@ -59,6 +59,7 @@ struct Options {
   int pp = 0;
   std::vector<StagePin> split;
   KvType kv_type = KvType::kF16;
+  DeviceChoice device = DeviceChoice::kAuto;
 
   bool show_plan = false;
   bool quiet = false;

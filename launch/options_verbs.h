@@ -18,6 +18,7 @@ namespace spillway {
 struct RawTexts {
   std::optional<std::string> split;
   std::string kv_type = "f16";
+  std::string device = "auto";
   std::vector<std::string> logit_bias;
 };
 

@@ -10,11 +10,27 @@ using Json = nlohmann::ordered_json;
 
 Json range_json(const Range& range) { return Json::array({range.begin, range.end}); }
 
+Json gpu_json(const GpuSpec& gpu) {
+  if (!gpu.present()) return nullptr;
+  return {{"name", gpu.name},
+          {"uuid", gpu.uuid},
+          {"ordinal", gpu.ordinal},
+          {"major", gpu.major},
+          {"minor", gpu.minor},
+          {"multiprocessors", gpu.multiprocessors},
+          {"total_bytes", gpu.total_bytes},
+          {"free_bytes", gpu.free_bytes},
+          {"read_gb_per_s", gpu.read_gb_per_s},
+          {"matrix_tflops", gpu.matrix_tflops}};
+}
+
 Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
   Json out;
   out["rank"] = part.rank;
   out["host"] = rank.host;
   out["threads"] = rank.threads;
+  out["device"] = part.gpu ? "gpu" : "cpu";
+  out["gpu"] = gpu_json(rank.gpu);
   out["stage"] = part.stage;
   out["tp_index"] = part.tp_index;
   out["embedding_rows"] = range_json(part.embedding_rows);
@@ -30,6 +46,9 @@ Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
   }
   out["bytes"]["total"] = plan.rank_bytes(part.rank);
   out["bytes"]["free"] = rank.memory_free_bytes;
+  for (const char* place : {"host", "gpu"}) {
+    out["bytes"]["places"][place] = plan.rank_bytes(part.rank, "", place);
+  }
   return out;
 }
 

@@ -46,7 +46,7 @@ ClusterSpec assumed_cluster(int n_ranks) {
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
   const auto like = [](const RankSpec& a, const RankSpec& b) {
     return a.host == b.host && a.cpu == b.cpu && a.isa == b.isa && a.threads == b.threads &&
-           a.measured == b.measured;
+           a.measured == b.measured && a.gpu.name == b.gpu.name;
   };
   const auto median = [](std::vector<double>& values) {
     std::sort(values.begin(), values.end());
@@ -56,13 +56,19 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
   for (RankSpec& rank : out.ranks) {
     std::vector<double> reads;
     std::vector<double> products;
+    std::vector<double> gpu_reads;
+    std::vector<double> gpu_products;
     for (const RankSpec& other : cluster.ranks) {
       if (!like(rank, other)) continue;
       reads.push_back(other.read_gb_per_s);
       products.push_back(other.matrix_gop_per_s);
+      gpu_reads.push_back(other.gpu.read_gb_per_s);
+      gpu_products.push_back(other.gpu.matrix_tflops);
     }
     rank.read_gb_per_s = median(reads);
     rank.matrix_gop_per_s = median(products);
+    rank.gpu.read_gb_per_s = median(gpu_reads);
+    rank.gpu.matrix_tflops = median(gpu_products);
   }
   return out;
 }

@@ -8,6 +8,21 @@
 
 namespace spillway {
 
+// The GPU of a rank, as kernels/cuda/device.h describes it and as measured.
+struct GpuSpec {
+  std::string name;  // "NVIDIA H100 80GB HBM3"; empty: the rank has none
+  std::string uuid;  // "GPU-…", as nvidia-smi prints it
+  int ordinal = -1;  // as CUDA counts, after CUDA_VISIBLE_DEVICES
+  int major = 0;     // compute capability
+  int minor = 0;
+  int multiprocessors = 0;
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;    // with this process' CUDA context already there
+  double read_gb_per_s = 0;  // measured: device memory read, 1e9 bytes; 0: not measured
+  double matrix_tflops = 0;  // bf16, 1e12 operations; 0: not measured
+  bool present() const { return !name.empty(); }
+};
+
 struct RankSpec {
   int rank = 0;
   std::string host;
@@ -21,6 +36,7 @@ struct RankSpec {
   double read_gb_per_s = 0;       // measured: memory read by this rank's threads, 1e9 bytes
   double matrix_gop_per_s = 0;    // measured: int8 products, 1e9 multiply-adds
   bool measured = false;          // false: assumed values
+  GpuSpec gpu = {};               // not present: none, or --device cpu
 };
 
 struct LinkSpec {

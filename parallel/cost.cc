@@ -16,6 +16,15 @@ constexpr int64_t kPrefillRows = 512;
 constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
 constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
+// First estimates for a rank on a GPU, to be replaced by what is measured there.
+constexpr int64_t kGpuPrefillRows = 2048;
+constexpr double kGpuReadShare = 0.75;       // of the read rate that products reach
+constexpr double kGpuReadGbPerS = 1000.0;    // of a GPU that did not measure it
+constexpr double kGpuMatrixTflops = 300.0;   // bf16, likewise
+constexpr double kGpuLaunchMs = 0.004;       // of a kernel beyond the bytes that it reads
+constexpr int64_t kGpuLaunchesPerLayer = 7;  // norm, qkv, rope, attend, o, gate and up, down
+constexpr double kGopPerTflop = 500.0;       // 1e9 multiply-adds are 2e9 operations
+
 struct Rates {
   double read = 0;    // GB/s
   double matrix = 0;  // 1e9 multiply-adds/s
@@ -33,6 +42,13 @@ class Clock {
       : plan_(plan), model_(model), assumed_(assumed_cluster(1)) {
     const Rates fallback = {assumed_.ranks[0].read_gb_per_s, assumed_.ranks[0].matrix_gop_per_s};
     for (const RankSpec& rank : cluster.ranks) {
+      const GpuSpec& gpu = rank.gpu;
+      if (plan.parts[static_cast<size_t>(rank.rank)].gpu) {
+        const double read = gpu.read_gb_per_s > 0 ? gpu.read_gb_per_s : kGpuReadGbPerS;
+        const double tflops = gpu.matrix_tflops > 0 ? gpu.matrix_tflops : kGpuMatrixTflops;
+        rates_.push_back({kGpuReadShare * read, kGopPerTflop * tflops});
+        continue;
+      }
       rates_.push_back({rank.read_gb_per_s > 0 ? rank.read_gb_per_s : fallback.read,
                         rank.matrix_gop_per_s > 0 ? rank.matrix_gop_per_s : fallback.matrix});
     }
@@ -43,6 +59,9 @@ class Clock {
   double matrix_ms(int64_t rows) const {
     double ms = 0;
     for (const StagePlan& stage : plan_.stages) {
+      if (on_gpu(stage)) {
+        ms += static_cast<double>(stage.layers.size() * kGpuLaunchesPerLayer) * kGpuLaunchMs;
+      }
       for (int64_t i = 0; i < stage.layers.size(); ++i) {
         ms += slowest(stage, rows, [&](int rank) { return attention(rank, stage, i); });
         ms += slowest(stage, rows, [&](int rank) { return feed_forward(rank, stage, i); });
@@ -103,6 +122,10 @@ class Clock {
     return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
   }
 
+  bool on_gpu(const StagePlan& stage) const {
+    return plan_.parts[static_cast<size_t>(stage.ranks.front())].gpu;
+  }
+
   Work attention(int rank, const StagePlan& stage, int64_t i) const {
     const LayerSpec& layer = model_.layers[stage.layers.begin + i];
     const LayerPart& part = plan_.parts[rank].layers[i];
@@ -153,9 +176,12 @@ class Clock {
   LinkSpec link_;
 };
 
-bool all_measured(const ClusterSpec& cluster) {
-  const bool ranks = std::all_of(cluster.ranks.begin(), cluster.ranks.end(),
-                                 [](const RankSpec& rank) { return rank.measured; });
+bool all_measured(const Plan& plan, const ClusterSpec& cluster) {
+  const bool ranks =
+      std::all_of(plan.parts.begin(), plan.parts.end(), [&cluster](const RankPart& part) {
+        const RankSpec& rank = cluster.ranks[static_cast<size_t>(part.rank)];
+        return part.gpu ? rank.gpu.read_gb_per_s > 0 : rank.measured;
+      });
   return ranks && (cluster.size() == 1 || cluster.link.measured);
 }
 
@@ -191,11 +217,12 @@ Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& 
   out.total_ms = out.matrix_ms + out.attention_ms + out.collective_ms + out.hop_ms;
   out.decode_tok_per_s = 1000.0 / out.total_ms;
 
-  const int64_t rows = std::min({plan.limits.max_rows, kPrefillRows, plan.kv.context});
+  const int64_t most_rows = plan.parts[0].gpu ? kGpuPrefillRows : kPrefillRows;
+  const int64_t rows = std::min({plan.limits.max_rows, most_rows, plan.kv.context});
   const double prefill_ms = clock.matrix_ms(rows) + clock.prefill_attention_ms(rows) +
                             clock.collective_ms(rows) + clock.hop_ms(rows);
   out.prefill_tok_per_s = static_cast<double>(rows) * 1000.0 / prefill_ms;
-  out.measured_cluster = all_measured(cluster);
+  out.measured_cluster = all_measured(plan, cluster);
   return out;
 }
 

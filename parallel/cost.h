@@ -8,11 +8,12 @@
 namespace spillway {
 
 // Predicted time of one decode step at batch 1 with `context` tokens in the cache, and of prefill
-// (one chunk of min(limits.max_rows, 512, kv.context) tokens from an empty cache).
+// (one chunk of min(limits.max_rows, 512, kv.context) tokens from an empty cache; 2048 on a GPU).
 //
 // Decode: the halves of a layer (attention, feed-forward) end in a sum over the stage's ranks, so
 // each lasts as long as its slowest rank; stages follow one another. A half lasts
-// max(packed bytes / read rate, multiply-adds / product rate).
+// max(packed bytes / read rate, multiply-adds / product rate). On a GPU products reach a share of
+// the read rate, and every kernel costs some microseconds more.
 Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
                    int64_t context);
 

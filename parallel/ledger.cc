@@ -6,6 +6,8 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/packed_matrix.h"
+#include "parallel/gpu_ledger.h"
+#include "parallel/list_writer.h"
 
 namespace spillway {
 namespace {
@@ -13,21 +15,6 @@ namespace {
 constexpr int64_t kFloatBytes = 4;
 constexpr int64_t kActivationBlock = 32;  // kernels/cpu/ops.h
 constexpr int64_t kSumBlock = 16;
-
-class ListWriter {
- public:
-  void add(const std::string& name, int64_t bytes) {
-    list_.buffers.push_back({name, Arena::rounded(bytes)});
-  }
-  void matrix(const std::string& name, QuantType type, int64_t rows, int64_t cols) {
-    add(name, packed_bytes(type, rows, cols));
-  }
-  void floats(const std::string& name, int64_t n) { add(name, n * kFloatBytes); }
-  BufferList take() { return std::move(list_); }
-
- private:
-  BufferList list_;
-};
 
 void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
                        const LayerSpec& layer, const LayerPart& part) {
@@ -194,7 +181,8 @@ namespace {
 // "layer 12 attention.q" -> "layer 12 attention".
 std::string detail_of(const std::string& buffer) { return buffer.substr(0, buffer.find('.')); }
 
-void add_lines(Plan& plan, int rank, const std::string& name, const BufferList& list) {
+void add_lines(Plan& plan, int rank, const std::string& place, const std::string& name,
+               const BufferList& list) {
   for (const BufferSpec& buffer : list.buffers) {
     const std::string detail =
         name == "kv" ? "layer " + buffer.name.substr(1) : detail_of(buffer.name);
@@ -202,7 +190,7 @@ void add_lines(Plan& plan, int rank, const std::string& name, const BufferList& 
     if (last != nullptr && last->rank == rank && last->name == name && last->detail == detail) {
       last->bytes += buffer.bytes;
     } else {
-      plan.ledger.push_back({rank, "host", name, detail, buffer.bytes});
+      plan.ledger.push_back({rank, place, name, detail, buffer.bytes});
     }
   }
 }
@@ -215,12 +203,20 @@ void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster
     const StagePlan& stage = plan.stages[part.stage];
     const bool first = part.stage == 0;
     const bool last = part.stage == plan.last_stage();
-    add_lines(plan, part.rank, "weights", weight_buffers(model, part, stage.layers, first, last));
-    add_lines(plan, part.rank, "kv", kv_buffers(model, part, stage.layers, plan.kv));
-    add_lines(plan, part.rank, "activations", activation_buffers(model, part, plan.limits, last));
+    const char* place = part.gpu ? "gpu" : "host";
+    add_lines(plan, part.rank, place, "weights",
+              weight_buffers(model, part, stage.layers, first, last));
+    add_lines(plan, part.rank, place, "kv", kv_buffers(model, part, stage.layers, plan.kv));
+    add_lines(plan, part.rank, place, "activations",
+              part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last)
+                       : activation_buffers(model, part, plan.limits, last));
     const int threads = cluster.ranks[part.rank].threads;
     plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
                            program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
+    if (!part.gpu) continue;
+    plan.ledger.push_back({part.rank, "host", "program", "pinned staging",
+                           pinned_buffers(model, part, plan.limits, plan.kv, last).total()});
+    plan.ledger.push_back({part.rank, "gpu", "program", "CUDA context", kCudaContextBytes});
   }
 }
 

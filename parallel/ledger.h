@@ -66,7 +66,8 @@ int64_t head_message_bytes(int64_t vocab_rows, const StepLimits& limits);
 // the source says how.
 int64_t program_bytes(int n_ranks, bool front, const ModelSpec& model, int threads);
 
-// Fills plan.ledger from everything above.
+// Fills plan.ledger from everything above; a rank on a GPU has the lists of gpu_ledger.h, weights,
+// KV and activations in its GPU's memory.
 void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
 
 }  // namespace spillway

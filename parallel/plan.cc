@@ -52,6 +52,7 @@ void add_part(Fnv& hash, const RankPart& part) {
   }
   hash.add(part.embedding_rows);
   hash.add(part.output_rows);
+  hash.add(static_cast<int>(part.gpu));
 }
 
 std::string text(const Range& range) {
@@ -72,6 +73,7 @@ class Checker {
     if (!found_.empty()) return found_;  // what follows indexes by stage and rank
     for (size_t s = 0; s < plan_.stages.size(); ++s) {
       const StagePlan& stage = plan_.stages[s];
+      devices(stage, static_cast<int>(s));
       for (int64_t i = 0; i < stage.layers.size(); ++i) layer(stage, i);
       vocabulary(stage, "embedding", s == 0, &RankPart::embedding_rows);
       vocabulary(stage, "output", static_cast<int>(s) == plan_.last_stage(),
@@ -162,6 +164,14 @@ class Checker {
     }
   }
 
+  void devices(const StagePlan& stage, int s) {
+    const auto gpus = std::count_if(stage.ranks.begin(), stage.ranks.end(),
+                                    [this](int rank) { return plan_.parts[rank].gpu; });
+    if (gpus == 0 || gpus == static_cast<int64_t>(stage.ranks.size())) return;
+    say("stage " + std::to_string(s) + " has " + std::to_string(gpus) + " ranks on GPUs and " +
+        std::to_string(static_cast<int64_t>(stage.ranks.size()) - gpus) + " on CPUs");
+  }
+
   // `range` must continue at `at` and begin on a unit. Empty ranges lie anywhere.
   void piece(const std::string& what, int rank, const Range& range, int64_t unit, int64_t& at) {
     if (range.begin == range.end) return;
@@ -230,10 +240,12 @@ class Checker {
 
 }  // namespace
 
-int64_t Plan::rank_bytes(int rank, const std::string& name) const {
+int64_t Plan::rank_bytes(int rank, const std::string& name, const std::string& place) const {
   int64_t sum = 0;
   for (const LedgerLine& line : ledger) {
-    if (line.rank == rank && (name.empty() || line.name == name)) sum += line.bytes;
+    const bool meant =
+        (name.empty() || line.name == name) && (place.empty() || line.place == place);
+    if (line.rank == rank && meant) sum += line.bytes;
   }
   return sum;
 }

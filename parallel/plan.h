@@ -2,7 +2,8 @@
 // speed. Pure data with pure functions: the same on every rank, checked by its fingerprint.
 // Invariants (check_plan): stages cover the layers in order; within a layer the ranks of its stage
 // cover heads, ff columns and, on the first and last stage, the vocabulary, without gaps; query
-// heads lie on the rank that holds their KV head (KV heads may be on several ranks).
+// heads lie on the rank that holds their KV head (KV heads may be on several ranks); the ranks of a
+// stage all compute on GPUs or all on CPUs.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,7 @@ struct RankPart {
   std::vector<LayerPart> layers;  // of the stage, in order
   Range embedding_rows;           // vocabulary rows on the first stage, else empty
   Range output_rows;              // vocabulary rows on the last stage, else empty
+  bool gpu = false;               // computes on its GPU; all ranks of a stage or none
 };
 
 struct StagePlan {
@@ -60,7 +62,7 @@ struct KvPlan {
 
 struct LedgerLine {
   int rank = 0;
-  std::string place;   // "host"
+  std::string place;   // "host", or "gpu": the rank's GPU
   std::string name;    // "weights", "kv", "activations", "program", …: what a table groups by
   std::string detail;  // "layers 0-14 attention"
   int64_t bytes = 0;
@@ -90,8 +92,8 @@ struct Plan {
 
   int n_ranks() const { return static_cast<int>(parts.size()); }
   int last_stage() const { return static_cast<int>(stages.size()) - 1; }
-  // All that this rank allocates, in bytes; with `name` only those lines.
-  int64_t rank_bytes(int rank, const std::string& name = "") const;
+  // All that this rank allocates, in bytes; with `name` or `place` only those lines.
+  int64_t rank_bytes(int rank, const std::string& name = "", const std::string& place = "") const;
 };
 
 // Tokens in the cache for which `prediction` is made: 512, or the plan's context if that is less.

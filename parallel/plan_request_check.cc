@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "parallel/gpu_ledger.h"
 #include "parallel/size_text.h"
 
 namespace spillway {
@@ -74,6 +75,22 @@ void check_limits(const StepLimits& limits) {
   positive(limits.max_sequences, "sequences at once");
   positive(limits.max_logit_rows, "rows with logits");
   positive(limits.max_candidates, "candidates a row");
+}
+
+void check_device(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
+  if (request.device != DeviceChoice::kGpu) return;
+  if (cluster.size() > 1) {
+    throw Error("several GPUs are not supported yet: --device gpu with " +
+                    std::to_string(cluster.size()) + " ranks",
+                "", "start one rank, or use --device cpu");
+  }
+  const RankSpec& spec = cluster.ranks[0];
+  if (!spec.gpu.present()) {
+    throw Error("rank 0 has no GPU", "host " + spec.host + ", --device gpu",
+                "use --device cpu, or start on a machine with an NVIDIA GPU and its driver");
+  }
+  const std::string obstacle = gpu_obstacle(model, request.kv_type);
+  if (!obstacle.empty()) throw Error(obstacle, "--device gpu", "use --device cpu");
 }
 
 std::string divisors_of(int n) {
@@ -182,6 +199,7 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
   for (int i = 0; i < n; ++i) CHECK_EQ(cluster.ranks[i].rank, i);
   check_limits(request.limits);
   check_context(model, request);
+  check_device(model, cluster, request);
   if (request.split.empty()) {
     check_degrees(n, request);
   } else {

@@ -9,7 +9,7 @@ namespace spillway {
 // Shapes that fit together and types that the kernels can multiply with.
 void check_model(const ModelSpec& model);
 
-// tp, pp, split, ranks, limits and context agree with each other and with the model.
+// tp, pp, split, ranks, limits, context and device agree with each other and with the model.
 void check_request(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request);
 
 // Tokens that a sequence may have: the request's, or min(the model's, 4096).

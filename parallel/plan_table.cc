@@ -106,42 +106,88 @@ double table_unit(const Plan& plan) {
   return static_cast<double>(most) >= 4 * kGiB ? kGiB : kMiB;
 }
 
+// What a rank holds in one memory, by the ledger's groups and in all.
+constexpr std::array kGroups = {"weights", "kv", "activations", "program", ""};
+
+std::vector<std::string> place_names(const RankPart& part) {
+  return part.gpu ? std::vector<std::string>{"gpu", "host"} : std::vector<std::string>{"host"};
+}
+
+// The columns before the sizes; `place` only where some rank is on a GPU. A rank's second row names
+// its place alone.
+std::vector<std::string> rank_cells(const Plan& plan, const RankPart& part, const RankSpec& spec,
+                                    const std::string& place, bool with_place) {
+  const StagePlan& stage = plan.stages[part.stage];
+  std::vector<std::string> cells(6);
+  if (place == place_names(part).front()) {
+    cells = {std::to_string(part.rank),
+             shortened(spec.host, 10),
+             std::to_string(part.stage) + "." + std::to_string(part.tp_index),
+             span_text(stage.layers),
+             heads_text(part),
+             fixed_text(100 * stage.achieved[part.tp_index], 1) + "%"};
+  }
+  if (with_place) cells.push_back(place);
+  return cells;
+}
+
 std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
-  Table table({false, true, true, true, false, false, false, false, false, false, false, false});
-  table.row({"rank", "host", "stage", "layers", "heads", "share", "weights", "KV", "activ.",
-             "program", "total", "free"});
+  const bool with_place = std::any_of(plan.parts.begin(), plan.parts.end(),
+                                      [](const RankPart& part) { return part.gpu; });
+  std::vector<bool> left = {false, true, true, true, false, false};
+  std::vector<std::string> titles = {"rank", "host", "stage", "layers", "heads", "share"};
+  if (with_place) {
+    left.push_back(true);
+    titles.push_back("place");
+  }
+  for (const char* title : {"weights", "KV", "activ.", "program", "total", "free"}) {
+    left.push_back(false);
+    titles.push_back(title);
+  }
+  Table table(left);
+  table.row(titles);
   const double unit = table_unit(plan);
   const auto size = [unit](int64_t bytes) {
     return fixed_text(static_cast<double>(bytes) / unit, 2);
   };
-  const std::array groups = {"weights", "kv", "activations", "program", ""};  // "": all of them
-  std::array<int64_t, groups.size()> sums{};
+  std::array<int64_t, kGroups.size()> sums{};
+  int rows = 0;
   for (const RankPart& part : plan.parts) {
-    const StagePlan& stage = plan.stages[part.stage];
     const RankSpec& spec = cluster.ranks[part.rank];
-    std::vector<std::string> cells = {
-        std::to_string(part.rank),
-        shortened(spec.host, 10),
-        std::to_string(part.stage) + "." + std::to_string(part.tp_index),
-        span_text(stage.layers),
-        heads_text(part),
-        fixed_text(100 * stage.achieved[part.tp_index], 1) + "%"};
-    for (size_t g = 0; g < groups.size(); ++g) {
-      const int64_t bytes = plan.rank_bytes(part.rank, groups[g]);
-      sums[g] += bytes;
-      cells.push_back(size(bytes));
+    for (const std::string& place : place_names(part)) {
+      std::vector<std::string> cells = rank_cells(plan, part, spec, place, with_place);
+      for (size_t g = 0; g < kGroups.size(); ++g) {
+        const int64_t bytes = plan.rank_bytes(part.rank, kGroups[g], place);
+        sums[g] += bytes;
+        cells.push_back(size(bytes));
+      }
+      cells.push_back(size(place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes));
+      table.row(std::move(cells));
+      ++rows;
     }
-    cells.push_back(size(spec.memory_free_bytes));
-    table.row(std::move(cells));
   }
-  if (plan.n_ranks() > 1) {
-    std::vector<std::string> cells = {"all", "", "", "", "", ""};
+  if (rows > 1) {
+    std::vector<std::string> cells(with_place ? 7 : 6);
+    cells[0] = "all";
     for (const int64_t sum : sums) cells.push_back(size(sum));
     cells.push_back("");
     table.row(std::move(cells));
   }
   return table.text() + " sizes in " + (unit == kGiB ? "GiB" : "MiB") +
          "; heads are a layer's mean, share is of the stage's layer weights\n";
+}
+
+// A line for every GPU: what it is, and whether the plan uses it.
+std::string gpu_lines(const Plan& plan, const ClusterSpec& cluster) {
+  std::string out;
+  for (const RankPart& part : plan.parts) {
+    const GpuSpec& gpu = cluster.ranks[part.rank].gpu;
+    if (!gpu.present()) continue;
+    out += " rank " + std::to_string(part.rank) + ": GPU " + std::to_string(gpu.ordinal) + " " +
+           shortened(gpu.name, 40) + ", " + size_text(gpu.free_bytes) + " free" +
+           (part.gpu ? "" : ", not used") + "\n";
+  }
+  return out;
 }
 
 std::string prediction_text(const Plan& plan) {
@@ -183,6 +229,7 @@ std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSp
          " pages of " + std::to_string(plan.kv.page_tokens) + ", steps of up to " +
          std::to_string(plan.limits.max_rows) + " tokens\n\n";
   out += rank_table(plan, cluster);
+  out += gpu_lines(plan, cluster);
   return out + "\n" + prediction_text(plan);
 }
 

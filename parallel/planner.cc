@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/cost.h"
+#include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "parallel/plan_request_check.h"
 #include "parallel/shard.h"
@@ -122,7 +123,7 @@ std::vector<Range> vocabulary_rows(const StagePlan& stage, int64_t vocab_size) {
   return split_units(vocab_size, kVocabularyUnit, stage.shares, carry);
 }
 
-void place_parts(Plan& plan, const ModelSpec& model) {
+void place_parts(Plan& plan, const ModelSpec& model, bool gpu) {
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     StagePlan& stage = plan.stages[s];
     const auto shards = shard_layers(model, stage.layers, stage.shares);
@@ -135,6 +136,7 @@ void place_parts(Plan& plan, const ModelSpec& model) {
       part.stage = static_cast<int>(s);
       part.tp_index = static_cast<int>(i);
       part.layers = shards[i];
+      part.gpu = gpu;
       if (s == 0) part.embedding_rows = rows[i];
       if (s + 1 == plan.stages.size()) part.output_rows = rows[i];
       for (int64_t l = 0; l < stage.layers.size(); ++l) {
@@ -151,33 +153,60 @@ void place_parts(Plan& plan, const ModelSpec& model) {
   }
 }
 
-Plan lay_out(const Candidate& candidate, const ModelSpec& model, const ClusterSpec& cluster,
-             const PlanRequest& request) {
+Plan lay_out_on(bool gpu, const Candidate& candidate, const ModelSpec& model,
+                const ClusterSpec& cluster, const PlanRequest& request) {
   Plan plan;
   plan.model_name = model.name;
   plan.header_hash = model.header_hash;
   plan.limits = request.limits;
+  if (gpu && request.gpu_rows > 0) plan.limits.max_rows = request.gpu_rows;
   plan.kv.type = request.kv_type;
   plan.kv.context = planned_context(model, request);
   plan.kv.n_pages = div_up(plan.kv.context, plan.kv.page_tokens) + request.limits.max_sequences;
   plan.stages = place_stages(candidate, model, cluster);
-  place_parts(plan, model);
+  place_parts(plan, model, gpu);
   write_ledger(plan, model, cluster);
   plan.prediction = predict(plan, model, cluster, predicted_context(plan));
   return plan;
 }
 
-// Bytes that the rank that lacks most lacks; 0 or less: all ranks hold their parts.
-int64_t shortage(const Plan& plan, const ClusterSpec& cluster, int& worst) {
-  int64_t most = 0;
-  for (int r = 0; r < plan.n_ranks(); ++r) {
-    const int64_t lack = plan.rank_bytes(r) - cluster.ranks[r].memory_free_bytes;
-    if (r == 0 || lack > most) {
-      most = lack;
-      worst = r;
+// A memory that a plan fills, and what it lacks there; 0 or less: the part fits.
+struct Shortage {
+  int rank = 0;
+  const char* place = "host";
+  int64_t bytes = 0;
+};
+
+int64_t free_bytes(const RankSpec& spec, const std::string& place) {
+  return place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes;
+}
+
+// Of the rank and memory that lack most.
+Shortage shortage(const Plan& plan, const ClusterSpec& cluster) {
+  Shortage worst = {0, "host", INT64_MIN};
+  for (const RankPart& part : plan.parts) {
+    for (const char* place : {"gpu", "host"}) {
+      if (!part.gpu && std::string(place) == "gpu") continue;
+      const int64_t lack = plan.rank_bytes(part.rank, "", place) -
+                           free_bytes(cluster.ranks[static_cast<size_t>(part.rank)], place);
+      if (lack > worst.bytes) worst = {part.rank, place, lack};
     }
   }
-  return most;
+  return worst;
+}
+
+// On the GPU when that is asked for, or when it can be and the GPU holds it; else on the CPU.
+Plan lay_out(const Candidate& candidate, const ModelSpec& model, const ClusterSpec& cluster,
+             const PlanRequest& request) {
+  const bool forced = request.device == DeviceChoice::kGpu;
+  const bool possible = request.device != DeviceChoice::kCpu && cluster.size() == 1 &&
+                        cluster.ranks[0].gpu.present() &&
+                        gpu_obstacle(model, request.kv_type).empty();
+  if (forced || possible) {
+    Plan plan = lay_out_on(true, candidate, model, cluster, request);
+    if (forced || shortage(plan, cluster).bytes <= 0) return plan;
+  }
+  return lay_out_on(false, candidate, model, cluster, request);
 }
 
 // The longest context with which every rank holds its part; 0 when there is none.
@@ -187,10 +216,11 @@ int64_t longest_context(const Plan& plan, const ModelSpec& model, const ClusterS
     kv.n_pages = div_up(context, kv.page_tokens) + plan.limits.max_sequences;
     for (int r = 0; r < plan.n_ranks(); ++r) {
       const RankPart& part = plan.parts[r];
-      const int64_t fixed = plan.rank_bytes(r) - plan.rank_bytes(r, "kv");
+      const char* place = part.gpu ? "gpu" : "host";
+      const int64_t fixed = plan.rank_bytes(r, "", place) - plan.rank_bytes(r, "kv");
       const Range& layers = plan.stages[part.stage].layers;
       const int64_t kv_bytes = kv_buffers(model, part, layers, kv).total();
-      if (fixed + kv_bytes > cluster.ranks[r].memory_free_bytes) return false;
+      if (fixed + kv_bytes > free_bytes(cluster.ranks[r], place)) return false;
     }
     return true;
   };
@@ -204,28 +234,50 @@ int64_t longest_context(const Plan& plan, const ModelSpec& model, const ClusterS
   return low * plan.kv.page_tokens;
 }
 
-[[noreturn]] void too_little_memory(const Plan& plan, const ModelSpec& model,
-                                    const ClusterSpec& cluster, int rank) {
-  std::string groups;
+// "weights 3.1 GiB, kv 512.0 MiB, program 18.2 MiB": the greatest three.
+std::string greatest_groups(const Plan& plan, int rank, const std::string& place) {
   std::vector<std::pair<int64_t, const char*>> sizes;
   for (const char* name : {"weights", "kv", "activations", "program"}) {
-    sizes.emplace_back(plan.rank_bytes(rank, name), name);
+    sizes.emplace_back(plan.rank_bytes(rank, name, place), name);
   }
   std::stable_sort(sizes.begin(), sizes.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::string groups;
   for (int i = 0; i < 3; ++i) {
+    if (sizes[i].first == 0) continue;
     append_item(groups, ", ", std::string(sizes[i].second) + " " + size_text(sizes[i].first));
   }
-  const RankSpec& spec = cluster.ranks[rank];
-  const int64_t context = longest_context(plan, model, cluster);
-  const std::string todo =
-      context > 0 ? "the longest context that this split holds is " + std::to_string(context) +
-                        " tokens (-c " + std::to_string(context) + "); or start more ranks"
-                  : "no context fits: start more ranks on other hosts, free memory there, or give "
-                    "this rank a smaller share with --split";
-  throw Error("rank " + std::to_string(rank) + " needs " + size_text(plan.rank_bytes(rank)) + " (" +
-                  groups + ") and has " + size_text(spec.memory_free_bytes) + " free",
-              plan_title(plan) + ", host " + spec.host, todo);
+  return groups;
+}
+
+[[noreturn]] void too_little_memory(const Plan& plan, const ModelSpec& model,
+                                    const ClusterSpec& cluster, const Shortage& worst) {
+  const RankSpec& spec = cluster.ranks[static_cast<size_t>(worst.rank)];
+  const bool gpu = std::string(worst.place) == "gpu";
+  const std::string what = "rank " + std::to_string(worst.rank) + " needs " +
+                           size_text(plan.rank_bytes(worst.rank, "", worst.place)) +
+                           (gpu ? " of GPU memory (" : " (") +
+                           greatest_groups(plan, worst.rank, worst.place) + ") and has " +
+                           size_text(free_bytes(spec, worst.place)) + " free";
+  // A smaller cache spares host memory only where the host holds it.
+  const bool holds_kv = plan.rank_bytes(worst.rank, "kv", worst.place) > 0;
+  const int64_t context = holds_kv ? longest_context(plan, model, cluster) : 0;
+  const std::string shorter = "the longest context that this split holds is " +
+                              std::to_string(context) + " tokens (-c " + std::to_string(context) +
+                              ")";
+  std::string todo = context > 0 ? shorter + "; or start more ranks"
+                                 : "no context fits: start more ranks on other hosts, free memory "
+                                   "there, or give this rank a smaller share with --split";
+  if (gpu) {
+    todo = context > 0 ? shorter + "; or use --device cpu"
+                       : "no context fits: free the GPU's memory, or use --device cpu";
+  } else if (!holds_kv) {
+    todo = "free memory on this host, or use --device cpu";
+  }
+  throw Error(what,
+              plan_title(plan) + ", host " + spec.host +
+                  (gpu ? ", GPU " + std::to_string(spec.gpu.ordinal) + " " + spec.gpu.name : ""),
+              todo);
 }
 
 StagePin even_stage(int ranks) {
@@ -284,23 +336,20 @@ Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRe
   check_model(model);
   check_request(model, cluster, request);
   Plan best;
-  int64_t best_shortage = 0;
-  int worst_rank = 0;
+  Shortage best_shortage;
   for (const Candidate& candidate : candidates(model, cluster.size(), request)) {
     Plan plan = lay_out(candidate, model, cluster, request);
-    int rank = 0;
-    const int64_t lack = std::max<int64_t>(0, shortage(plan, cluster, rank));
+    const Shortage lack = shortage(plan, cluster);
     const bool first = best.parts.empty();
-    const bool fits_better = lack < best_shortage;
-    const bool faster = lack == 0 && best_shortage == 0 &&
+    const bool fits_better = best_shortage.bytes > 0 && lack.bytes < best_shortage.bytes;
+    const bool faster = lack.bytes <= 0 && best_shortage.bytes <= 0 &&
                         plan.prediction.total_ms * kWorthIt < best.prediction.total_ms;
     if (!first && !fits_better && !faster) continue;
     best = std::move(plan);
     best_shortage = lack;
-    worst_rank = rank;
   }
   CHECK(!best.parts.empty());
-  if (best_shortage > 0) too_little_memory(best, model, cluster, worst_rank);
+  if (best_shortage.bytes > 0) too_little_memory(best, model, cluster, best_shortage);
   return best;
 }
 

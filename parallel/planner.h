@@ -17,6 +17,10 @@ struct StagePin {
   std::vector<double> shares;  // one a rank, each > 0
 };
 
+// Where ranks compute. kAuto: on the GPU of a rank that has one whose memory holds its part, else
+// on the CPU.
+enum class DeviceChoice { kAuto, kCpu, kGpu };
+
 struct PlanRequest {
   int tp = 0;                   // 0: free
   int pp = 0;                   // 0: free
@@ -24,6 +28,8 @@ struct PlanRequest {
   int64_t context = 0;          // tokens; 0: the model's, at most 4096
   KvType kv_type = KvType::kF16;
   StepLimits limits;
+  DeviceChoice device = DeviceChoice::kAuto;
+  int64_t gpu_rows = 0;  // tokens a step when the plan uses a GPU; 0: limits.max_rows
 };
 
 // Parses `--split`: stages joined by "+", a stage is [LAYERS@]SHARE[:SHARE...]. Throws Error that
@@ -33,7 +39,8 @@ std::string split_text(const std::vector<StagePin>& split);
 
 // Throws Error when the request contradicts itself, the number of ranks or the model (more stages
 // than layers, layers that do not add up), or when a rank's memory does not hold its part: with the
-// reason and the nearest thing that is possible.
+// reason and the nearest thing that is possible. Only a job of one rank uses its GPU today: with
+// more ranks kAuto means the CPU, and kGpu is an Error.
 Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request);
 
 // Every legal split of exactly n ranks into stages of TP degrees, in a fixed order (TP n first):

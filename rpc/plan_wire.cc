@@ -22,7 +22,7 @@ void range_to_wire(const Range& range, rpc::Range* wire) {
 Range range_from_wire(const rpc::Range& wire) { return {wire.begin(), wire.end()}; }
 
 void part_to_wire(const RankPart& part, rpc::RankPart* wire) {
-  const auto& [rank, stage, tp_index, layers, embedding_rows, output_rows] = part;
+  const auto& [rank, stage, tp_index, layers, embedding_rows, output_rows, gpu] = part;
   wire->set_rank(rank);
   wire->set_stage(stage);
   wire->set_tp_index(tp_index);
@@ -35,6 +35,7 @@ void part_to_wire(const RankPart& part, rpc::RankPart* wire) {
   }
   range_to_wire(embedding_rows, wire->mutable_embedding_rows());
   range_to_wire(output_rows, wire->mutable_output_rows());
+  wire->set_gpu(gpu);
 }
 
 RankPart part_from_wire(const rpc::RankPart& wire) {
@@ -48,6 +49,7 @@ RankPart part_from_wire(const rpc::RankPart& wire) {
   }
   part.embedding_rows = range_from_wire(wire.embedding_rows());
   part.output_rows = range_from_wire(wire.output_rows());
+  part.gpu = wire.gpu();
   return part;
 }
 
@@ -132,6 +134,36 @@ Prediction prediction_from_wire(const rpc::Prediction& wire) {
       wire.total_ms(),  wire.decode_tok_per_s(), wire.prefill_tok_per_s(), wire.measured_cluster()};
 }
 
+void gpu_to_wire(const GpuSpec& gpu, rpc::Gpu* wire) {
+  const auto& [name, uuid, ordinal, major, minor, multiprocessors, total_bytes, free_bytes,
+               read_gb_per_s, matrix_tflops] = gpu;
+  wire->set_name(name);
+  wire->set_uuid(uuid);
+  wire->set_ordinal(ordinal);
+  wire->set_major(major);
+  wire->set_minor(minor);
+  wire->set_multiprocessors(multiprocessors);
+  wire->set_total_bytes(total_bytes);
+  wire->set_free_bytes(free_bytes);
+  wire->set_read_gb_per_s(read_gb_per_s);
+  wire->set_matrix_tflops(matrix_tflops);
+}
+
+GpuSpec gpu_from_wire(const rpc::Gpu& wire) {
+  GpuSpec gpu;
+  gpu.name = wire.name();
+  gpu.uuid = wire.uuid();
+  gpu.ordinal = wire.ordinal();
+  gpu.major = wire.major();
+  gpu.minor = wire.minor();
+  gpu.multiprocessors = wire.multiprocessors();
+  gpu.total_bytes = wire.total_bytes();
+  gpu.free_bytes = wire.free_bytes();
+  gpu.read_gb_per_s = wire.read_gb_per_s();
+  gpu.matrix_tflops = wire.matrix_tflops();
+  return gpu;
+}
+
 // Whatever a reader uses as an index lies in range, and every list is as long as its twin.
 void check_indices(const Plan& plan) {
   const int n_ranks = plan.n_ranks();
@@ -197,7 +229,7 @@ Plan from_wire(const rpc::Plan& wire) {
 
 void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   const auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
-               read_gb_per_s, matrix_gop_per_s, measured] = spec;
+               read_gb_per_s, matrix_gop_per_s, measured, gpu] = spec;
   wire->set_rank(rank);
   wire->set_host(host);
   wire->set_local_rank(local_rank);
@@ -210,6 +242,7 @@ void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   wire->set_read_gb_per_s(read_gb_per_s);
   wire->set_matrix_gop_per_s(matrix_gop_per_s);
   wire->set_measured(measured);
+  if (gpu.present()) gpu_to_wire(gpu, wire->mutable_gpu());
 }
 
 RankSpec from_wire(const rpc::Inventory& wire) {
@@ -226,6 +259,7 @@ RankSpec from_wire(const rpc::Inventory& wire) {
   spec.read_gb_per_s = wire.read_gb_per_s();
   spec.matrix_gop_per_s = wire.matrix_gop_per_s();
   spec.measured = wire.measured();
+  if (wire.has_gpu()) spec.gpu = gpu_from_wire(wire.gpu());
   return spec;
 }
 

@@ -26,7 +26,8 @@ std::string hash_text(uint64_t hash) {
   return text;
 }
 
-std::string device_text(const RankSpec& spec) {
+std::string device_text(const RankSpec& spec, bool gpu) {
+  if (gpu) return "GPU " + std::to_string(spec.gpu.ordinal) + ", " + spec.gpu.name;
   return spec.cpu + ", " + spec.isa + ", " + std::to_string(spec.threads) +
          (spec.threads == 1 ? " thread" : " threads");
 }
@@ -126,6 +127,7 @@ void Roster::assign(const Plan& plan, Time now) {
     if (part.tp_index >= 0 && part.tp_index < static_cast<int>(stage.achieved.size())) {
       member.placed.share = stage.achieved[part.tp_index];
     }
+    member.on_gpu = part.gpu;
     member.placed.planned_bytes = plan.rank_bytes(static_cast<int>(rank));
   }
 }
@@ -181,7 +183,7 @@ std::vector<RankStatus> Roster::rows(Time now) const {
     row.rank = member.spec.rank;
     row.host = member.spec.host;
     row.pid = member.spec.pid;
-    row.device = device_text(member.spec);
+    row.device = device_text(member.spec, member.on_gpu);
     row.heartbeat_age_s = std::max(0.0, std::chrono::duration<double>(now - member.heard).count());
     row.progress = member.progress;
     rows.push_back(row);

@@ -69,7 +69,8 @@ class Roster {
     uint64_t header_hash = 0;
     Time heard;
     RankProgress progress;
-    RankStatus placed;  // what the plan says; progress and age unset
+    bool on_gpu = false;  // as the plan says
+    RankStatus placed;    // what the plan says; progress and age unset
   };
 
   std::string name(int rank) const;

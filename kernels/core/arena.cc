@@ -50,14 +50,22 @@ Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(b
   // 2 MiB pages spare the TLB in matrix products that walk gigabytes; only advice, may fail.
   madvise(base, size, MADV_HUGEPAGE);
   base_ = static_cast<std::byte*>(base);
+  owned_ = true;
   if (const int error_number = populate(base_, size); error_number != 0) {
-    munmap(base, size);
+    munmap(base, size);  // the destructor of what was not constructed never runs
     throw cannot_reserve(name_, bytes, error_number);
   }
 }
 
+Arena::Arena(std::string name, std::byte* base, int64_t bytes)
+    : name_(std::move(name)), base_(base), bytes_(bytes) {
+  CHECK_GE(bytes, 0);
+  CHECK(base != nullptr || bytes == 0);
+  CHECK_EQ(reinterpret_cast<uintptr_t>(base) % kAlignment, 0u);
+}
+
 Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, static_cast<size_t>(bytes_));
+  if (owned_) munmap(base_, static_cast<size_t>(bytes_));
 }
 
 Arena::Arena(Arena&& other) noexcept
@@ -65,7 +73,8 @@ Arena::Arena(Arena&& other) noexcept
       base_(std::exchange(other.base_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
       used_(std::exchange(other.used_, 0)),
-      frozen_(std::exchange(other.frozen_, true)) {}
+      frozen_(std::exchange(other.frozen_, true)),
+      owned_(std::exchange(other.owned_, false)) {}
 
 std::byte* Arena::take(int64_t bytes) {
   CHECK(!frozen_);

@@ -1,6 +1,8 @@
 // Arena: one block of memory of exactly the size that the plan's ledger gives a place, handed out
-// front to back. Owns its memory. Thread: used by one thread while loading; after freeze() nothing
-// may be taken any more (a CHECK), which is how "nothing allocates after start" is kept.
+// front to back. Owns host memory that it reserved itself; a GPU's memory, or any other that
+// somebody owns, it only hands out and never touches. Thread: used by one thread while loading;
+// after freeze() nothing may be taken any more (a CHECK), which is how "nothing allocates after
+// start" is kept.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +20,9 @@ class Arena {
   // Reserves `bytes` of zeroed, page-aligned memory and touches it, so that a machine that is out
   // of memory says so here. Throws Error naming `name` and the bytes when it cannot.
   Arena(std::string name, int64_t bytes);
+  // Hands out [base, base + bytes), which the caller keeps until nothing of it is used any more;
+  // base is a multiple of kAlignment.
+  Arena(std::string name, std::byte* base, int64_t bytes);
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
@@ -49,6 +54,7 @@ class Arena {
   int64_t bytes_ = 0;
   int64_t used_ = 0;
   bool frozen_ = false;
+  bool owned_ = false;
 };
 
 }  // namespace spillway

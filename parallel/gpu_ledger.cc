@@ -1,0 +1,134 @@
+// See gpu_ledger.h. Order and names of the buffers are a contract with the GPU executor, which
+// takes them from its arena by name.
+#include "parallel/gpu_ledger.h"
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/core/int_math.h"
+#include "parallel/list_writer.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kRowUnit = 8;  // padded_rows() of kernels/cuda/ops.h
+constexpr int64_t kActivationBlock = 32;
+constexpr int64_t kActivationBlockBytes = 8;
+constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kCandidateBytes = 8;
+constexpr int64_t kSequenceBytes = 16;  // cuda::SequenceRows
+constexpr int64_t kMostSplits = 64;
+
+int64_t padded(int64_t rows) { return round_up(rows, kRowUnit); }
+
+// The widest of what the stage's layers put into one row.
+struct Widths {
+  int64_t heads = 0;
+  int64_t q_cols = 0;
+  int64_t qkv_cols = 0;
+  int64_t ff = 0;
+  int64_t matrix = 0;  // rows * cols of the greatest matrix
+};
+
+Widths widths_of(const ModelSpec& model, const RankPart& part) {
+  Widths out;
+  for (const LayerPart& layer : part.layers) {
+    const int64_t kv_cols = layer.kv_heads.size() * model.head_dim;
+    const int64_t q_cols = layer.heads.size() * model.head_dim;
+    out.heads = std::max(out.heads, layer.heads.size());
+    out.q_cols = std::max(out.q_cols, q_cols);
+    out.qkv_cols = std::max(out.qkv_cols, q_cols + 2 * kv_cols);
+    out.ff = std::max(out.ff, layer.ff.size());
+    // q and o are alike, so are k and v, gate, up and down.
+    out.matrix = std::max(
+        {out.matrix, q_cols * model.dim, kv_cols * model.dim, layer.ff.size() * model.dim});
+  }
+  return out;
+}
+
+// A product's input in its forms: cuda::Input.
+void product_input(ListWriter& out, const std::string& name, int64_t rows, int64_t cols) {
+  const int64_t blocks = div_up(cols, kActivationBlock);
+  out.floats(name, rows * cols);
+  out.add(name + ".q8", rows * blocks * kActivationBlock);
+  out.add(name + ".blocks", rows * blocks * kActivationBlockBytes);
+  out.add(name + ".bf16", rows * cols * 2);
+}
+
+void rope_tables(ListWriter& out, const std::string& name, const RopeSpec& rope, int64_t rows) {
+  out.floats(name + ".cos", rows * (rope.n_rot / 2));
+  out.floats(name + ".sin", rows * (rope.n_rot / 2));
+}
+
+// Tokens, positions and cache slots by row, sequences, page lists, rows with logits, all as one
+// copy; 4096 bytes for what aligns them and for counts.
+int64_t step_bytes(const StepLimits& limits, const KvPlan& kv) {
+  return padded(limits.max_rows) * (4 + 4 + 8) + limits.max_sequences * kSequenceBytes +
+         std::max<int64_t>(kv.n_pages, 1) * 4 + padded(limits.max_logit_rows) * 4 + 4096;
+}
+
+}  // namespace
+
+std::string gpu_obstacle(const ModelSpec& model, KvType kv_type) {
+  constexpr std::array<int64_t, 5> kHeadSizes = {64, 80, 96, 128, 256};  // cuda::attend
+  if (std::find(kHeadSizes.begin(), kHeadSizes.end(), model.head_dim) == kHeadSizes.end()) {
+    return "the model's heads have " + std::to_string(model.head_dim) +
+           " values, attention on the GPU knows 64, 80, 96, 128 and 256";
+  }
+  if (kv_type != KvType::kF16) return "attention on the GPU reads an f16 KV cache, not f32";
+  return "";
+}
+
+int64_t attend_workspace_bytes_bound(int64_t max_sequences, int64_t n_heads, int64_t head_dim) {
+  return max_sequences * n_heads * kMostSplits * (head_dim + 2) * kFloatBytes;
+}
+
+BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
+                                  const StepLimits& limits, const KvPlan& kv, bool last_stage) {
+  const Widths widths = widths_of(model, part);
+  const int64_t rows = padded(limits.max_rows);
+  const int64_t logit_rows = padded(limits.max_logit_rows);
+  ListWriter out;
+  out.floats("x", rows * model.dim);
+  product_input(out, "normed", rows, model.dim);
+  product_input(out, "attended", rows, widths.q_cols);
+  product_input(out, "gated", rows, widths.ff);
+  if (last_stage) product_input(out, "logit_x", logit_rows, model.dim);
+  out.floats("qkv", rows * widths.qkv_cols);
+  out.floats("gate_up", rows * 2 * widths.ff);
+  rope_tables(out, "rope", model.rope, rows);
+  if (model.window_rope) rope_tables(out, "window_rope", *model.window_rope, rows);
+  out.add("rope.angles", model.rope.n_rot / 2 * 8);
+  if (model.window_rope) out.add("window_rope.angles", model.window_rope->n_rot / 2 * 8);
+  out.add("step", step_bytes(limits, kv));
+  out.add("attend",
+          attend_workspace_bytes_bound(limits.max_sequences, widths.heads, model.head_dim));
+  out.add("scratch", 2 * widths.matrix);
+  out.add("library", kLibraryWorkspaceBytes);
+  if (last_stage) {
+    out.floats("logits", logit_rows * part.output_rows.size());
+    out.add("topk", logit_rows * (kGpuCandidates * kCandidateBytes * kMostSplits) + 65536);
+    out.add("candidates", logit_rows * kGpuCandidates * kCandidateBytes);
+  }
+  return out.take();
+}
+
+BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
+                          const KvPlan& kv, bool last_stage) {
+  ListWriter out;
+  out.add("load", kLoadStagingBytes);
+  out.add("step", step_bytes(limits, kv));
+  if (last_stage) {
+    const int64_t logit_rows = padded(limits.max_logit_rows);
+    out.add("candidates", logit_rows * kGpuCandidates * kCandidateBytes);
+    out.floats("logits", limits.all_logits ? logit_rows * part.output_rows.size() : 0);
+    out.add("head_message", head_message_bytes(part.output_rows.size(), limits));
+  }
+  if (part.rank == 0) {
+    out.add("front_message", head_message_bytes(model.vocab_size, limits));
+    out.floats("front_rows", limits.all_logits ? limits.max_logit_rows * model.vocab_size : 0);
+  }
+  return out.take();
+}
+
+}  // namespace spillway

@@ -1,0 +1,42 @@
+// The ledger of a rank on a GPU, beside ledger.h: what its steps need in the GPU's memory, what it
+// pins on the host, and what CUDA takes for itself. Weights and KV are the lists of ledger.h: the
+// packed layout is the same on both sides. Pure, without CUDA.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "parallel/ledger.h"
+#include "parallel/plan.h"
+
+namespace spillway {
+
+// GPU memory of a CUDA context with the program's kernels loaded. A first estimate, to be measured:
+// free memory before and after the first step, by device. Free bytes are read when the context
+// exists, so what of it was there already counts twice: a reserve for kernels that CUDA loads late.
+inline constexpr int64_t kCudaContextBytes = int64_t{600} << 20;
+// Host memory that the loader pins for copies on their way to the GPU. A first estimate as well.
+inline constexpr int64_t kLoadStagingBytes = int64_t{128} << 20;
+// Of cuBLASLt: what its documentation recommends for Hopper.
+inline constexpr int64_t kLibraryWorkspaceBytes = int64_t{32} << 20;
+// Candidates a row that the GPU picks: kMaxCandidates of kernels/cuda/ops.h.
+inline constexpr int64_t kGpuCandidates = 256;
+
+// Why the GPU's kernels cannot run this model with this cache, or "".
+std::string gpu_obstacle(const ModelSpec& model, KvType kv_type);
+
+// Activations of a step on the GPU, in the order in which the executor takes them. Rows are
+// limits.max_rows and limits.max_logit_rows rounded up to 8.
+BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
+                                  const StepLimits& limits, const KvPlan& kv, bool last_stage);
+
+// Pinned host memory: the loader's staging, a step on its way to the GPU, results on their way
+// back, and on the front what it gathers.
+BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
+                          const KvPlan& kv, bool last_stage);
+
+// The most that attention's partial sums take: up to 64 pieces of the context for every head of
+// every row of a decode step, head_dim sums and two numbers each.
+int64_t attend_workspace_bytes_bound(int64_t max_sequences, int64_t n_heads, int64_t head_dim);
+
+}  // namespace spillway
