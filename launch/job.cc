@@ -176,7 +176,8 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
       };
       state_ = "loading";
       house->pipeline =
-          std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_, loaded);
+          std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_,
+                                     cluster().ranks[world_.rank].gpu.ordinal, loaded);
     }
     gguf_->drop_pages();
   } catch (const Error& e) {

@@ -163,6 +163,12 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
   bench->add_option("-n", o.bench_new, "decoded tokens; 0: no decode test")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  bench->add_option("-d,--depth", o.bench_depth, "tokens in the cache before decode")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  bench->add_option("--sequences", o.bench_sequences, "sequences decoded at once")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   bench->add_option("-r,--repetitions", o.repetitions, "runs of each test")
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
@@ -326,6 +332,10 @@ PlanRequest plan_request(const Options& o) {
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;
   request.limits.max_logit_rows = 1;
+  if (o.verb == Verb::kBench) {
+    request.limits.max_sequences = o.bench_sequences;
+    request.limits.max_logit_rows = o.bench_sequences;
+  }
   const SamplingParams& s = o.sampling;
   request.limits.all_logits =
       o.verb == Verb::kVerify || s.top_k == 0 || s.top_k > request.limits.max_candidates / 2;

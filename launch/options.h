@@ -74,6 +74,8 @@ struct Options {
   double tolerance = 1e-3;  // verify: greatest logit difference
   int64_t bench_prompt = 512;
   int64_t bench_new = 128;
+  int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
+  int64_t bench_sequences = 1;  // decoded at once
   int repetitions = 3;
 
   std::string text_file;    // perplexity

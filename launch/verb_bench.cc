@@ -1,5 +1,6 @@
 // spillway bench: tokens per second of prefill (-p tokens at once) and decode (-n tokens, one by
-// one, from an empty cache), median of repetitions with the spread, beside what the plan predicted.
+// one, after --depth tokens in each of --sequences caches), median of repetitions with the spread,
+// beside what the plan predicted.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include "kernels/core/error.h"
 #include "launch/forward_loop.h"
 #include "launch/job.h"
+#include "launch/parallel_loop.h"
 #include "launch/plan_json.h"
 #include "launch/verbs.h"
 #include "parallel/cost.h"
@@ -31,10 +33,12 @@ Measured summary(std::vector<double> rates) {
   return {median, rates.front(), rates.back()};
 }
 
-// One uncounted run, then `repetitions`.
-Measured measure(int repetitions, int64_t tokens, const std::function<void()>& body) {
+// One uncounted run, then `repetitions`; the clock leaves `before` out.
+Measured measure(int repetitions, int64_t tokens, const std::function<void()>& before,
+                 const std::function<void()>& body) {
   std::vector<double> rates;
   for (int i = 0; i <= repetitions; ++i) {
+    before();
     const auto begin = std::chrono::steady_clock::now();
     body();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
@@ -53,25 +57,25 @@ BenchResult run_bench(const Options& options, Job& job, House& house) {
                 job.metrics());
   ForwardLoop loop(house.plan, engine);
   std::mt19937 random(1);
-  std::vector<int32_t> tokens(
-      static_cast<size_t>(std::max(options.bench_prompt, options.bench_new)));
+  std::vector<int32_t> tokens(static_cast<size_t>(options.bench_prompt));
   for (int32_t& token : tokens) {
     token = static_cast<int32_t>(random() % static_cast<uint32_t>(job.model().vocab_size));
   }
   BenchResult result;
   if (options.bench_prompt > 0) {
-    result.prefill = measure(options.repetitions, options.bench_prompt, [&] {
-      loop.restart();
-      loop.feed(std::span(tokens).first(static_cast<size_t>(options.bench_prompt)), 1);
-    });
+    result.prefill = measure(
+        options.repetitions, options.bench_prompt, [&] { loop.restart(); },
+        [&] { loop.feed(tokens, 1); });
   }
   if (options.bench_new > 0) {
-    result.decode = measure(options.repetitions, options.bench_new, [&] {
-      loop.restart();
-      for (int64_t i = 0; i < options.bench_new; ++i) {
-        loop.feed(std::span(tokens).subspan(static_cast<size_t>(i), 1), 1);
-      }
-    });
+    ParallelLoop decode(house.plan, engine, job.model().vocab_size, options.bench_sequences,
+                        options.bench_depth + options.bench_new);
+    result.decode = measure(
+        options.repetitions, options.bench_new * options.bench_sequences,
+        [&] { decode.restart(options.bench_depth); },
+        [&] {
+          for (int64_t i = 0; i < options.bench_new; ++i) decode.step();
+        });
   }
   for (int rank = 0; rank < house.plan.n_ranks(); ++rank) {
     result.weight_gb_per_token +=
@@ -79,6 +83,11 @@ BenchResult run_bench(const Options& options, Job& job, House& house) {
   }
   engine.stop();
   return result;
+}
+
+// GB/s of weights in decode: a step reads them once for all sequences.
+double weight_rate(const Options& options, const BenchResult& r) {
+  return r.decode.median * r.weight_gb_per_token / static_cast<double>(options.bench_sequences);
 }
 
 nlohmann::ordered_json rate_json(const Measured& m, double predicted) {
@@ -98,7 +107,9 @@ void print_json(const Options& options, Job& job, const House& house, const Benc
   }
   if (options.bench_new > 0) {
     out["decode_tok_per_s"] = rate_json(r.decode, p.decode_tok_per_s);
-    out["decode_gb_per_s"] = r.decode.median * r.weight_gb_per_token;
+    out["depth"] = options.bench_depth;
+    out["sequences"] = options.bench_sequences;
+    out["decode_gb_per_s"] = weight_rate(options, r);
   }
   out["resident_bytes"] = resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
@@ -123,8 +134,7 @@ void print_table(const Options& options, Job& job, const House& house, const Ben
     print_row("prefill", options.bench_prompt, r.prefill, p.prefill_tok_per_s, 0);
   }
   if (options.bench_new > 0) {
-    print_row("decode", options.bench_new, r.decode, p.decode_tok_per_s,
-              r.decode.median * r.weight_gb_per_token);
+    print_row("decode", options.bench_new, r.decode, p.decode_tok_per_s, weight_rate(options, r));
   }
   std::printf("\nmemory of rank 0: %s resident, %s planned\n", size_text(resident_bytes()).c_str(),
               size_text(house.plan.rank_bytes(0)).c_str());
@@ -134,11 +144,12 @@ void print_table(const Options& options, Job& job, const House& house, const Ben
 
 int verb_bench(const Options& options, WorkerNote& note) {
   Options sized = options;
-  if (sized.context == 0) {
-    sized.context = std::max<int64_t>(1, std::max(options.bench_prompt, options.bench_new));
-  }
-  if (sized.context < std::max(options.bench_prompt, options.bench_new)) {
-    throw Error("-c " + std::to_string(sized.context) + " is less than -p or -n");
+  const int64_t least = std::max(
+      options.bench_prompt, options.bench_sequences * (options.bench_depth + options.bench_new));
+  if (sized.context == 0) sized.context = std::max<int64_t>(1, least);
+  if (sized.context < least) {
+    throw Error("-c " + std::to_string(sized.context) + " is less than the " +
+                std::to_string(least) + " tokens of the tests");
   }
   Job job(sized, note);
   const std::unique_ptr<House> house = job.build(job.plan(), true);

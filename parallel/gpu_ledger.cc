@@ -113,20 +113,13 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
   return out.take();
 }
 
-BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
-                          const KvPlan& kv, bool last_stage) {
+BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const KvPlan& kv,
+                          bool last_stage) {
   ListWriter out;
-  out.add("load", kLoadStagingBytes);
   out.add("step", step_bytes(limits, kv));
   if (last_stage) {
-    const int64_t logit_rows = padded(limits.max_logit_rows);
-    out.add("candidates", logit_rows * kGpuCandidates * kCandidateBytes);
-    out.floats("logits", limits.all_logits ? logit_rows * part.output_rows.size() : 0);
-    out.add("head_message", head_message_bytes(part.output_rows.size(), limits));
-  }
-  if (part.rank == 0) {
-    out.add("front_message", head_message_bytes(model.vocab_size, limits));
-    out.floats("front_rows", limits.all_logits ? limits.max_logit_rows * model.vocab_size : 0);
+    out.add("candidates", padded(limits.max_logit_rows) * kGpuCandidates * kCandidateBytes);
+    out.floats("logits", kHostLogitRows * part.output_rows.size());
   }
   return out.take();
 }

@@ -30,10 +30,11 @@ std::string gpu_obstacle(const ModelSpec& model, KvType kv_type);
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
                                   const StepLimits& limits, const KvPlan& kv, bool last_stage);
 
-// Pinned host memory: the loader's staging, a step on its way to the GPU, results on their way
-// back, and on the front what it gathers.
-BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
-                          const KvPlan& kv, bool last_stage);
+// Rows of logits that are brought to the host together, when whole rows are asked for.
+inline constexpr int64_t kHostLogitRows = 16;
+// Pinned host memory beside the loader's: a step on its way to the GPU, results on their way back.
+BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const KvPlan& kv,
+                          bool last_stage);
 
 // The most that attention's partial sums take: up to 64 pieces of the context for every head of
 // every row of a decode step, head_dim sums and two numbers each.

@@ -55,6 +55,14 @@ void quantized_input(ListWriter& out, const std::string& name, int64_t rows, int
   out.add(name + ".sum", rows * blocks * kActivationBlock / kSumBlock * kFloatBytes);
 }
 
+void add_messages(ListWriter& out, const ModelSpec& model, const RankPart& part,
+                  const StepLimits& limits, bool last_stage) {
+  if (last_stage) out.add("head_message", head_message_bytes(part.output_rows.size(), limits));
+  if (part.rank != 0) return;
+  out.add("front_message", head_message_bytes(model.vocab_size, limits));
+  out.floats("front_rows", limits.all_logits ? limits.max_logit_rows * model.vocab_size : 0);
+}
+
 }  // namespace
 
 int64_t BufferList::total() const {
@@ -145,12 +153,15 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
     out.floats("logit_x", limits.max_logit_rows * model.dim);
     quantized_input(out, "logit_x", limits.max_logit_rows, model.dim);
     out.floats("logits", limits.max_logit_rows * part.output_rows.size());
-    out.add("head_message", head_message_bytes(part.output_rows.size(), limits));
   }
-  if (part.rank == 0) {
-    out.add("front_message", head_message_bytes(model.vocab_size, limits));
-    out.floats("front_rows", limits.all_logits ? limits.max_logit_rows * model.vocab_size : 0);
-  }
+  add_messages(out, model, part, limits, last_stage);
+  return out.take();
+}
+
+BufferList message_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
+                           bool last_stage) {
+  ListWriter out;
+  add_messages(out, model, part, limits, last_stage);
   return out.take();
 }
 
@@ -214,8 +225,11 @@ void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster
     plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
                            program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
     if (!part.gpu) continue;
-    plan.ledger.push_back({part.rank, "host", "program", "pinned staging",
-                           pinned_buffers(model, part, plan.limits, plan.kv, last).total()});
+    const int64_t pinned = pinned_buffers(part, plan.limits, plan.kv, last).total();
+    plan.ledger.push_back(
+        {part.rank, "host", "program", "pinned staging", pinned + kLoadStagingBytes});
+    plan.ledger.push_back({part.rank, "host", "activations", "messages",
+                           message_buffers(model, part, plan.limits, last).total()});
     plan.ledger.push_back({part.rank, "gpu", "program", "CUDA context", kCudaContextBytes});
   }
 }

@@ -59,6 +59,10 @@ BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range&
 // logits.
 BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
                               const StepLimits& limits, bool last_stage);
+// The end of that list, which a rank on a GPU has in host memory as well: what the head sends and
+// what the front gathers.
+BufferList message_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
+                           bool last_stage);
 // The most bytes that a rank with this many vocabulary rows sends to the front in a step.
 int64_t head_message_bytes(int64_t vocab_rows, const StepLimits& limits);
 

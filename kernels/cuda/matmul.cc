@@ -16,6 +16,11 @@ namespace {
 
 bool is_plain(QuantType type) { return quant_info(type).block_elements == 1; }
 
+// Tiles want rows in eights.
+bool vectors(const Exec& exec, int64_t n) {
+  return n <= exec.most_vector_rows || padded_rows(n) < 8;
+}
+
 const TypeKernels& kernels_of(QuantType type) {
   const TypeKernels* found = nullptr;
   dispatch(type, [&](auto tag) {
@@ -90,7 +95,7 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     const size_t end = take_run(parts, begin, column, args);
     if (form == kFloatForm) {
       plain_gemv(exec, args);
-    } else if (a.n <= kVectorRows) {
+    } else if (vectors(exec, a.n)) {
       kernels_of(args.type).gemv(exec, args, nullptr);
     } else {
       kernels_of(args.type).tiles(exec, args);
@@ -101,14 +106,9 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
 
 }  // namespace
 
-int64_t tile_rows(const Exec& exec) {
-  // First estimate; docs/bench/gpu.md has the measured crossover.
-  return exec.library == nullptr ? int64_t{1} << 40 : 128;
-}
-
 unsigned input_forms(const Exec& exec, QuantType type, int64_t n) {
   if (is_plain(type)) return n <= kVectorRows ? kFloatForm : kBf16Form;
-  return n <= tile_rows(exec) ? kInt8Form : kBf16Form;
+  return n <= exec.most_tile_rows || exec.library == nullptr ? kInt8Form : kBf16Form;
 }
 
 int64_t library_scratch_bytes(QuantType, int64_t rows, int64_t cols) { return 2 * rows * cols; }
@@ -124,8 +124,7 @@ void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<
 
 bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, int64_t n,
                 unsigned forms) {
-  (void)exec;
-  return n <= kVectorRows && !is_plain(gate.type) && gate.type == up.type && gate.rows == up.rows &&
+  return vectors(exec, n) && !is_plain(gate.type) && gate.type == up.type && gate.rows == up.rows &&
          gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
 }
 

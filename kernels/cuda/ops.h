@@ -28,6 +28,10 @@ struct Exec {
   Library* library = nullptr;    // for products of many rows; nullptr: tiles alone
   std::byte* scratch = nullptr;  // a dequantised matrix, library_scratch_bytes()
   int64_t scratch_bytes = 0;
+  // Rows up to which quantised products go through vectors (at most kVectorRows) and tiles. Where
+  // the numbers come from: docs/bench/gpu.md.
+  int64_t most_vector_rows = 8;
+  int64_t most_tile_rows = 128;
 };
 
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.
@@ -68,10 +72,9 @@ struct Input {
   uint16_t* bf16 = nullptr;
 };
 
-// Up to so many rows a quantised product reads its weights once into vector kernels, up to
-// tile_rows() through int8 tiles, beyond dequantised to bf16 through cuBLASLt.
+// The most rows that the vector kernels take. Beyond exec.most_vector_rows quantised products go
+// through int8 tiles, beyond exec.most_tile_rows dequantised to bf16 through cuBLASLt.
 inline constexpr int64_t kVectorRows = 8;
-int64_t tile_rows(const Exec& exec);
 // The forms that a product of n rows with matrices of this type reads.
 unsigned input_forms(const Exec& exec, QuantType type, int64_t n);
 

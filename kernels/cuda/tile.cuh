@@ -1,9 +1,11 @@
-// Matrix products for tiles of 16 to 64 rows of int8 input on the int8 tensor cores (mma.sync, from
+// Matrix products for 9 to some hundred rows of int8 input on the int8 tensor cores (mma.sync, from
 // sm_80 on). A warp holds 32 rows of weights, two groups; the packed layout gives a lane its mma
-// fragments with one 16-byte load a plane: the four rows that lane (g, t) loads are rows g and g +
-// 8 of two 16-row tiles, the quads t and t + 4 its columns. Each piece of 32 columns is one mma of
-// m16n8k32 (two of k16 where sub-blocks have 16 columns), whose integers are scaled into floats.
+// fragments with one 16-byte load a plane: the four rows that lane (g, t) loads are rows g and g + 8
+// of two 16-row tiles, the quads t and t + 4 its columns. Each piece of 32 columns is one mma of
+// m16n8k32 (two of k16 where sub-blocks have 16 columns), whose integers become floats by starting
+// at the bits of 1.5 * 2^23 and losing that number again: no conversion instruction.
 // Blocks: wm warps by rows, wk by columns; the latter's sums meet in shared memory in their order.
+// The input goes through shared memory in chunks of 8 pieces, the next one on its way.
 //   Bytes: the weights once for every 64 rows of input, the input once a block.
 #pragma once
 
@@ -15,6 +17,8 @@
 
 namespace spillway::cuda {
 
+inline constexpr int kChunk = 8;   // pieces
+inline constexpr int kStages = 3;  // of input in shared memory
 inline constexpr int kTileWm = 2;
 inline constexpr int kTileWk = 4;
 inline constexpr int kTileRows = 32 * kTileWm;  // of weights a block
@@ -36,18 +40,34 @@ struct TileParams {
   bool add;
 };
 
-__device__ __forceinline__ void mma_k32(int (&c)[4], const uint32_t (&a)[4], uint2 b) {
+// The bits of 1.5 * 2^23: added to an integer below 2^22 they make the float of that sum.
+inline constexpr int kFloatBits = 0x4b400000;
+__device__ __forceinline__ float float_of(int bits) { return __int_as_float(bits) - 12582912.0f; }
+
+// Dots of 32 (16) columns, as float_of wants them.
+__device__ __forceinline__ void mma_k32(int (&d)[4], const uint32_t (&a)[4], uint2 b) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
+      "{%10,%10,%10,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y), "r"(kFloatBits));
 }
-__device__ __forceinline__ void mma_k16(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+__device__ __forceinline__ void mma_k16(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a0), "r"(a1), "r"(b));
+      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%7,%7,%7,%7};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a0), "r"(a1), "r"(b), "r"(kFloatBits));
+}
+
+__device__ __forceinline__ void copy_async(void* to, const void* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from));
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
+template <int kLeft>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft));
 }
 
 // The vectors of a piece that lane t's quads are in: its own, or all where quads share vectors.
@@ -100,76 +120,134 @@ __device__ __forceinline__ void tile_quads(const Codes<QuantTraits<Q>>& codes,
     second = (word_of(codes.low.v[1], r) >> (2 * t)) & 0x03030303u;
   }
   expand_high<T>(codes, r, t, first, second);
+  if constexpr (Form<T>::kOffset != 0) {  // byte by byte: bit 7 keeps the borrow to itself
+    constexpr uint32_t kOffsets = 0x01010101u * Form<T>::kOffset;
+    first = ((first | 0x80808080u) - kOffsets) ^ 0x80808080u;
+    second = ((second | 0x80808080u) - kOffsets) ^ 0x80808080u;
+  }
 }
 
-// Scales an mma's integers of one row into its sums. c0, c1: the two columns' dots (of each half).
-template <QuantType Q>
-__device__ __forceinline__ float scaled(const PieceScales<QuantTraits<Q>>& s, int r, int dot_first,
-                                        int dot_second, const ActivationBlock& block) {
-  using T = QuantTraits<Q>;
-  using F = Form<T>;
-  const int sums = block.sum[0] + block.sum[1];
-  int dot;
-  if constexpr (F::kTwoSubs) {
-    dot = sub_factor<T>(s, 0, r) * (dot_first - F::kOffset * block.sum[0]) +
-          sub_factor<T>(s, 1, r) * (dot_second - F::kOffset * block.sum[1]);
-  } else {
-    dot = dot_first - F::kOffset * sums;
-    if constexpr (F::kScaled) dot *= sub_factor<T>(s, 0, r);
-  }
-  float value = row_factor<T>(s, r) * static_cast<float>(dot);
-  if constexpr (T::kHasMin) {
-    int sum = sums;
-    if constexpr (F::kTwoSubs) {
-      sum = byte_of(s.min[0], r) * block.sum[0] + byte_of(s.min[1], r) * block.sum[1];
-    } else if constexpr (F::kScaled) {
-      sum *= byte_of(s.min[0], r);
+// What a row's dots are multiplied with, by sub-block, and its minimums.
+template <typename T>
+struct RowScales {
+  float scale[Form<T>::kSubs];
+  float min[Form<T>::kSubs];
+};
+template <typename T>
+__device__ __forceinline__ RowScales<T> row_scales(const PieceScales<T>& s, int r) {
+  RowScales<T> out;
+  const float factor = row_factor<T>(s, r);
+  const float minimum = row_minimum<T>(s, r);
+#pragma unroll
+  for (int i = 0; i < Form<T>::kSubs; ++i) {
+    out.scale[i] = factor;
+    if constexpr (Form<T>::kScaled) out.scale[i] *= static_cast<float>(sub_factor<T>(s, i, r));
+    out.min[i] = minimum;
+    if constexpr (T::kHasMin && Form<T>::kScaled) {
+      out.min[i] *= static_cast<float>(byte_of(s.min[i], r));
     }
-    value += row_minimum<T>(s, r) * static_cast<float>(sum);
   }
-  return block.scale * value;
+  return out;
 }
 
-// One piece against NT * 8 rows of input from column_0 on: acc[tile][nt] as mma lays it out.
+// Of one row of input in one piece: its scale, and scale times the sums of codes.
+template <typename T>
+inline constexpr int kMetaFloats = T::kHasMin && Form<T>::kTwoSubs ? 4 : 2;
+template <typename T>
+__device__ __forceinline__ void put_meta(const ActivationBlock& block, float* to) {
+  if constexpr (kMetaFloats<T> == 4) {
+    *reinterpret_cast<float4*>(to) =
+        make_float4(block.scale, block.scale * static_cast<float>(block.sum[0]),
+                    block.scale * static_cast<float>(block.sum[1]), 0.0f);
+  } else {
+    *reinterpret_cast<float2*>(to) = make_float2(
+        block.scale, block.scale * static_cast<float>(block.sum[0] + block.sum[1]));
+  }
+}
+
+// A chunk of the input in shared memory.
+template <typename T, int NT>
+struct TileStage {
+  int8_t codes[kChunk][8 * NT][kPiece];
+  float meta[kChunk][8 * NT][kMetaFloats<T>];
+};
+
+// One piece against NT * 8 rows of input: acc[tile][nt] as mma lays it out.
 template <QuantType Q, int NT>
 __device__ __forceinline__ void tile_piece(const Codes<QuantTraits<Q>>& codes,
                                            const PieceScales<QuantTraits<Q>>& scales,
-                                           const TileParams& p, int piece, int column0,
+                                           const uint32_t* grid,
+                                           const TileStage<QuantTraits<Q>, NT>& stage, int k,
                                            float (&acc)[2][NT][4]) {
-  using F = Form<QuantTraits<Q>>;
+  using T = QuantTraits<Q>;
+  using F = Form<T>;
   const int lane = threadIdx.x % 32;
   const int t = lane % 4;
   const int g = lane / 4;
   uint32_t a[2][4];  // rows g and g + 8 of tile i are the lane's rows 2i and 2i + 1
+  RowScales<T> rows[4];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    tile_quads<Q>(codes, scales, p.grid, 2 * i, t, a[i][0], a[i][2]);
-    tile_quads<Q>(codes, scales, p.grid, 2 * i + 1, t, a[i][1], a[i][3]);
+    tile_quads<Q>(codes, scales, grid, 2 * i, t, a[i][0], a[i][2]);
+    tile_quads<Q>(codes, scales, grid, 2 * i + 1, t, a[i][1], a[i][3]);
   }
-  const int64_t first = static_cast<int64_t>(piece) * p.n_padded + column0;
+#pragma unroll
+  for (int r = 0; r < 4; ++r) rows[r] = row_scales<T>(scales, r);
 #pragma unroll
   for (int nt = 0; nt < NT; ++nt) {
-    if (column0 + 8 * nt >= p.n_padded) break;
-    const uint2 b = *reinterpret_cast<const uint2*>(p.q8 + (first + 8 * nt + g) * kPiece + 8 * t);
-    const uint4 two = *reinterpret_cast<const uint4*>(p.blocks + first + 8 * nt + 2 * t);
-    ActivationBlock block[2];
-    __builtin_memcpy(block, &two, sizeof(block));
+    const uint2 b = *reinterpret_cast<const uint2*>(&stage.codes[k][8 * nt + g][8 * t]);
+    float meta[2][kMetaFloats<T>];
+    const float4* from = reinterpret_cast<const float4*>(&stage.meta[k][8 * nt + 2 * t][0]);
+#pragma unroll
+    for (int i = 0; i < kMetaFloats<T> / 2; ++i) {
+      const float4 four = from[i];
+      __builtin_memcpy(&meta[0][0] + 4 * i, &four, sizeof(four));
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      int first_dots[4] = {};
-      int second_dots[4] = {};
+      int first[4];
+      int second[4];
       if constexpr (F::kTwoSubs) {
-        mma_k16(first_dots, a[i][0], a[i][1], b.x);
-        mma_k16(second_dots, a[i][2], a[i][3], b.y);
+        mma_k16(first, a[i][0], a[i][1], b.x);
+        mma_k16(second, a[i][2], a[i][3], b.y);
       } else {
-        mma_k32(first_dots, a[i], b);
+        mma_k32(first, a[i], b);
       }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        acc[i][nt][j] +=
-            scaled<Q>(scales, 2 * i + j / 2, first_dots[j], second_dots[j], block[j % 2]);
+        const RowScales<T>& row = rows[2 * i + j / 2];
+        const float (&of)[kMetaFloats<T>] = meta[j % 2];
+        float& sum = acc[i][nt][j];
+        if constexpr (F::kTwoSubs) {
+          const float dots = fmaf(row.scale[1], float_of(second[j]),
+                                  row.scale[0] * float_of(first[j]));
+          sum = fmaf(of[0], dots, sum);
+          if constexpr (T::kHasMin) sum = fmaf(row.min[0], of[1], fmaf(row.min[1], of[2], sum));
+        } else {
+          sum = fmaf(row.scale[0] * of[0], float_of(first[j]), sum);
+          if constexpr (T::kHasMin) sum = fmaf(row.min[0], of[1], sum);
+        }
       }
     }
+  }
+}
+
+// Asks for chunk `chunk` of the input: codes by the copy engine of the SM, meta through registers,
+// since it is computed. Pieces and rows beyond the input stay as they are: nobody reads their sums.
+template <typename T, int NT>
+__device__ __forceinline__ void stage_chunk(const TileParams& p, int chunk, int column0,
+                                            TileStage<T, NT>& to) {
+  constexpr int kRows = 8 * NT;
+  const int first = chunk * kChunk;
+  const int n_pieces = min(kChunk, p.n_pieces - first);
+  const int n_rows = min(kRows, p.n_padded - column0);
+  for (int i = threadIdx.x; i < n_pieces * n_rows * 2; i += blockDim.x) {
+    const int half = i % 2;
+    const int row = i / 2 % n_rows;
+    const int k = i / 2 / n_rows;
+    const int64_t at = static_cast<int64_t>(first + k) * p.n_padded + column0 + row;
+    copy_async(&to.codes[k][row][16 * half], p.q8 + at * kPiece + 16 * half);
+    if (half == 0) put_meta<T>(p.blocks[at], to.meta[k][row]);
   }
 }
 
@@ -185,7 +263,9 @@ __global__ void __launch_bounds__(32 * kTileWm * kTileWk)
     tile_kernel(const __grid_constant__ TileParams p) {
   using T = QuantTraits<Q>;
   constexpr int kColumns = 8 * NT;
-  __shared__ float sums[kTileRows][kColumns + 1];
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* stages = reinterpret_cast<TileStage<T, NT>*>(shared);
+  auto& sums = *reinterpret_cast<float (*)[kTileRows][kColumns + 1]>(shared);  // afterwards
   let_next_start();
   const int warp = threadIdx.x / 32;
   const int wm = warp % kTileWm;
@@ -202,29 +282,48 @@ __global__ void __launch_bounds__(32 * kTileWm * kTileWk)
   const std::byte* data =
       part.data + static_cast<int64_t>(read_group - part.first_group) * p.group_bytes;
 
+  // A warp's pieces: two neighbours in every chunk.
+  constexpr int kMine = kChunk / kTileWk;
+  const auto piece_of = [&](int i) { return i / kMine * kChunk + wk * kMine + i % kMine; };
   float acc[2][NT][4] = {};
   Codes<T> codes;
   PieceScales<T> scales;
-  int piece = wk;
-  if (piece < p.n_pieces) {
-    load_tile_codes<Q>(data, p.planes, piece, row4, t, codes);
-    load_scales<T>(data, p.planes, piece, row4, scales);
+  if (piece_of(0) < p.n_pieces) {
+    load_tile_codes<Q>(data, p.planes, piece_of(0), row4, t, codes);
+    load_scales<T>(data, p.planes, piece_of(0), row4, scales);
   }
   wait_for_previous();
-  while (piece < p.n_pieces) {
-    const int next = piece + kTileWk;
-    Codes<T> next_codes;
-    PieceScales<T> next_scales;
-    if (next < p.n_pieces) {
-      load_tile_codes<Q>(data, p.planes, next, row4, t, next_codes);
-      load_scales<T>(data, p.planes, next, row4, next_scales);
-    }
-    sign_scales<T>(codes, scales);
-    tile_piece<Q, NT>(codes, scales, p, piece, column0, acc);
-    codes = next_codes;
-    scales = next_scales;
-    piece = next;
+  const int n_chunks = (p.n_pieces + kChunk - 1) / kChunk;
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) {
+    if (i < n_chunks) stage_chunk<T, NT>(p, i, column0, stages[i]);
+    commit_copies();
   }
+  for (int chunk = 0; chunk < n_chunks; ++chunk) {
+    wait_copies<kStages - 2>();
+    __syncthreads();  // the chunk is there, and all have done with the one before
+    const int ahead = chunk + kStages - 1;
+    if (ahead < n_chunks) stage_chunk<T, NT>(p, ahead, column0, stages[ahead % kStages]);
+    commit_copies();
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) {
+      const int piece = piece_of(chunk * kMine + i);
+      const int next = piece_of(chunk * kMine + i + 1);
+      if (piece >= p.n_pieces) break;
+      Codes<T> next_codes;
+      PieceScales<T> next_scales;
+      if (next < p.n_pieces) {
+        load_tile_codes<Q>(data, p.planes, next, row4, t, next_codes);
+        load_scales<T>(data, p.planes, next, row4, next_scales);
+      }
+      sign_scales<T>(codes, scales);
+      tile_piece<Q, NT>(codes, scales, p.grid, stages[chunk % kStages], wk * kMine + i, acc);
+      codes = next_codes;
+      scales = next_scales;
+    }
+  }
+  wait_copies<0>();
+  __syncthreads();
 
   // Warps of the same rows add up in the order of their columns.
   for (int k = 0; k < kTileWk; ++k) {
@@ -258,6 +357,24 @@ __global__ void __launch_bounds__(32 * kTileWm * kTileWk)
   }
 }
 
+template <QuantType Q, int NT>
+void launch_tile(const Exec& exec, const TileParams& p) {
+  using T = QuantTraits<Q>;
+  constexpr size_t kInput = kStages * sizeof(TileStage<T, NT>);
+  constexpr size_t kSums = sizeof(float) * kTileRows * (8 * NT + 1);
+  constexpr size_t kShared = kInput > kSums ? kInput : kSums;
+  static_assert(kShared <= 99 * 1024);  // what a block may have on sm_86 and sm_89
+  static const bool allowed = [] {
+    CU(cudaFuncSetAttribute(tile_kernel<Q, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                            static_cast<int>(kShared)));
+    return true;
+  }();
+  (void)allowed;
+  const dim3 grid(static_cast<unsigned>(div_up(p.n_groups, 2 * kTileWm)),
+                  static_cast<unsigned>(div_up(p.n_padded, 8 * NT)));
+  launch(exec, tile_kernel<Q, NT>, grid, dim3(32 * kTileWm * kTileWk), kShared, p);
+}
+
 template <QuantType Q>
 void launch_tiles(const Exec& exec, const ProductArgs& args) {
   TileParams p{};
@@ -276,15 +393,14 @@ void launch_tiles(const Exec& exec, const ProductArgs& args) {
   p.out = args.out;
   p.out_stride = args.out_stride;
   p.add = args.add;
-  const auto blocks = static_cast<unsigned>(div_up(p.n_groups, 2 * kTileWm));
-  const dim3 block(32 * kTileWm * kTileWk);
-  if (p.n_padded <= 16) {
-    launch(exec, tile_kernel<Q, 2>, dim3(blocks, 1), block, 0, p);
+  if (p.n_padded <= 8) {
+    launch_tile<Q, 1>(exec, p);
+  } else if (p.n_padded <= 16) {
+    launch_tile<Q, 2>(exec, p);
   } else if (p.n_padded <= 32) {
-    launch(exec, tile_kernel<Q, 4>, dim3(blocks, 1), block, 0, p);
+    launch_tile<Q, 4>(exec, p);
   } else {
-    const auto columns = static_cast<unsigned>(div_up(p.n_padded, 64));
-    launch(exec, tile_kernel<Q, 8>, dim3(blocks, columns), block, 0, p);
+    launch_tile<Q, 8>(exec, p);
   }
 }
 

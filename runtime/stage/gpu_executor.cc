@@ -13,6 +13,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
+#include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/gpu_layer.h"
@@ -49,6 +50,7 @@ struct GpuExecutor::State {
   const ModelSpec& model;
   const Plan& plan;
   const RankPart& part;
+  const cpu::Exec& cpu;
   cuda::DeviceInfo device;
   cuda::Stream stream;
   cuda::Exec exec;
@@ -63,14 +65,15 @@ struct GpuExecutor::State {
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
 
   State(const Gguf& gguf, const ModelSpec& model_in, const Plan& plan_in, int rank, int ordinal,
-        const cpu::Exec& cpu, const std::function<void(int64_t, int64_t)>& on_progress)
+        const cpu::Exec& cpu_in, const std::function<void(int64_t, int64_t)>& on_progress)
       : model(model_in),
         plan(plan_in),
         part(plan_in.parts[static_cast<size_t>(rank)]),
+        cpu(cpu_in),
         device(cuda::select_device(ordinal)),
         exec(make_exec()),
         weight_memory("weights", weight_list().total()),
-        weights(load(gguf, rank, cpu, on_progress)),
+        weights(load(gguf, rank, on_progress)),
         kv_memory("kv", kv_list().total()),
         kv(make_kv()),
         scratch(model_in, plan_in, rank),
@@ -98,7 +101,7 @@ struct GpuExecutor::State {
   }
   BufferList kv_list() const { return kv_buffers(model, part, layers(), plan.kv); }
 
-  Weights load(const Gguf& gguf, int rank, const cpu::Exec& cpu,
+  Weights load(const Gguf& gguf, int rank,
                const std::function<void(int64_t, int64_t)>& on_progress) {
     Arena arena("weights", weight_memory.data(), weight_memory.bytes());
     GpuUpload upload(cpu, exec, stream);
@@ -153,8 +156,8 @@ struct GpuExecutor::State {
   // Embedding and layers of n rows, launched.
   View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows) {
     const View2D<float> x(scratch.x, n, model.dim);
-    cuda::embed(exec, weights.embedding, arrays.tokens(scratch.step),
-                weights.embedding_rows.begin, x);
+    cuda::embed(exec, weights.embedding, arrays.tokens(scratch.step), weights.embedding_rows.begin,
+                x);
     if (model.embedding_scale != 1.0) {
       cuda::scale_rows(exec, static_cast<float>(model.embedding_scale), x);
     }
@@ -212,8 +215,12 @@ struct GpuExecutor::State {
   }
 
   cuda::Graph capture(const GpuStepArrays& arrays, int64_t bucket, int64_t k) {
-    const cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step), bucket,
-                              bucket, 1, plan.kv.context};
+    const cuda::StepRows rows{arrays.sequences(scratch.step),
+                              arrays.pages(scratch.step),
+                              bucket,
+                              bucket,
+                              1,
+                              plan.kv.context};
     cuda::Graph::begin(stream);
     head(forward(arrays, bucket, rows), k);
     return cuda::Graph::end(stream);
@@ -243,8 +250,7 @@ struct GpuExecutor::State {
   // Rows [first, first + n) of the logits on the host.
   void fetch_logits(int64_t first, int64_t n) {
     const int64_t vocab = part.output_rows.size();
-    cuda::copy_to_host(stream, scratch.host_logits, scratch.logits + first * vocab,
-                       n * vocab * 4);
+    cuda::copy_to_host(stream, scratch.host_logits, scratch.logits + first * vocab, n * vocab * 4);
     stream.synchronize();
   }
 
@@ -258,9 +264,10 @@ struct GpuExecutor::State {
     for (int64_t i = 0; i < n_rows; ++i) {
       const LogitRow& row = batch.logit_rows[static_cast<size_t>(i)];
       const bool whole = row.n_candidates == 0;
-      if ((whole || row.n_wanted > 0) && i >= fetched_end) {
+      const bool picked_here = row.n_candidates > cuda::kMaxCandidates;
+      if ((whole || picked_here || row.n_wanted > 0) && i >= fetched_end) {
         fetched_begin = i;
-        fetched_end = std::min(n_rows, i + GpuScratch::kHostLogitRows);
+        fetched_end = std::min(n_rows, i + kHostLogitRows);
         fetch_logits(fetched_begin, fetched_end - fetched_begin);
       }
       const float* logits = scratch.host_logits + (i - fetched_begin) * vocab.size();
@@ -270,7 +277,12 @@ struct GpuExecutor::State {
       } else {
         const int64_t n = std::min<int64_t>(row.n_candidates, vocab.size());
         const auto bytes = static_cast<size_t>(n) * sizeof(cuda::Candidate);
-        std::memcpy(out, scratch.host_candidates + i * k, bytes);
+        if (picked_here) {
+          cpu::top_k(cpu, {logits, static_cast<size_t>(vocab.size())}, vocab.begin,
+                     {reinterpret_cast<cpu::Candidate*>(out), static_cast<size_t>(n)});
+        } else {
+          std::memcpy(out, scratch.host_candidates + i * k, bytes);
+        }
         out += bytes;
       }
       for (int32_t j = 0; j < row.n_wanted; ++j, ++wanted, out += 4) {

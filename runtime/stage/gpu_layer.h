@@ -1,6 +1,6 @@
-// One transformer layer on a GPU, in the two halves of cpu_layer.h and with its steps, fused where a
-// kernel does several of them. Everything is launched on one stream, nothing waits: a decode step's
-// layers are captured in a graph.
+// One transformer layer on a GPU, in the two halves of cpu_layer.h and with its steps, fused where
+// a kernel does several of them. Everything is launched on one stream, nothing waits: a decode
+// step's layers are captured in a graph.
 #pragma once
 
 #include "kernels/cuda/ops.h"

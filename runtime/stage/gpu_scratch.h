@@ -57,7 +57,6 @@ class GpuScratch {
   std::byte* host_step = nullptr;
   cuda::Candidate* host_candidates = nullptr;
   float* host_logits = nullptr;  // kHostLogitRows rows
-  static constexpr int64_t kHostLogitRows = 16;
 
   int64_t bytes() const { return memory_.bytes(); }
 

@@ -17,7 +17,8 @@ class GpuStepArrays {
   // For n_rows rows, n_sequences sequences and n_logit_rows rows with logits.
   GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logit_rows);
 
-  // Writes the batch to `host`, capacity bytes; returns the bytes written. page_tokens: the cache's.
+  // Writes the batch to `host`, capacity bytes; returns the bytes written. page_tokens: the
+  // cache's.
   int64_t fill(const StepBatch& batch, int64_t page_tokens, std::byte* host,
                int64_t capacity) const;
 

@@ -18,7 +18,7 @@ class GpuUpload {
  public:
   // Bytes of device memory and of pinned host memory while loading.
   static constexpr int64_t kSlots = 4;
-  static constexpr int64_t kSlotBytes = 16 << 20;
+  static constexpr int64_t kSlotBytes = 32 << 20;
 
   GpuUpload(const cpu::Exec& cpu, const cuda::Exec& gpu, const cuda::Stream& stream);
   ~GpuUpload();

@@ -9,8 +9,14 @@
 namespace spillway {
 namespace {
 
+const RankPart& part_of(const Plan& plan, int rank) {
+  return plan.parts[static_cast<size_t>(rank)];
+}
+
+// Of host memory.
 int64_t weight_arena_bytes(const ModelSpec& model, const Plan& plan, int rank) {
-  const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+  const RankPart& part = part_of(plan, rank);
+  if (part.gpu) return 0;
   return weight_buffers(model, part, plan.stages[static_cast<size_t>(part.stage)].layers,
                         part.stage == 0, part.stage == plan.last_stage())
       .total();
@@ -27,24 +33,32 @@ std::span<std::byte> writable_bytes_of(View2D<float> x) {
 }  // namespace
 
 Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-                   const cpu::Exec& exec, const std::function<void(int64_t, int64_t)>& on_progress)
+                   const cpu::Exec& exec, int device,
+                   const std::function<void(int64_t, int64_t)>& on_progress)
     : exec_(exec),
       model_(model),
       plan_(plan),
       mesh_(mesh),
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
-      weights_(load_weights(gguf, model, plan, mesh.rank, exec, weight_arena_, on_progress)),
       scratch_(model, plan, mesh.rank),
-      executor_(std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_,
-                                              *mesh.tp)),
-      head_(exec, model, plan, mesh, weights_, scratch_),
-      kv_bytes_(plan.rank_bytes(mesh.rank, "kv")) {
+      head_(exec, model, plan, mesh, weights_, scratch_) {
+  if (part_of(plan, mesh.rank).gpu) {
+    gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh.rank, device, exec, on_progress);
+  } else {
+    weights_ =
+        load_weights(gguf, model, plan, mesh.rank, cpu_writer(exec), weight_arena_, on_progress);
+    executor_ =
+        std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_, *mesh.tp);
+  }
   weight_arena_.freeze();
   scratch_.freeze();
 }
 
+Pipeline::~Pipeline() = default;
+
 int64_t Pipeline::arena_bytes() const {
-  return weight_arena_.bytes() + scratch_.bytes() + kv_bytes_;
+  const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
+  return weight_arena_.bytes() + scratch_.bytes() + kv;
 }
 
 void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
@@ -57,8 +71,7 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
   }
 }
 
-void Pipeline::forward(const StepBatch& batch, StepResult* result) {
-  CHECK_LE(batch.n_rows(), plan_.limits.max_rows);
+void Pipeline::forward_on_cpu(const StepBatch& batch) {
   const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
   if (mesh_.stage == 0) {
     embed(batch, x);
@@ -68,6 +81,15 @@ void Pipeline::forward(const StepBatch& batch, StepResult* result) {
   executor_->forward(batch, x);
   for (const int to : mesh_.sends_to) mesh_.world->send(bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
+}
+
+void Pipeline::forward(const StepBatch& batch, StepResult* result) {
+  CHECK_LE(batch.n_rows(), plan_.limits.max_rows);
+  if (gpu_ != nullptr) {
+    gpu_->run(batch, scratch_.head_message);
+  } else {
+    forward_on_cpu(batch);
+  }
   if (mesh_.front()) {
     CHECK(result != nullptr);
     head_.collect(batch, *result);

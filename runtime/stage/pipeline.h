@@ -15,6 +15,7 @@
 #include "runtime/io/gguf.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/executor.h"
+#include "runtime/stage/gpu_executor.h"
 #include "runtime/stage/head.h"
 #include "runtime/stage/scratch.h"
 #include "runtime/stage/step_batch.h"
@@ -24,18 +25,23 @@ namespace spillway {
 class Pipeline {
  public:
   // Loads this rank's weights and reserves everything the ledger names; collective in no way.
-  // exec, model, plan and mesh must outlive it. on_progress: loaded bytes of this rank.
+  // exec, model, plan and mesh must outlive it. device: the rank's GPU, used when the plan says so.
+  // on_progress: loaded bytes of this rank.
   Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-           const cpu::Exec& exec, const std::function<void(int64_t, int64_t)>& on_progress);
+           const cpu::Exec& exec, int device,
+           const std::function<void(int64_t, int64_t)>& on_progress);
+  ~Pipeline();
 
   // One step. On the front fills `result` (may be nullptr elsewhere).
   void forward(const StepBatch& batch, StepResult* result);
 
-  // Bytes of this rank's arenas: what the ledger promised without the program's own.
+  // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
 
  private:
   void embed(const StepBatch& batch, View2D<float> x);
+  // The legs of a rank on the CPU.
+  void forward_on_cpu(const StepBatch& batch);
 
   const cpu::Exec& exec_;
   const ModelSpec& model_;
@@ -44,9 +50,9 @@ class Pipeline {
   Arena weight_arena_;
   Weights weights_;
   Scratch scratch_;
-  std::unique_ptr<StageExecutor> executor_;
+  std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
+  std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
-  int64_t kv_bytes_;
 };
 
 }  // namespace spillway

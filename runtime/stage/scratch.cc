@@ -11,7 +11,9 @@ namespace {
 
 BufferList buffers_of(const ModelSpec& model, const Plan& plan, int rank) {
   const RankPart& part = plan.parts[static_cast<size_t>(rank)];
-  return activation_buffers(model, part, plan.limits, part.stage == plan.last_stage());
+  const bool last = part.stage == plan.last_stage();
+  return part.gpu ? message_buffers(model, part, plan.limits, last)
+                  : activation_buffers(model, part, plan.limits, last);
 }
 
 InputBuffer take_input(BufferTaker& taker, const std::string& name) {
@@ -31,6 +33,23 @@ Scratch::Scratch(const ModelSpec& model, const Plan& plan, int rank)
   const StepLimits& limits = plan.limits;
   const BufferList list = buffers_of(model, plan, rank);
   BufferTaker taker(list, arena_);
+  if (!part.gpu) take_activations(taker, model, plan, part);
+  if (part.stage == plan.last_stage()) {
+    head_message = taker.take("head_message");
+    head_message_bytes = list.bytes_of("head_message");
+  }
+  if (rank == 0) {
+    front_message = taker.take("front_message");
+    front_message_bytes = list.bytes_of("front_message");
+    front_rows = taker.take_view<float>("front_rows", limits.all_logits ? limits.max_logit_rows : 0,
+                                        model.vocab_size);
+  }
+  CHECK(taker.done());
+}
+
+void Scratch::take_activations(BufferTaker& taker, const ModelSpec& model, const Plan& plan,
+                               const RankPart& part) {
+  const StepLimits& limits = plan.limits;
   x = taker.take_view<float>("x", limits.max_rows, model.dim);
   normed = take_input(taker, "normed");
   qkv = taker.take_array<float>("qkv");
@@ -48,16 +67,7 @@ Scratch::Scratch(const ModelSpec& model, const Plan& plan, int rank)
   if (part.stage == plan.last_stage()) {
     logit_x = take_input(taker, "logit_x");
     logits = taker.take_view<float>("logits", limits.max_logit_rows, part.output_rows.size());
-    head_message = taker.take("head_message");
-    head_message_bytes = list.bytes_of("head_message");
   }
-  if (rank == 0) {
-    front_message = taker.take("front_message");
-    front_message_bytes = list.bytes_of("front_message");
-    front_rows = taker.take_view<float>("front_rows", limits.all_logits ? limits.max_logit_rows : 0,
-                                        model.vocab_size);
-  }
-  CHECK(taker.done());
 }
 
 }  // namespace spillway

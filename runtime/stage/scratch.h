@@ -1,5 +1,6 @@
-// Scratch: the activation buffers of a rank, taken once from an arena of exactly the ledger's
-// bytes; executors and the head read and write them step after step. Owns the arena.
+// Scratch: the activation buffers of a rank in host memory, taken once from an arena of exactly the
+// ledger's bytes; executors and the head read and write them step after step. A rank on a GPU has
+// only the messages here, the rest is GpuScratch's. Owns the arena.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/tensor.h"
 #include "kernels/cpu/ops.h"
+#include "parallel/ledger.h"
 #include "parallel/plan.h"
 
 namespace spillway {
@@ -54,6 +56,9 @@ class Scratch {
   int64_t bytes() const { return arena_.bytes(); }
 
  private:
+  void take_activations(BufferTaker& taker, const ModelSpec& model, const Plan& plan,
+                        const RankPart& part);
+
   Arena arena_;
 };
 

@@ -63,7 +63,7 @@ class TinyJob {
       ThreadPool pool(threads);
       const cpu::Exec exec{&pool, isa};
       Mesh mesh = build_mesh(plan, std::move(world));
-      Pipeline pipeline(gguf, spec, plan, mesh, exec, {});
+      Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, {});
       TinyRank rank{plan, mesh, pipeline};
       body(rank);
     });

@@ -96,6 +96,16 @@ class Bench {
     for (const int64_t n : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048}) {
       const double us = time(type, layer, n, n > 64 ? 4 : 16);
       std::printf(" n%ld %.0fus", static_cast<long>(n), us);
+      if (n == 8) {
+        run_.exec.most_vector_rows = 4;
+        std::printf(" tiles8 %.0fus", time(type, layer, n, 16));
+        run_.exec.most_vector_rows = 8;
+      }
+      if (n >= 128 && n <= 512) {
+        run_.exec.most_tile_rows = n == 128 ? 0 : 512;
+        std::printf(n == 128 ? " lib %.0fus" : " tiles %.0fus", time(type, layer, n, 4));
+        run_.exec.most_tile_rows = 128;
+      }
       if (n <= 8) std::printf("(%.0f)", static_cast<double>(bytes) / us / 1000);
       if (n >= 512) std::printf("(%.0fTF)", static_cast<double>(n) * 2 * 218103808 / us * 1e-6);
     }
