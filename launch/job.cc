@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "launch/gpu_probe.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
 #include "runtime/model/spec.h"
@@ -78,9 +79,23 @@ void Job::probe_and_join() {
   // All measure first, so that no rank waits in a join while another is still busy.
   RankSpec inventory = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, true});
   inventory.host = world_.host;
+  inventory.gpu = find_gpu();
   const LinkSpec link = probe_link(*world_.communicator);
   const auto [address, secret] = start_coordinator(link);
   join(inventory, address, secret);
+}
+
+GpuSpec Job::find_gpu() {
+  GpuProbe found;
+  std::string error;
+  try {
+    found = probe_gpu(options_.device, world_.local_rank, world_.size, cuda_gpus());
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  agree(world_, error);
+  if (world_.front() && !options_.quiet) print_warning(found.warning);
+  return found.gpu;
 }
 
 std::pair<std::string, std::string> Job::start_coordinator(const LinkSpec& link) {
@@ -137,6 +152,7 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
     error = e.what();
   }
   agree(world_, error);
+  if (world_.front() && !options_.quiet) print_warning(unused_gpu(plan_, model_, cluster()));
   watchdog_ = std::make_unique<Watchdog>(
       std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),
       [this] { return world_.communicator->waiting_for(); },

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/thread_pool.h"
+#include "launch/gpu_probe.h"
 #include "launch/plan_json.h"
 #include "launch/verbs.h"
 #include "parallel/planner.h"
@@ -27,6 +28,9 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
     spec.rank = rank;
     spec.local_rank = rank;
     spec.local_size = n_ranks;
+    const GpuProbe found = probe_gpu(options.device, rank, n_ranks, cuda_gpus());
+    spec.gpu = found.gpu;
+    if (rank == 0) print_warning(found.warning);
   }
   return cluster;
 }
@@ -38,6 +42,7 @@ int verb_plan(const Options& options) {
   const ModelSpec model = read_model_spec(gguf);
   const ClusterSpec cluster = cluster_here(options, ranks_named(options));
   const Plan plan = make_plan(model, cluster, plan_request(options));
+  print_warning(unused_gpu(plan, model, cluster));
   if (options.json) {
     // The model's name is the file's, and need not be UTF-8.
     constexpr auto kReplace = nlohmann::json::error_handler_t::replace;

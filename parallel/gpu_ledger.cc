@@ -69,13 +69,12 @@ int64_t step_bytes(const StepLimits& limits, const KvPlan& kv) {
 
 }  // namespace
 
-std::string gpu_obstacle(const ModelSpec& model, KvType kv_type) {
+std::string gpu_obstacle(const ModelSpec& model) {
   constexpr std::array<int64_t, 5> kHeadSizes = {64, 80, 96, 128, 256};  // cuda::attend
   if (std::find(kHeadSizes.begin(), kHeadSizes.end(), model.head_dim) == kHeadSizes.end()) {
     return "the model's heads have " + std::to_string(model.head_dim) +
            " values, attention on the GPU knows 64, 80, 96, 128 and 256";
   }
-  if (kv_type != KvType::kF16) return "attention on the GPU reads an f16 KV cache, not f32";
   return "";
 }
 

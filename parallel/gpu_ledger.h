@@ -22,8 +22,8 @@ inline constexpr int64_t kLibraryWorkspaceBytes = int64_t{32} << 20;
 // Candidates a row that the GPU picks: kMaxCandidates of kernels/cuda/ops.h.
 inline constexpr int64_t kGpuCandidates = 256;
 
-// Why the GPU's kernels cannot run this model with this cache, or "".
-std::string gpu_obstacle(const ModelSpec& model, KvType kv_type);
+// Why the GPU's kernels cannot run this model, or "".
+std::string gpu_obstacle(const ModelSpec& model);
 
 // Activations of a step on the GPU, in the order in which the executor takes them. Rows are
 // limits.max_rows and limits.max_logit_rows rounded up to 8.

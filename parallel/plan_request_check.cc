@@ -89,7 +89,7 @@ void check_device(const ModelSpec& model, const ClusterSpec& cluster, const Plan
     throw Error("rank 0 has no GPU", "host " + spec.host + ", --device gpu",
                 "use --device cpu, or start on a machine with an NVIDIA GPU and its driver");
   }
-  const std::string obstacle = gpu_obstacle(model, request.kv_type);
+  const std::string obstacle = gpu_obstacle(model);
   if (!obstacle.empty()) throw Error(obstacle, "--device gpu", "use --device cpu");
 }
 

@@ -184,7 +184,8 @@ std::string gpu_lines(const Plan& plan, const ClusterSpec& cluster) {
     const GpuSpec& gpu = cluster.ranks[part.rank].gpu;
     if (!gpu.present()) continue;
     out += " rank " + std::to_string(part.rank) + ": GPU " + std::to_string(gpu.ordinal) + " " +
-           shortened(gpu.name, 40) + ", " + size_text(gpu.free_bytes) + " free" +
+           shortened(gpu.name, 40) +
+           (gpu.free_bytes > 0 ? ", " + size_text(gpu.free_bytes) + " free" : "") +
            (part.gpu ? "" : ", not used") + "\n";
   }
   return out;
@@ -194,12 +195,12 @@ std::string prediction_text(const Plan& plan) {
   const Prediction& p = plan.prediction;
   const std::string context = std::to_string(predicted_context(plan));
   return "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
-         fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
-         " tokens in the cache, from " + (p.measured_cluster ? "measured" : "assumed") +
-         " rates\n" + "  " + fixed_text(p.total_ms, 2) +
-         " ms a token = " + fixed_text(p.matrix_ms, 2) + " matrices + " +
-         fixed_text(p.attention_ms, 2) + " attention + " + fixed_text(p.collective_ms, 2) +
-         " sums over ranks + " + fixed_text(p.hop_ms, 2) + " hops\n";
+         fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context + " tokens cached, from " +
+         (p.measured_cluster ? "measured" : "assumed") + " rates\n" + "  " +
+         fixed_text(p.total_ms, 2) + " ms a token = " + fixed_text(p.matrix_ms, 2) +
+         " matrices + " + fixed_text(p.attention_ms, 2) + " attention + " +
+         fixed_text(p.collective_ms, 2) + " sums over ranks + " + fixed_text(p.hop_ms, 2) +
+         " hops\n";
 }
 
 }  // namespace

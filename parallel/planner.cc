@@ -200,8 +200,7 @@ Plan lay_out(const Candidate& candidate, const ModelSpec& model, const ClusterSp
              const PlanRequest& request) {
   const bool forced = request.device == DeviceChoice::kGpu;
   const bool possible = request.device != DeviceChoice::kCpu && cluster.size() == 1 &&
-                        cluster.ranks[0].gpu.present() &&
-                        gpu_obstacle(model, request.kv_type).empty();
+                        cluster.ranks[0].gpu.present() && gpu_obstacle(model).empty();
   if (forced || possible) {
     Plan plan = lay_out_on(true, candidate, model, cluster, request);
     if (forced || shortage(plan, cluster).bytes <= 0) return plan;

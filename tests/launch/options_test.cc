@@ -48,7 +48,8 @@ TEST(OptionsTest, RunWithEveryFlag) {
   // clang-format off
   const Options o = parse({
       "run", "-m", "f.gguf", "--chat", "-p", "hello there", "--system", "Be brief.", "-n", "7",
-      "-c", "512", "-t", "3", "--tp", "2", "--pp", "3", "-k", "f32", "--isa", "scalar",
+      "-c", "512", "-t", "3", "--tp", "2", "--pp", "3", "-k", "f32",
+      "--device", "gpu", "--isa", "scalar",
       "--temp", "0.5", "--top-k", "9", "--top-p", "0.8", "--min-p", "0.1",
       "--repeat-penalty", "1.1", "--frequency-penalty", "0.2", "--presence-penalty", "-0.3",
       "--repeat-last-n", "12", "--logit-bias", "5=-1.5", "--logit-bias", "6=-inf",
@@ -67,6 +68,7 @@ TEST(OptionsTest, RunWithEveryFlag) {
   EXPECT_EQ(o.tp, 2);
   EXPECT_EQ(o.pp, 3);
   EXPECT_EQ(o.kv_type, KvType::kF32);
+  EXPECT_EQ(o.device, DeviceChoice::kGpu);
   EXPECT_EQ(o.isa, "scalar");
   EXPECT_EQ(o.sampling.temperature, 0.5F);
   EXPECT_EQ(o.sampling.top_k, 9);
@@ -87,9 +89,28 @@ TEST(OptionsTest, RunWithEveryFlag) {
   EXPECT_EQ(o.step_timeout_s, 4.5);
   EXPECT_TRUE(o.show_plan);
   EXPECT_FALSE(o.quiet);
-  EXPECT_EQ(o.command_line.size(), 51U);
+  EXPECT_EQ(o.command_line.size(), 53U);
   EXPECT_EQ(o.command_line[0].front(), '/');
   EXPECT_EQ(o.command_line.back(), "--show-plan");
+}
+
+TEST(OptionsTest, DeviceOfEveryVerbThatComputes) {
+  const Args verbs[] = {{"run"}, {"bench"}, {"verify"}, {"plan"}, {"perplexity", "-f", "text"}};
+  for (Args args : verbs) {
+    const std::string verb = args[0];
+    SCOPED_TRACE(verb);
+    args.insert(args.end(), {"-m", "f.gguf", "--device", "cpu"});
+    const Options cpu = parse(args);
+    EXPECT_EQ(cpu.device, DeviceChoice::kCpu);
+    EXPECT_EQ(plan_request(cpu).device, DeviceChoice::kCpu);
+    args.back() = "auto";
+    EXPECT_EQ(parse(args).device, DeviceChoice::kAuto);
+    args.back() = "tpu";
+    refused(args, {"--device", "tpu", "auto", "gpu"});
+  }
+  const PlanRequest request = plan_request(parse({"run", "-m", "f.gguf"}));
+  EXPECT_EQ(request.limits.max_rows, 512);
+  EXPECT_EQ(request.gpu_rows, 2048);
 }
 
 TEST(OptionsTest, RunsDefaults) {
@@ -103,6 +124,7 @@ TEST(OptionsTest, RunsDefaults) {
   EXPECT_EQ(o.pp, 0);
   EXPECT_TRUE(o.split.empty());
   EXPECT_EQ(o.kv_type, KvType::kF16);
+  EXPECT_EQ(o.device, DeviceChoice::kAuto);
   EXPECT_EQ(o.listen, "127.0.0.1:0");
   EXPECT_EQ(o.step_timeout_s, 3);
 }

@@ -117,6 +117,7 @@ TEST(Fingerprint, SeesEveryFieldThatCountsAndNotThePrediction) {
       [](Plan& p) { p.parts[1].layers[3].ff.end += 1; },
       [](Plan& p) { p.parts[0].embedding_rows.end += 1; },
       [](Plan& p) { p.parts[2].output_rows.end += 1; },
+      [](Plan& p) { p.parts[2].gpu = true; },
       [](Plan& p) { p.limits.max_rows += 1; },
       [](Plan& p) { p.limits.max_sequences += 1; },
       [](Plan& p) { p.limits.max_logit_rows += 1; },
@@ -185,6 +186,10 @@ TEST(RankBytes, SumsByRankAndName) {
   EXPECT_EQ(plan.rank_bytes(0, "kv"), 7);
   EXPECT_EQ(plan.rank_bytes(1, "kv"), 0);
   EXPECT_EQ(plan.rank_bytes(2), 0);
+  plan.ledger.push_back({0, "gpu", "kv", "b", 100});
+  EXPECT_EQ(plan.rank_bytes(0), 112);
+  EXPECT_EQ(plan.rank_bytes(0, "kv", "gpu"), 100);
+  EXPECT_EQ(plan.rank_bytes(0, "", "host"), 12);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ Plan odd_plan() {
   const int stage_of[] = {0, 1, 0};
   const int tp_of[] = {1, 0, 0};
   for (int rank = 0; rank < 3; ++rank) {
-    RankPart part{rank, stage_of[rank], tp_of[rank], {}, range(), range()};
+    RankPart part{rank, stage_of[rank], tp_of[rank], {}, range(), range(), rank == 1};
     for (int64_t i = 0; i < plan.stages[part.stage].layers.size(); ++i) {
       part.layers.push_back({range(), range(), range()});
     }
@@ -38,7 +38,7 @@ Plan odd_plan() {
   }
   plan.limits = {11, 12, 13, 14, 15, true};
   plan.kv = {KvType::kF32, 21, 22, 23};
-  plan.ledger = {{2, "host", "weights", "layers 0-1", int64_t{1} << 50}, {0, "p", "n", "", -1}};
+  plan.ledger = {{2, "host", "weights", "layers 0-1", int64_t{1} << 50}, {0, "gpu", "n", "", -1}};
   plan.prediction = {1.5, 2.5, 3.5, 4.5, 5.5, 1e-300, std::numeric_limits<double>::infinity(),
                      true};
   return plan;
@@ -62,6 +62,7 @@ void expect_equal(const Plan& a, const Plan& b) {
     EXPECT_EQ(a.parts[i].layers, b.parts[i].layers);
     EXPECT_EQ(a.parts[i].embedding_rows, b.parts[i].embedding_rows);
     EXPECT_EQ(a.parts[i].output_rows, b.parts[i].output_rows);
+    EXPECT_EQ(a.parts[i].gpu, b.parts[i].gpu);
   }
   EXPECT_EQ(a.limits, b.limits);
   EXPECT_EQ(a.kv.type, b.kv.type);
@@ -100,6 +101,8 @@ TEST(PlanWire, TheClusterComesBack) {
   ClusterSpec cluster;
   cluster.ranks = {{0, "a", 1, 2, 3, "cpu \xff", "isa", 4, int64_t{5} << 40, 6.25, 7.5, true},
                    {1, "", 0, 1, int64_t{1} << 60, "", "", 1, 0, 0, 0, false}};
+  cluster.ranks[1].gpu = {"gpu \xff",       "GPU-1",          2,      9,     1, 132,
+                          int64_t{6} << 40, int64_t{7} << 40, 3000.5, 450.25};
   cluster.link = {8.5, 9.75, true};
   const ClusterSpec back = decode_cluster(encode_cluster(cluster));
   ASSERT_EQ(back.size(), 2);
@@ -117,6 +120,18 @@ TEST(PlanWire, TheClusterComesBack) {
   EXPECT_TRUE(back.ranks[0].measured);
   EXPECT_FALSE(back.ranks[1].measured);
   EXPECT_EQ(back.ranks[1].pid, int64_t{1} << 60);
+  EXPECT_FALSE(back.ranks[0].gpu.present());
+  const GpuSpec& gpu = back.ranks[1].gpu;
+  EXPECT_EQ(gpu.name, "gpu \xff");
+  EXPECT_EQ(gpu.uuid, "GPU-1");
+  EXPECT_EQ(gpu.ordinal, 2);
+  EXPECT_EQ(gpu.major, 9);
+  EXPECT_EQ(gpu.minor, 1);
+  EXPECT_EQ(gpu.multiprocessors, 132);
+  EXPECT_EQ(gpu.total_bytes, int64_t{6} << 40);
+  EXPECT_EQ(gpu.free_bytes, int64_t{7} << 40);
+  EXPECT_EQ(gpu.read_gb_per_s, 3000.5);
+  EXPECT_EQ(gpu.matrix_tflops, 450.25);
   EXPECT_EQ(back.link.latency_us, 8.5);
   EXPECT_EQ(back.link.gb_per_s, 9.75);
   EXPECT_TRUE(back.link.measured);

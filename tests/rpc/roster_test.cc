@@ -109,6 +109,19 @@ TEST(Roster, SentencesSayWhatARankDidLast) {
             "2.9 s while loading");
 }
 
+TEST(Roster, ARankOnAGpuIsShownByIt) {
+  RankSpec spec = spec_of(0);
+  spec.gpu.name = "Made Up 9000";
+  spec.gpu.ordinal = 3;
+  Roster roster(1);
+  roster.admit(spec, 1, kProtocol, kStart);
+  EXPECT_EQ(roster.rows(kStart).at(0).device, "EPYC, avx2, 1 thread");  // no plan says so yet
+  Plan plan = sample_plan(1);
+  plan.parts[0].gpu = true;
+  roster.assign(plan, kStart);
+  EXPECT_EQ(roster.rows(kStart).at(0).device, "GPU 3, Made Up 9000");
+}
+
 TEST(Roster, RowsShowThePlanAndTheProgress) {
   Roster roster = full_roster(2);
   roster.heartbeat(1, running(5), kStart + milliseconds(100));
