@@ -1,0 +1,191 @@
+// rope, rope_table and rope_kv_write. Products and sums are rounded one by one, as the CPU's are,
+// so that a rotated value has the CPU's bits. Bytes: 8 a value of q in place, 4 in and an element's
+// out for K and V, and the table; a decode step's is one launch of latency.
+#include "kernels/core/int_math.h"
+#include "kernels/cuda/kv_store.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace spillway::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct Rotation {
+  const float* cos;
+  const float* sin;
+  int64_t cos_stride;
+  int64_t sin_stride;
+  int pairs;
+  int head_dim;
+  bool halves;
+};
+
+// What one thread turns: dimensions first and second of a head; pairs beyond n_rot stay as they
+// are.
+struct Turned {
+  int first;
+  int second;
+  float x;
+  float y;
+};
+
+__device__ __forceinline__ Turned turn(const Rotation& r, int64_t row, const float* head,
+                                       int pair) {
+  Turned t;
+  if (pair >= r.pairs || !r.halves) {
+    t.first = 2 * pair;
+    t.second = 2 * pair + 1;
+  } else {
+    t.first = pair;
+    t.second = pair + r.pairs;
+  }
+  t.x = head[t.first];
+  t.y = head[t.second];
+  if (pair >= r.pairs) return t;
+  const float cos = r.cos[row * r.cos_stride + pair];
+  const float sin = r.sin[row * r.sin_stride + pair];
+  const float x = t.x;
+  t.x = __fsub_rn(__fmul_rn(x, cos), __fmul_rn(t.y, sin));
+  t.y = __fadd_rn(__fmul_rn(x, sin), __fmul_rn(t.y, cos));
+  return t;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    rotate_rows(Rotation r, float* x, int64_t stride, int pairs_a_row) {
+  let_next_start();
+  wait_for_previous();
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (i >= pairs_a_row) return;
+  const int64_t row = blockIdx.y;
+  float* head = x + row * stride + i / (r.head_dim / 2) * r.head_dim;
+  const Turned t = turn(r, row, head, i % (r.head_dim / 2));
+  head[t.first] = t.x;
+  head[t.second] = t.y;
+}
+
+struct RopeKvParams {
+  Rotation rotation;
+  float* q;
+  const float* k;
+  const float* v;
+  int64_t q_stride;
+  int64_t k_stride;
+  int64_t v_stride;
+  const int64_t* slots;
+  int q_pairs;
+  KvPages cache;
+};
+
+// A block's thread has a pair of q, of k or of v.
+__global__ void __launch_bounds__(kThreads) rotate_and_store(const RopeKvParams p) {
+  let_next_start();
+  wait_for_previous();
+  const int half_dim = p.rotation.head_dim / 2;
+  const int kv_pairs = p.cache.n_kv_heads * half_dim;
+  int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const int64_t row = blockIdx.y;
+  if (i < p.q_pairs) {
+    float* head = p.q + row * p.q_stride + i / half_dim * p.rotation.head_dim;
+    const Turned t = turn(p.rotation, row, head, i % half_dim);
+    head[t.first] = t.x;
+    head[t.second] = t.y;
+    return;
+  }
+  i -= p.q_pairs;
+  if (i >= 2 * kv_pairs) return;
+  const int64_t slot = p.slots[row];
+  if (i < kv_pairs) {
+    const int head = i / half_dim;
+    const float* from = p.k + row * p.k_stride + head * p.rotation.head_dim;
+    const Turned t = turn(p.rotation, row, from, i % half_dim);
+    store_value(p.cache, p.cache.k, slot, head, t.first, t.x);
+    store_value(p.cache, p.cache.k, slot, head, t.second, t.y);
+  } else {
+    i -= kv_pairs;
+    const int head = i / half_dim;
+    const int dim = i % half_dim * 2;
+    const float* from = p.v + row * p.v_stride + head * p.rotation.head_dim + dim;
+    store_value(p.cache, p.cache.v, slot, head, dim, from[0]);
+    store_value(p.cache, p.cache.v, slot, head, dim + 1, from[1]);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    make_table(const int32_t* positions, const double* angles, double magnitude, int pairs,
+               int64_t n, float* cos_out, int64_t cos_stride, float* sin_out, int64_t sin_stride) {
+  let_next_start();
+  wait_for_previous();
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n * pairs) return;
+  const int64_t row = i / pairs;
+  const auto pair = static_cast<int>(i % pairs);
+  double sine;
+  double cosine;
+  sincos(static_cast<double>(positions[row]) * angles[pair], &sine, &cosine);
+  cos_out[row * cos_stride + pair] = static_cast<float>(cosine * magnitude);
+  sin_out[row * sin_stride + pair] = static_cast<float>(sine * magnitude);
+}
+
+Rotation checked(const RopeTable& table, RopePairing pairing, int64_t head_dim, int64_t rows) {
+  CHECK(head_dim > 0 && head_dim % 2 == 0);
+  CHECK_LE(2 * table.cos.cols, head_dim);
+  CHECK_EQ(table.sin.cols, table.cos.cols);
+  CHECK_EQ(table.cos.rows, rows);
+  CHECK_EQ(table.sin.rows, rows);
+  CHECK_LE(rows, 65535);
+  return {table.cos.data,
+          table.sin.data,
+          table.cos.stride,
+          table.sin.stride,
+          static_cast<int>(table.cos.cols),
+          static_cast<int>(head_dim),
+          pairing == RopePairing::kHalves};
+}
+
+}  // namespace
+
+void rope_table(const Exec& exec, const int32_t* positions, const double* angles, double magnitude,
+                View2D<float> cos, View2D<float> sin) {
+  CHECK_EQ(cos.rows, sin.rows);
+  CHECK_EQ(cos.cols, sin.cols);
+  if (cos.rows == 0 || cos.cols == 0) return;
+  const auto blocks = static_cast<unsigned>(div_up(cos.rows * cos.cols, kThreads));
+  launch(exec, make_table, blocks, kThreads, 0, positions, angles, magnitude, cos.cols, cos.rows,
+         cos.data, cos.stride, sin.data, sin.stride);
+}
+
+void rope(const Exec& exec, const RopeTable& table, RopePairing pairing, int64_t head_dim,
+          View2D<float> x) {
+  const Rotation rotation = checked(table, pairing, head_dim, x.rows);
+  const int64_t pairs = div_exact(x.cols, head_dim) * (head_dim / 2);
+  if (x.rows == 0 || pairs == 0) return;
+  const dim3 grid(static_cast<unsigned>(div_up(pairs, kThreads)), static_cast<unsigned>(x.rows));
+  launch(exec, rotate_rows, grid, kThreads, 0, rotation, x.data, x.stride, pairs);
+}
+
+void rope_kv_write(const Exec& exec, const RopeTable& table, RopePairing pairing, View2D<float> q,
+                   View2D<const float> k, View2D<const float> v, const int64_t* slots,
+                   const KvView& cache) {
+  CHECK_EQ(k.rows, q.rows);
+  CHECK_EQ(v.rows, q.rows);
+  CHECK_EQ(k.cols, cache.n_kv_heads * cache.head_dim);
+  CHECK_EQ(v.cols, k.cols);
+  const int64_t q_pairs = div_exact(q.cols, cache.head_dim) * (cache.head_dim / 2);
+  RopeKvParams p;
+  p.rotation = checked(table, pairing, cache.head_dim, q.rows);
+  if (q.rows == 0 || q_pairs + k.cols == 0) return;
+  p.q = q.data;
+  p.k = k.data;
+  p.v = v.data;
+  p.q_stride = q.stride;
+  p.k_stride = k.stride;
+  p.v_stride = v.stride;
+  p.slots = slots;
+  p.q_pairs = static_cast<int>(q_pairs);
+  p.cache = kv_pages(cache);
+  const dim3 grid(static_cast<unsigned>(div_up(q_pairs + k.cols, kThreads)),
+                  static_cast<unsigned>(q.rows));
+  launch(exec, rotate_and_store, grid, kThreads, 0, p);
+}
+
+}  // namespace spillway::cuda

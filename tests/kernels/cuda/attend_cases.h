@@ -1,0 +1,236 @@
+// Sequences with pages dealt in a random order, whose cache holds NaN wherever no token lies; the
+// step on the device; and softmax by its definition, in double.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tests/support/cuda_fixtures.h"
+#include "tests/support/kernel_fixtures.h"
+
+namespace spillway::cuda_test {
+
+struct AttendShape {
+  int64_t heads, group, first_head, kv_heads, first_kv, dim, page_tokens;
+  KvType type = KvType::kF16;
+};
+
+struct Tokens {
+  int64_t before;
+  int64_t n;
+};
+
+struct AttendCase {
+  AttendShape shape;
+  HeadMap heads;
+  std::vector<std::byte> k, v;
+  KvView cache;  // on the host
+  std::vector<std::vector<int32_t>> pages;
+  std::vector<AttendSequence> sequences;
+  std::vector<cuda::SequenceRows> rows_of;
+  std::vector<int32_t> page_list;
+  std::vector<float> q;
+  int64_t rows = 0;
+  int64_t most_rows = 0;
+  int64_t most_context = 0;
+  float scale;
+  int64_t window = 0;
+
+  // most_tokens: room that every sequence's page list has beyond its tokens, in tokens.
+  AttendCase(std::mt19937& random, const AttendShape& s, const std::vector<Tokens>& runs,
+             int64_t room = 0)
+      : shape(s),
+        heads{s.heads, s.first_head, s.group, s.first_kv},
+        scale(1 / std::sqrt(static_cast<float>(s.dim))) {
+    int64_t n_pages = 2;  // two that nobody has
+    for (const Tokens& run : runs) n_pages += div_up(run.before + run.n + room, s.page_tokens);
+    std::vector<int32_t> order(static_cast<size_t>(n_pages));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    auto next = order.begin();
+    for (const Tokens& run : runs) {
+      const int64_t count = div_up(run.before + run.n + room, s.page_tokens);
+      pages.emplace_back(next, next + count);
+      next += count;
+    }
+    for (size_t i = 0; i < runs.size(); ++i) {
+      rows_of.push_back({static_cast<int32_t>(rows), static_cast<int32_t>(runs[i].n),
+                         static_cast<int32_t>(runs[i].before),
+                         static_cast<int32_t>(page_list.size())});
+      page_list.insert(page_list.end(), pages[i].begin(), pages[i].end());
+      sequences.push_back({rows, runs[i].n, runs[i].before, pages[i].data()});
+      rows += runs[i].n;
+      most_rows = std::max(most_rows, runs[i].n);
+      most_context = std::max(most_context, runs[i].before + runs[i].n + room);
+    }
+    const int64_t values = n_pages * s.kv_heads * s.page_tokens * s.dim;
+    for (std::vector<std::byte>* plane : {&k, &v}) {
+      plane->assign(static_cast<size_t>(values * kv_element_bytes(s.type)), std::byte{0xff});
+      for (size_t i = 0; i < runs.size(); ++i) {
+        write_tokens(random, *plane, i, 0, runs[i].before + runs[i].n);
+      }
+    }
+    cache = {k.data(), v.data(), s.type, n_pages, s.kv_heads, s.page_tokens, s.dim};
+    q = kernel_test::random_floats(random, rows * s.heads * s.dim, 2.0f);
+  }
+  AttendCase(const AttendCase&) = delete;
+
+  size_t element(size_t sequence, int64_t kv, int64_t position, int64_t d) const {
+    const int64_t page = pages[sequence][static_cast<size_t>(position / shape.page_tokens)];
+    return static_cast<size_t>(
+        ((page * shape.kv_heads + kv) * shape.page_tokens + position % shape.page_tokens) *
+            shape.dim +
+        d);
+  }
+
+  void write_tokens(std::mt19937& random, std::vector<std::byte>& plane, size_t sequence,
+                    int64_t begin, int64_t end) const {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t kv = 0; kv < shape.kv_heads; ++kv) {
+        const std::vector<float> row = kernel_test::random_floats(random, shape.dim);
+        for (int64_t d = 0; d < shape.dim; ++d) {
+          const size_t at = element(sequence, kv, t, d);
+          const uint16_t half = f32_to_f16(row[static_cast<size_t>(d)]);
+          // The device takes floats as halves too: the same values for both types.
+          const float rounded = f16_to_f32(half);
+          if (shape.type == KvType::kF16) std::memcpy(&plane[2 * at], &half, 2);
+          if (shape.type == KvType::kF32) std::memcpy(&plane[4 * at], &rounded, 4);
+        }
+      }
+    }
+  }
+
+  double value(const std::vector<std::byte>& plane, size_t sequence, int64_t kv, int64_t position,
+               int64_t d) const {
+    const size_t at = element(sequence, kv, position, d);
+    if (shape.type == KvType::kF16) {
+      uint16_t half;
+      std::memcpy(&half, &plane[2 * at], 2);
+      return static_cast<double>(f16_to_f32(half));
+    }
+    float full;
+    std::memcpy(&full, &plane[4 * at], 4);
+    return static_cast<double>(full);
+  }
+
+  int64_t cols() const { return shape.heads * shape.dim; }
+
+  std::vector<double> reference(size_t sequence, int64_t row, int64_t head) const {
+    const AttendSequence& s = sequences[sequence];
+    const int64_t kv = (shape.first_head + head) / shape.group - shape.first_kv;
+    const int64_t tokens = s.first_position + row + 1;
+    const int64_t first = window > 0 ? std::max<int64_t>(0, tokens - window) : 0;
+    const auto q_at = static_cast<size_t>((s.first_row + row) * cols() + head * shape.dim);
+    std::vector<double> weights;
+    for (int64_t t = first; t < tokens; ++t) {
+      double dot = 0;
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        dot += static_cast<double>(q[q_at + static_cast<size_t>(d)]) * value(k, sequence, kv, t, d);
+      }
+      weights.push_back(dot * static_cast<double>(scale));
+    }
+    const double maximum = *std::max_element(weights.begin(), weights.end());
+    double total = 0;
+    for (double& w : weights) total += w = std::exp(w - maximum);
+    std::vector<double> out(static_cast<size_t>(shape.dim), 0.0);
+    for (int64_t t = first; t < tokens; ++t) {
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        out[static_cast<size_t>(d)] +=
+            weights[static_cast<size_t>(t - first)] / total * value(v, sequence, kv, t, d);
+      }
+    }
+    return out;
+  }
+};
+
+// A case's memory on the device, outputs poisoned.
+struct AttendOnDevice {
+  Runner& runner;
+  const AttendCase& c;
+  OnDevice<std::byte> k, v;
+  OnDevice<cuda::SequenceRows> sequences;
+  OnDevice<int32_t> pages;
+  OnDevice<float> q;
+  OnDevice<std::byte> workspace;
+  OnDevice<float> x;
+  OnDevice<int8_t> q8;
+  OnDevice<cuda::ActivationBlock> blocks;
+  OnDevice<uint16_t> bf16;
+
+  AttendOnDevice(Runner& r, const AttendCase& in)
+      : runner(r),
+        c(in),
+        k(in.k),
+        v(in.v),
+        sequences(in.rows_of),
+        pages(in.page_list),
+        q(in.q),
+        workspace(cuda::attend_workspace_bytes(
+            r.exec, in.rows, static_cast<int64_t>(in.rows_of.size()), in.shape.heads,
+            in.shape.kv_heads, in.shape.dim, in.most_context)),
+        x(in.rows * in.cols()),
+        q8(cuda::padded_rows(in.rows) * in.cols()),
+        blocks(cuda::padded_rows(in.rows) * in.cols() / 32),
+        bf16(in.rows * in.cols()) {}
+
+  void launch(unsigned forms) const {
+    KvView cache = c.cache;
+    cache.k = k.data();
+    cache.v = v.data();
+    const cuda::StepRows step{
+        sequences.data(), pages.data(), static_cast<int64_t>(c.rows_of.size()),
+        c.rows,           c.most_rows,  c.most_context};
+    const cuda::Input out{c.rows, c.cols(), x.data(), q8.data(), blocks.data(), bf16.data()};
+    cuda::attend(runner.exec, {q.data(), c.rows, c.cols()}, step, c.heads, cache,
+                 {c.scale, c.window}, workspace.data(), forms, out);
+  }
+  std::vector<float> run(unsigned forms = cuda::kFloatForm) const {
+    launch(forms);
+    runner.wait();
+    return x.values();
+  }
+};
+
+inline std::string describe(const AttendCase& c) {
+  const AttendShape& s = c.shape;
+  return "heads " + std::to_string(s.first_head) + "+" + std::to_string(s.heads) + " group " +
+         std::to_string(s.group) + " dim " + std::to_string(s.dim) + " pages of " +
+         std::to_string(s.page_tokens) + " window " + std::to_string(c.window) + " rows " +
+         std::to_string(c.rows);
+}
+
+// The root mean square of a head's error against softmax in double, relative to that of the head:
+// at most 1e-3 for a sequence with one row (weights are rounded to halves) and 2e-3 for others (Q
+// too); no value is off by more than five times that.
+inline void expect_softmax(const AttendCase& c, const std::vector<float>& out) {
+  for (size_t s = 0; s < c.sequences.size(); ++s) {
+    const double tolerance = c.sequences[s].n_rows == 1 ? 1e-3 : 2e-3;
+    for (int64_t row = 0; row < c.sequences[s].n_rows; ++row) {
+      for (int64_t head = 0; head < c.shape.heads; ++head) {
+        const std::vector<double> exact = c.reference(s, row, head);
+        const auto at =
+            static_cast<size_t>((c.sequences[s].first_row + row) * c.cols() + head * c.shape.dim);
+        double squares = 0;
+        double errors = 0;
+        double worst = 0;
+        for (size_t d = 0; d < exact.size(); ++d) {
+          const double error = static_cast<double>(out[at + d]) - exact[d];
+          squares += exact[d] * exact[d];
+          errors += error * error;
+          worst = std::isnan(error) ? error : std::max(worst, std::abs(error));
+        }
+        const auto n = static_cast<double>(exact.size());
+        const double rms = std::sqrt(squares / n);
+        ASSERT_LE(std::sqrt(errors / n), tolerance * rms)
+            << describe(c) << " sequence " << s << " of " << c.sequences[s].first_position << "+"
+            << c.sequences[s].n_rows << " row " << row << " head " << head;
+        ASSERT_LE(worst, 5 * tolerance * rms) << describe(c) << " sequence " << s << " row " << row;
+      }
+    }
+  }
+}
+
+}  // namespace spillway::cuda_test
