@@ -1,11 +1,12 @@
 // Matrix products for 9 to some hundred rows of int8 input on the int8 tensor cores (mma.sync, from
 // sm_80 on). A warp holds 32 rows of weights, two groups; the packed layout gives a lane its mma
-// fragments with one 16-byte load a plane: the four rows that lane (g, t) loads are rows g and g + 8
-// of two 16-row tiles, the quads t and t + 4 its columns. Each piece of 32 columns is one mma of
+// fragments with one 16-byte load a plane: the four rows that lane (g, t) loads are rows g and g +
+// 8 of two 16-row tiles, the quads t and t + 4 its columns. Each piece of 32 columns is one mma of
 // m16n8k32 (two of k16 where sub-blocks have 16 columns), whose integers become floats by starting
 // at the bits of 1.5 * 2^23 and losing that number again: no conversion instruction.
-// Blocks: wm warps by rows, wk by columns; the latter's sums meet in shared memory in their order.
-// The input goes through shared memory in chunks of 8 pieces, the next one on its way.
+// Blocks: 32 rows of weights, 8 warps that share their columns and whose sums meet in shared memory
+// in their order. The input goes through shared memory in chunks of 16 pieces, the next one on its
+// way; weights are asked for kAhead pieces ahead, or an SM would not have enough of them in flight.
 //   Bytes: the weights once for every 64 rows of input, the input once a block.
 #pragma once
 
@@ -17,11 +18,12 @@
 
 namespace spillway::cuda {
 
-inline constexpr int kChunk = 8;   // pieces
-inline constexpr int kStages = 3;  // of input in shared memory
-inline constexpr int kTileWm = 2;
-inline constexpr int kTileWk = 4;
-inline constexpr int kTileRows = 32 * kTileWm;  // of weights a block
+inline constexpr int kTileWarps = 8;
+inline constexpr int kTileRows = 32;  // of weights a block
+inline constexpr int kMine = 2;       // pieces of a chunk that are one warp's
+inline constexpr int kChunk = kTileWarps * kMine;
+inline constexpr int kAhead = 4;  // pieces of weights on their way to a warp
+static_assert(kAhead % kMine == 0);
 
 struct TileParams {
   ProductPart parts[3];
@@ -152,7 +154,7 @@ __device__ __forceinline__ RowScales<T> row_scales(const PieceScales<T>& s, int 
 
 // Of one row of input in one piece: its scale, and scale times the sums of codes.
 template <typename T>
-inline constexpr int kMetaFloats = T::kHasMin && Form<T>::kTwoSubs ? 4 : 2;
+inline constexpr int kMetaFloats = T::kHasMin&& Form<T>::kTwoSubs ? 4 : 2;
 template <typename T>
 __device__ __forceinline__ void put_meta(const ActivationBlock& block, float* to) {
   if constexpr (kMetaFloats<T> == 4) {
@@ -160,8 +162,8 @@ __device__ __forceinline__ void put_meta(const ActivationBlock& block, float* to
         make_float4(block.scale, block.scale * static_cast<float>(block.sum[0]),
                     block.scale * static_cast<float>(block.sum[1]), 0.0f);
   } else {
-    *reinterpret_cast<float2*>(to) = make_float2(
-        block.scale, block.scale * static_cast<float>(block.sum[0] + block.sum[1]));
+    *reinterpret_cast<float2*>(to) =
+        make_float2(block.scale, block.scale * static_cast<float>(block.sum[0] + block.sum[1]));
   }
 }
 
@@ -216,11 +218,11 @@ __device__ __forceinline__ void tile_piece(const Codes<QuantTraits<Q>>& codes,
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const RowScales<T>& row = rows[2 * i + j / 2];
-        const float (&of)[kMetaFloats<T>] = meta[j % 2];
+        const float(&of)[kMetaFloats<T>] = meta[j % 2];
         float& sum = acc[i][nt][j];
         if constexpr (F::kTwoSubs) {
-          const float dots = fmaf(row.scale[1], float_of(second[j]),
-                                  row.scale[0] * float_of(first[j]));
+          const float dots =
+              fmaf(row.scale[1], float_of(second[j]), row.scale[0] * float_of(first[j]));
           sum = fmaf(of[0], dots, sum);
           if constexpr (T::kHasMin) sum = fmaf(row.min[0], of[1], fmaf(row.min[1], of[2], sum));
         } else {
@@ -258,101 +260,102 @@ __device__ __forceinline__ const ProductPart& part_of(const TileParams& p, int g
   return p.parts[part];
 }
 
+// Chunks of the input in shared memory: as many as a block's share allows.
+template <int NT>
+inline constexpr int kStages = NT == 8 ? 2 : 3;
+
 template <QuantType Q, int NT>
-__global__ void __launch_bounds__(32 * kTileWm * kTileWk)
+__global__ void __launch_bounds__(32 * kTileWarps)
     tile_kernel(const __grid_constant__ TileParams p) {
   using T = QuantTraits<Q>;
   constexpr int kColumns = 8 * NT;
+  constexpr int kDeep = kStages<NT>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* stages = reinterpret_cast<TileStage<T, NT>*>(shared);
-  auto& sums = *reinterpret_cast<float (*)[kTileRows][kColumns + 1]>(shared);  // afterwards
   let_next_start();
   const int warp = threadIdx.x / 32;
-  const int wm = warp % kTileWm;
-  const int wk = warp / kTileWm;
   const int lane = threadIdx.x % 32;
   const int t = lane % 4;
   const int g = lane / 4;
   const int row4 = g % 4;
   const int column0 = blockIdx.y * kColumns;
-  const int group = (blockIdx.x * kTileWm + wm) * 2 + g / 4;
   // A lane without a group of its own reads the last one and throws its sums away.
-  const int read_group = min(group, p.n_groups - 1);
-  const ProductPart& part = part_of(p, read_group);
+  const int group = min(static_cast<int>(blockIdx.x) * 2 + g / 4, p.n_groups - 1);
+  const ProductPart& part = part_of(p, group);
   const std::byte* data =
-      part.data + static_cast<int64_t>(read_group - part.first_group) * p.group_bytes;
+      part.data + static_cast<int64_t>(group - part.first_group) * p.group_bytes;
 
-  // A warp's pieces: two neighbours in every chunk.
-  constexpr int kMine = kChunk / kTileWk;
-  const auto piece_of = [&](int i) { return i / kMine * kChunk + wk * kMine + i % kMine; };
+  // A warp's i-th piece: two neighbours in every chunk.
+  const auto piece_of = [&](int i) { return i / kMine * kChunk + warp * kMine + i % kMine; };
   float acc[2][NT][4] = {};
-  Codes<T> codes;
-  PieceScales<T> scales;
-  if (piece_of(0) < p.n_pieces) {
-    load_tile_codes<Q>(data, p.planes, piece_of(0), row4, t, codes);
-    load_scales<T>(data, p.planes, piece_of(0), row4, scales);
-  }
+  Codes<T> codes[kAhead];
+  PieceScales<T> scales[kAhead];
+  const auto ask = [&](int i, Codes<T>& to_codes, PieceScales<T>& to_scales) {
+    const int piece = piece_of(i);
+    if (piece >= p.n_pieces) return;
+    load_tile_codes<Q>(data, p.planes, piece, row4, t, to_codes);
+    load_scales<T>(data, p.planes, piece, row4, to_scales);
+  };
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) ask(i, codes[i], scales[i]);
   wait_for_previous();
   const int n_chunks = (p.n_pieces + kChunk - 1) / kChunk;
 #pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) {
+  for (int i = 0; i < kDeep - 1; ++i) {
     if (i < n_chunks) stage_chunk<T, NT>(p, i, column0, stages[i]);
     commit_copies();
   }
-  for (int chunk = 0; chunk < n_chunks; ++chunk) {
-    wait_copies<kStages - 2>();
-    __syncthreads();  // the chunk is there, and all have done with the one before
-    const int ahead = chunk + kStages - 1;
-    if (ahead < n_chunks) stage_chunk<T, NT>(p, ahead, column0, stages[ahead % kStages]);
-    commit_copies();
+  constexpr int kTurn = kAhead / kMine;  // chunks after which the same registers are used again
+  for (int chunk0 = 0; chunk0 < n_chunks; chunk0 += kTurn) {
 #pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      const int piece = piece_of(chunk * kMine + i);
-      const int next = piece_of(chunk * kMine + i + 1);
-      if (piece >= p.n_pieces) break;
-      Codes<T> next_codes;
-      PieceScales<T> next_scales;
-      if (next < p.n_pieces) {
-        load_tile_codes<Q>(data, p.planes, next, row4, t, next_codes);
-        load_scales<T>(data, p.planes, next, row4, next_scales);
+    for (int turn = 0; turn < kTurn; ++turn) {
+      const int chunk = chunk0 + turn;
+      if (chunk >= n_chunks) break;
+      wait_copies<kDeep - 2>();
+      __syncthreads();  // the chunk is there, and all have done with the one before
+      const int next = chunk + kDeep - 1;
+      if (next < n_chunks) stage_chunk<T, NT>(p, next, column0, stages[next % kDeep]);
+      commit_copies();
+#pragma unroll
+      for (int i = 0; i < kMine; ++i) {
+        const int mine = chunk * kMine + i;
+        if (piece_of(mine) >= p.n_pieces) break;
+        Codes<T>& c = codes[turn * kMine + i];
+        PieceScales<T>& s = scales[turn * kMine + i];
+        sign_scales<T>(c, s);
+        tile_piece<Q, NT>(c, s, p.grid, stages[chunk % kDeep], warp * kMine + i, acc);
+        ask(mine + kAhead, c, s);
       }
-      sign_scales<T>(codes, scales);
-      tile_piece<Q, NT>(codes, scales, p.grid, stages[chunk % kStages], wk * kMine + i, acc);
-      codes = next_codes;
-      scales = next_scales;
     }
   }
   wait_copies<0>();
   __syncthreads();
 
-  // Warps of the same rows add up in the order of their columns.
-  for (int k = 0; k < kTileWk; ++k) {
-    if (k == wk) {
+  // The warps' sums side by side, then one thread an output adds them in the warps' order.
+  auto& sums = *reinterpret_cast<float(*)[kTileWarps][kColumns][kTileRows + 1]>(shared);
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 2; ++i) {
 #pragma unroll
-        for (int nt = 0; nt < NT; ++nt) {
+    for (int nt = 0; nt < NT; ++nt) {
 #pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            // Row of the block: lane g's four rows are consecutive.
-            float& to = sums[32 * wm + 4 * g + 2 * i + j / 2][8 * nt + 2 * t + j % 2];
-            to = k == 0 ? acc[i][nt][j] : to + acc[i][nt][j];
-          }
-        }
+      for (int j = 0; j < 4; ++j) {  // lane g's four rows are consecutive
+        sums[warp][8 * nt + 2 * t + j % 2][4 * g + 2 * i + j / 2] = acc[i][nt][j];
       }
     }
-    __syncthreads();
   }
+  __syncthreads();
   for (int i = threadIdx.x; i < kTileRows * kColumns; i += blockDim.x) {
     const int row = i % kTileRows;
     const int column = column0 + i / kTileRows;
-    const int of_group = blockIdx.x * kTileWm * 2 + row / 16;
+    const int of_group = blockIdx.x * 2 + row / 16;
     if (column >= p.n || of_group >= p.n_groups) continue;
     const ProductPart& to = part_of(p, of_group);
     const int part_row = (of_group - to.first_group) * 16 + row % 16;
     if (part_row >= to.rows) continue;
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kTileWarps; ++w) sum += sums[w][i / kTileRows][row];
     float* out = p.out + column * p.out_stride + to.first_column + part_row;
-    const float sum = sums[row][i / kTileRows];
     *out = p.add ? *out + sum : sum;
   }
 }
@@ -360,8 +363,8 @@ __global__ void __launch_bounds__(32 * kTileWm * kTileWk)
 template <QuantType Q, int NT>
 void launch_tile(const Exec& exec, const TileParams& p) {
   using T = QuantTraits<Q>;
-  constexpr size_t kInput = kStages * sizeof(TileStage<T, NT>);
-  constexpr size_t kSums = sizeof(float) * kTileRows * (8 * NT + 1);
+  constexpr size_t kInput = kStages<NT> * sizeof(TileStage<T, NT>);
+  constexpr size_t kSums = sizeof(float) * kTileWarps * 8 * NT * (kTileRows + 1);
   constexpr size_t kShared = kInput > kSums ? kInput : kSums;
   static_assert(kShared <= 99 * 1024);  // what a block may have on sm_86 and sm_89
   static const bool allowed = [] {
@@ -370,9 +373,9 @@ void launch_tile(const Exec& exec, const TileParams& p) {
     return true;
   }();
   (void)allowed;
-  const dim3 grid(static_cast<unsigned>(div_up(p.n_groups, 2 * kTileWm)),
+  const dim3 grid(static_cast<unsigned>(div_up(p.n_groups, 2)),
                   static_cast<unsigned>(div_up(p.n_padded, 8 * NT)));
-  launch(exec, tile_kernel<Q, NT>, grid, dim3(32 * kTileWm * kTileWk), kShared, p);
+  launch(exec, tile_kernel<Q, NT>, grid, dim3(32 * kTileWarps), kShared, p);
 }
 
 template <QuantType Q>
