@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""A real model on the GPU against the CPU: greedy texts of ten prompts, perplexity, equal bits.
+
+    end_to_end.py SPILLWAY MODEL [--text FILE] [--chunks N]
+
+Texts must be equal for 64 tokens, perplexities within 0.2 %, and a second run on the GPU must give
+what the first one gave.
+"""
+import argparse
+import re
+import subprocess
+import sys
+
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time there was a small robot who",
+    "Water boils at",
+    "def fibonacci(n):",
+    "The three primary colours are",
+    "In the year 1969,",
+    "Dear customer, thank you for",
+    "A triangle has",
+    "The best way to learn a language is",
+    "List of animals: cat, dog,",
+]
+
+
+def run(arguments):
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(arguments)}\n{done.stderr}")
+    return done.stdout
+
+
+def text_of(options, prompt, device):
+    return run([options.spillway, "run", "-m", options.model, "-p", prompt, "-n", "64", "--temp",
+                "0", "--ignore-eos", "-q", "--device", device])
+
+
+def perplexity_of(options, device):
+    out = run([options.spillway, "perplexity", "-m", options.model, "-f", options.text, "--device",
+               device, "--step-timeout", "600"])
+    return float(re.search(r"PPL = ([0-9.]+)", out).group(1))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spillway")
+    parser.add_argument("model")
+    parser.add_argument("--text")
+    options = parser.parse_args()
+    failed = 0
+    for prompt in PROMPTS:
+        cpu = text_of(options, prompt, "cpu")
+        gpu = text_of(options, prompt, "gpu")
+        again = text_of(options, prompt, "gpu")
+        same = cpu == gpu
+        failed += (not same) + (gpu != again)
+        print(f"{'equal' if same else 'DIFFERS'}{'' if gpu == again else ', NOT REPEATED'}: {prompt}")
+        if not same:
+            print(f"  CPU: {cpu!r}\n  GPU: {gpu!r}")
+    if options.text:
+        cpu = perplexity_of(options, "cpu")
+        gpu = perplexity_of(options, "gpu")
+        off = abs(gpu / cpu - 1)
+        failed += off > 0.002
+        print(f"perplexity: CPU {cpu}, GPU {gpu}, {100 * off:.3f} % apart")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
