@@ -18,12 +18,14 @@ constexpr int64_t kFloatBytes = 4;
 constexpr int64_t kCandidateBytes = 8;
 constexpr int64_t kSequenceBytes = 16;  // cuda::SequenceRows
 constexpr int64_t kMostSplits = 64;
+constexpr int64_t kMostMultiprocessors = 256;  // an H100 has 132, the largest sold today 192
 
 int64_t padded(int64_t rows) { return round_up(rows, kRowUnit); }
 
 // The widest of what the stage's layers put into one row.
 struct Widths {
   int64_t heads = 0;
+  int64_t kv_heads = 0;  // the fewest: they share the GPU's blocks
   int64_t q_cols = 0;
   int64_t qkv_cols = 0;
   int64_t ff = 0;
@@ -36,6 +38,9 @@ Widths widths_of(const ModelSpec& model, const RankPart& part) {
     const int64_t kv_cols = layer.kv_heads.size() * model.head_dim;
     const int64_t q_cols = layer.heads.size() * model.head_dim;
     out.heads = std::max(out.heads, layer.heads.size());
+    if (out.kv_heads == 0 || (!layer.kv_heads.empty() && layer.kv_heads.size() < out.kv_heads)) {
+      out.kv_heads = layer.kv_heads.size();
+    }
     out.q_cols = std::max(out.q_cols, q_cols);
     out.qkv_cols = std::max(out.qkv_cols, q_cols + 2 * kv_cols);
     out.ff = std::max(out.ff, layer.ff.size());
@@ -78,8 +83,15 @@ std::string gpu_obstacle(const ModelSpec& model) {
   return "";
 }
 
-int64_t attend_workspace_bytes_bound(int64_t max_sequences, int64_t n_heads, int64_t head_dim) {
-  return max_sequences * n_heads * kMostSplits * (head_dim + 2) * kFloatBytes;
+int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, int64_t n_heads,
+                                     int64_t n_kv_heads, int64_t head_dim) {
+  if (n_heads == 0 || n_kv_heads == 0) return 0;
+  const int64_t pieces =
+      std::max(max_sequences * kMostSplits, 3 * kMostMultiprocessors / n_kv_heads + max_sequences);
+  const int64_t sums = pieces * n_heads * (head_dim + 2) * kFloatBytes;
+  const bool crossing = head_dim % kActivationBlock != 0;
+  const int64_t rows = crossing ? max_rows * n_heads * head_dim * kFloatBytes : 0;
+  return sums + rows + max_sequences * 32 + 1024;  // where a sequence's pieces lie, and alignment
 }
 
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
@@ -100,8 +112,8 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
   out.add("rope.angles", model.rope.n_rot / 2 * 8);
   if (model.window_rope) out.add("window_rope.angles", model.window_rope->n_rot / 2 * 8);
   out.add("step", step_bytes(limits, kv));
-  out.add("attend",
-          attend_workspace_bytes_bound(limits.max_sequences, widths.heads, model.head_dim));
+  out.add("attend", attend_workspace_bytes_bound(rows, limits.max_sequences, widths.heads,
+                                                 widths.kv_heads, model.head_dim));
   out.add("scratch", 2 * widths.matrix);
   out.add("library", kLibraryWorkspaceBytes);
   if (last_stage) {

@@ -39,7 +39,7 @@ TEST(Arena, HandsOutForeignMemoryWithoutTouchingIt) {
     EXPECT_DEATH(moved.take(1), "frozen");
   }
   // Still mapped: the arena did not give it back.
-  EXPECT_EQ(mprotect(memory.data(), 8192, PROT_READ | PROT_WRITE), 0);
+  ASSERT_EQ(mprotect(memory.data(), 8192, PROT_READ | PROT_WRITE), 0);
   memory.data()[8191] = std::byte{1};
 }
 

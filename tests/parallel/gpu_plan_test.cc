@@ -182,7 +182,7 @@ TEST(GpuLedger, EveryBufferByHand) {
       {"rope.sin", 2048},
       {"rope.angles", 256},
       {"step", 4480},        // 16 * 16 + 2 * 16 + 4 * 4 + 8 * 4 + 4096 = 4432, to a multiple of 64
-      {"attend", 304128},    // 2 sequences, 9 heads, 64 pieces, 66 floats
+      {"attend", 614144},    // 768 / 3 + 2 pieces, 9 heads, 66 floats; 2 * 32 + 1024
       {"scratch", 1769472},  // 1536 x 576 in bf16
       {"library", 33554432},
       {"logits", 1572864},    // 8 x 49152 floats
@@ -203,6 +203,18 @@ TEST(GpuLedger, EveryBufferByHand) {
   for (const char* name : {"logit_x", "logits", "topk", "candidates"}) {
     EXPECT_EQ(inner.bytes_of(name), 0) << name;
   }
+}
+
+TEST(GpuLedger, AttentionsWorkspaceByHand) {
+  // Many sequences: 64 pieces each.
+  EXPECT_EQ(attend_workspace_bytes_bound(2048, 32, 32, 8, 128),
+            32 * 64 * 32 * 130 * 4 + 32 * 32 + 1024);
+  // One KV head takes all blocks of a GPU.
+  EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 4, 1, 256), 769 * 4 * 258 * 4 + 32 + 1024);
+  // Heads of 80 are no whole blocks of 32: all rows once more.
+  EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 32, 32, 80),
+            64 * 32 * 82 * 4 + 512 * 32 * 80 * 4 + 32 + 1024);
+  EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 0, 0, 64), 0);
 }
 
 TEST(GpuLedger, WindowsHaveTablesOfTheirOwn) {
