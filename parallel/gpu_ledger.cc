@@ -3,7 +3,6 @@
 #include "parallel/gpu_ledger.h"
 
 #include <algorithm>
-#include <array>
 
 #include "kernels/core/int_math.h"
 #include "parallel/list_writer.h"
@@ -65,6 +64,15 @@ void rope_tables(ListWriter& out, const std::string& name, const RopeSpec& rope,
   out.floats(name + ".sin", rows * (rope.n_rot / 2));
 }
 
+// Room for the rows that fill a bucket up.
+StepLimits with_buckets(StepLimits limits) {
+  const int64_t bucket = decode_bucket(limits.max_sequences);
+  limits.max_sequences = bucket;
+  limits.max_rows = std::max(limits.max_rows, bucket);
+  limits.max_logit_rows = std::max(limits.max_logit_rows, bucket);
+  return limits;
+}
+
 // Tokens, positions and cache slots by row, sequences, page lists, rows with logits, all as one
 // copy; 4096 bytes for what aligns them and for counts.
 int64_t step_bytes(const StepLimits& limits, const KvPlan& kv) {
@@ -75,10 +83,9 @@ int64_t step_bytes(const StepLimits& limits, const KvPlan& kv) {
 }  // namespace
 
 std::string gpu_obstacle(const ModelSpec& model) {
-  constexpr std::array<int64_t, 5> kHeadSizes = {64, 80, 96, 128, 256};  // cuda::attend
-  if (std::find(kHeadSizes.begin(), kHeadSizes.end(), model.head_dim) == kHeadSizes.end()) {
+  if (model.head_dim % 16 != 0 || model.head_dim > 256) {  // cuda::attend
     return "the model's heads have " + std::to_string(model.head_dim) +
-           " values, attention on the GPU knows 64, 80, 96, 128 and 256";
+           " values, attention on the GPU wants a multiple of 16, at most 256";
   }
   return "";
 }
@@ -94,9 +101,16 @@ int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, in
   return sums + rows + max_sequences * 32 + 1024;  // where a sequence's pieces lie, and alignment
 }
 
+int64_t decode_bucket(int64_t n) {
+  int64_t bucket = 1;
+  while (bucket < n && bucket < kMostBucketRows) bucket *= 2;
+  return std::max(n, bucket);
+}
+
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
-                                  const StepLimits& limits, const KvPlan& kv, bool last_stage) {
+                                  const StepLimits& given, const KvPlan& kv, bool last_stage) {
   const Widths widths = widths_of(model, part);
+  const StepLimits limits = with_buckets(given);
   const int64_t rows = padded(limits.max_rows);
   const int64_t logit_rows = padded(limits.max_logit_rows);
   ListWriter out;
@@ -124,8 +138,9 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
   return out.take();
 }
 
-BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const KvPlan& kv,
+BufferList pinned_buffers(const RankPart& part, const StepLimits& given, const KvPlan& kv,
                           bool last_stage) {
+  const StepLimits limits = with_buckets(given);
   ListWriter out;
   out.add("step", step_bytes(limits, kv));
   if (last_stage) {

@@ -25,6 +25,11 @@ inline constexpr int64_t kGpuCandidates = 256;
 // Why the GPU's kernels cannot run this model, or "".
 std::string gpu_obstacle(const ModelSpec& model);
 
+// Rows for which a decode step of n sequences is captured: the next of 1, 2, 4, ..., 64; n itself
+// beyond, where steps are launched op by op.
+inline constexpr int64_t kMostBucketRows = 64;
+int64_t decode_bucket(int64_t n);
+
 // Activations of a step on the GPU, in the order in which the executor takes them. Rows are
 // limits.max_rows and limits.max_logit_rows rounded up to 8.
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,

@@ -32,6 +32,7 @@ inline KvPages kv_pages(const KvView& cache) {
 // Halves are rounded to nearest, ties to even, as the CPU's kv_write does.
 __device__ __forceinline__ void store_value(const KvPages& cache, std::byte* plane, int64_t slot,
                                             int head, int dim, float value) {
+  if (slot < 0) return;  // a row of nobody's: padding of a graph's bucket
   const int64_t page = slot / cache.page_tokens;
   const int64_t offset = slot - page * cache.page_tokens;
   const int64_t row = (page * cache.n_kv_heads + head) * cache.page_tokens + offset;

@@ -122,6 +122,7 @@ struct RopeTable {
 enum class RopePairing { kAdjacent, kHalves };
 void rope(const Exec& exec, const RopeTable& table, RopePairing pairing, int64_t head_dim,
           View2D<float> x);
+// Rows to slots[i] = page * page_tokens + offset; a slot of -1 is written nowhere.
 void kv_write(const Exec& exec, View2D<const float> k, View2D<const float> v, const int64_t* slots,
               const KvView& cache);
 // rope of q in place, rope of k on its way to the cache, v to the cache: one launch. q, k, v are

@@ -25,23 +25,15 @@
 namespace spillway {
 namespace {
 
-constexpr int64_t kBuckets[] = {1, 2, 4, 8, 16, 32, 64};
 // Rows of logits that are computed together: the head's matrix is too large to be dequantised.
 constexpr int64_t kHeadRows = 64;
 
 // A decode step: one row a sequence, all with logits.
 bool is_decode(const StepBatch& batch) {
   const int64_t n = batch.n_rows();
-  if (n == 0 || n > kBuckets[std::size(kBuckets) - 1]) return false;
+  if (n == 0 || n > kMostBucketRows) return false;
   if (static_cast<int64_t>(batch.sequences.size()) != n) return false;
   return static_cast<int64_t>(batch.logit_rows.size()) == n;
-}
-
-int64_t bucket_of(int64_t n) {
-  for (const int64_t bucket : kBuckets) {
-    if (n <= bucket) return bucket;
-  }
-  return n;
 }
 
 }  // namespace
@@ -204,7 +196,7 @@ struct GpuExecutor::State {
   }
 
   void decode(const StepBatch& batch, int64_t k) {
-    const int64_t bucket = bucket_of(batch.n_rows());
+    const int64_t bucket = decode_bucket(batch.n_rows());
     const GpuStepArrays arrays(bucket, bucket, bucket);
     const int64_t bytes =
         arrays.fill(batch, plan.kv.page_tokens, scratch.host_step, scratch.step_bytes);
