@@ -19,6 +19,9 @@ void check_lt(cublasStatus_t status, const char* what) {
 }
 #define LT(call) check_lt((call), #call)
 
+constexpr uint32_t kOutAlignment = 16;
+constexpr int64_t kWorkspaceAlignment = 256;
+
 // Descriptions of one product, freed when it goes.
 struct Product {
   cublasLtMatmulDesc_t operation = nullptr;
@@ -42,6 +45,8 @@ using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // rows, cols, n,
 }  // namespace
 
 struct Library::State {
+  // The workspace from its first boundary on.
+  static constexpr int64_t kUsed = kWorkspaceBytes - kWorkspaceAlignment;
   cublasLtHandle_t handle = nullptr;
   std::byte* workspace = nullptr;
   std::map<Shape, Product> products;
@@ -70,9 +75,18 @@ struct Library::State {
     LT(cublasLtMatrixLayoutCreate(&p.out, CUDA_R_32F, unsigned_of(rows), unsigned_of(n), stride));
     cublasLtMatmulPreference_t preference = nullptr;
     LT(cublasLtMatmulPreferenceCreate(&preference));
-    const uint64_t bytes = kWorkspaceBytes;
+    const uint64_t bytes = kUsed;
     cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+    // Weights and input begin on an arena's boundaries, parts of an output anywhere on 16 bytes.
+    const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t which, uint32_t to) {
+      if (status != CUBLAS_STATUS_SUCCESS) return;
+      status = cublasLtMatmulPreferenceSetAttribute(preference, which, &to, sizeof(to));
+    };
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 64);
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 64);
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, kOutAlignment);
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, kOutAlignment);
     cublasLtMatmulHeuristicResult_t result{};
     int n_found = 0;
     if (status == CUBLAS_STATUS_SUCCESS) {
@@ -91,7 +105,8 @@ struct Library::State {
 };
 
 Library::Library(std::byte* workspace) : state_(std::make_unique<State>()) {
-  state_->workspace = workspace;
+  const auto address = reinterpret_cast<uintptr_t>(workspace);
+  state_->workspace = workspace + (-address) % kWorkspaceAlignment;
   LT(cublasLtCreate(&state_->handle));
 }
 
@@ -100,12 +115,13 @@ Library::~Library() = default;
 void Library::product(StreamHandle stream, const uint16_t* w, int64_t rows, int64_t cols,
                       const uint16_t* x, View2D<float> out, bool add) {
   CHECK_EQ(out.cols, rows);
+  CHECK_EQ(reinterpret_cast<uintptr_t>(out.data) % kOutAlignment, 0u);
   const Product& p = state_->find({rows, cols, out.rows, out.stride});
   const float one = 1.0f;
   const float beta = add ? 1.0f : 0.0f;
   LT(cublasLtMatmul(state_->handle, p.operation, &one, w, p.w, x, p.x, &beta, out.data, p.out,
                     out.data, p.out, &p.algorithm, state_->workspace,
-                    static_cast<size_t>(kWorkspaceBytes), stream));
+                    static_cast<size_t>(State::kUsed), stream));
 }
 
 }  // namespace spillway::cuda
