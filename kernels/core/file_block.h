@@ -13,7 +13,7 @@
 
 namespace spillway {
 
-namespace file_block_internal {
+namespace file_bytes {
 
 SPILLWAY_HOST_DEVICE inline uint32_t word_at(const uint8_t* p) {
   return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8 |
@@ -137,7 +137,7 @@ SPILLWAY_HOST_DEVICE int grid_strip(const uint8_t* block, int i) {
   }
 }
 
-}  // namespace file_block_internal
+}  // namespace file_bytes
 
 // What a lane of a packed group has of a block. Word i of a plane goes to vector i of the block's.
 template <QuantType Q>
@@ -151,43 +151,42 @@ struct FileBlock {
   static constexpr bool kHasMin = Traits::kHasMin;
 
   SPILLWAY_HOST_DEVICE static uint32_t code_word(const uint8_t* block, int i) {
-    using namespace file_block_internal;  // NOLINT: the parts of this class
     if constexpr (Traits::kGrid != 0) {
       // IQ2_XXS has indices and signs in turns; the others all indices at the front.
       constexpr int kStep = Q == QuantType::kIQ2_XXS ? 8 : 4;
-      return word_at(block + offsetof(typename Traits::Block, qs) + kStep * i);
+      return file_bytes::word_at(block + offsetof(typename Traits::Block, qs) + kStep * i);
     } else {
-      return plane_word<Q, Traits::kLowBits>(block, i / Traits::kLowBits, i % Traits::kLowBits, 0);
+      return file_bytes::plane_word<Q, Traits::kLowBits>(block, i / Traits::kLowBits,
+                                                         i % Traits::kLowBits, 0);
     }
   }
 
   SPILLWAY_HOST_DEVICE static uint32_t high_word(const uint8_t* block, int i) {
-    using namespace file_block_internal;  // NOLINT
     using Block = typename Traits::Block;
     if constexpr (Q == QuantType::kIQ2_XXS) {
-      return word_at(block + offsetof(Block, qs) + 8 * i + 4);
+      return file_bytes::word_at(block + offsetof(Block, qs) + 8 * i + 4);
     } else if constexpr (Q == QuantType::kIQ3_XXS) {
-      return word_at(block + offsetof(Block, signs_and_scales) + 4 * i);
+      return file_bytes::word_at(block + offsetof(Block, signs_and_scales) + 4 * i);
     } else if constexpr (Q == QuantType::kIQ2_S || Q == QuantType::kIQ3_S) {
-      return word_at(block + offsetof(Block, signs) + 4 * i);
+      return file_bytes::word_at(block + offsetof(Block, signs) + 4 * i);
     } else if constexpr (kHighWords > 0) {
-      return plane_word<Q, Traits::kHighBits>(block, i / Traits::kHighBits, i % Traits::kHighBits,
-                                              Traits::kLowBits);
+      return file_bytes::plane_word<Q, Traits::kHighBits>(block, i / Traits::kHighBits,
+                                                          i % Traits::kHighBits, Traits::kLowBits);
     } else {
       return 0;
     }
   }
 
   SPILLWAY_HOST_DEVICE static uint8_t sub_byte(const uint8_t* block, int i) {
-    using namespace file_block_internal;  // NOLINT
     using Block = typename Traits::Block;
     int byte = 0;
     if constexpr (Traits::kScales == Scales::kSixBitMin) {
-      byte = six_bit_strip<Q, 16>(block, i);
+      byte = file_bytes::six_bit_strip<Q, 16>(block, i);
     } else if constexpr (Traits::kScales == Scales::kSixBit) {
-      byte = six_bit_strip<Q, static_cast<int>(Traits::kBlock / Traits::kSub)>(block, i);
+      byte =
+          file_bytes::six_bit_strip<Q, static_cast<int>(Traits::kBlock / Traits::kSub)>(block, i);
     } else if constexpr (Traits::kScales == Scales::kOddNibble) {
-      byte = grid_strip<Q>(block, i);
+      byte = file_bytes::grid_strip<Q>(block, i);
     } else if constexpr (Traits::kScales == Scales::kExponent) {
       byte = block[offsetof(Block, e)];
     } else if constexpr (Traits::kScales != Scales::kHalf) {
@@ -198,14 +197,14 @@ struct FileBlock {
 
   SPILLWAY_HOST_DEVICE static uint16_t scale(const uint8_t* block) {
     if constexpr (kHasScale) {
-      return file_block_internal::half_at(block + offsetof(typename Traits::Block, d));
+      return file_bytes::half_at(block + offsetof(typename Traits::Block, d));
     } else {
       return 0;
     }
   }
   SPILLWAY_HOST_DEVICE static uint16_t minimum(const uint8_t* block) {
     if constexpr (kHasMin) {  // beside the scale
-      return file_block_internal::half_at(block + offsetof(typename Traits::Block, d) + 2);
+      return file_bytes::half_at(block + offsetof(typename Traits::Block, d) + 2);
     } else {
       return 0;
     }

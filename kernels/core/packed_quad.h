@@ -29,7 +29,7 @@ SPILLWAY_HOST_DEVICE inline PackedPlanes packed_planes(const std::byte* group,
           group + layout.mins};
 }
 
-namespace packed_quad_internal {
+namespace plane_bytes {
 
 // Products and sums that are never contracted into one.
 SPILLWAY_HOST_DEVICE inline float times(float a, float b) {
@@ -60,8 +60,7 @@ SPILLWAY_HOST_DEVICE T value_at(const std::byte* p) {
 }
 SPILLWAY_HOST_DEVICE inline int byte_at(const std::byte* p) { return static_cast<int>(*p); }
 
-// Bits [kBits * quad of 32 columns] of each byte of a plane's word: a byte a column. piece: of 32
-// columns.
+// What a plane of kBits has of quad q (0 to 7) of the piece (32 columns): a byte a column.
 template <int kBits>
 SPILLWAY_HOST_DEVICE uint32_t plane_bits(const std::byte* plane, int64_t piece, int lane, int q) {
   constexpr int kPerWord = 8 / kBits;  // quads that share a word
@@ -199,7 +198,7 @@ SPILLWAY_HOST_DEVICE GridQuad grid_quad(const PackedPlanes& from, int64_t piece,
   }
 }
 
-}  // namespace packed_quad_internal
+}  // namespace plane_bytes
 
 // Columns 4 * quad ... 4 * quad + 3 of lane `lane` of the group; grid: the words of the type's grid
 // (iq_grids.h), not read for other types. Not for plain floats: plain_at().
@@ -207,33 +206,37 @@ template <QuantType Q>
 SPILLWAY_HOST_DEVICE void packed_quad(const PackedPlanes& from, int lane, int64_t quad,
                                       const uint32_t* grid, float (&out)[4]) {
   using Traits = QuantTraits<Q>;
-  using namespace packed_quad_internal;  // NOLINT: the parts of this function
   static_assert(Traits::kBits != 0);
   const int64_t piece = quad / 8;
   const auto q = static_cast<int>(quad % 8);
   constexpr int64_t kPieces = Traits::kBlock / 32;
   if constexpr (Traits::kGrid != 0) {
-    const GridQuad parts = grid_quad<Q>(from, piece, lane, q);
+    const plane_bytes::GridQuad parts = plane_bytes::grid_quad<Q>(from, piece, lane, q);
     const uint32_t magnitudes = grid[parts.index];
     const int64_t at = (piece / kPieces * kRowGroup + lane) * 2;
-    const float d = f16_to_f32(value_at<uint16_t>(from.scales + at));
-    const float scale = times(times(d, static_cast<float>(2 * parts.scale + 1)), Traits::kFactor);
+    const float d = f16_to_f32(plane_bytes::value_at<uint16_t>(from.scales + at));
+    const float scale = plane_bytes::times(
+        plane_bytes::times(d, static_cast<float>(2 * parts.scale + 1)), Traits::kFactor);
     for (int i = 0; i < 4; ++i) {
       const auto magnitude = static_cast<int>((magnitudes >> (8 * i)) & 255);
-      out[i] = times(scale, static_cast<float>((parts.signs >> i) & 1 ? -magnitude : magnitude));
+      out[i] = plane_bytes::times(
+          scale, static_cast<float>((parts.signs >> i) & 1 ? -magnitude : magnitude));
     }
   } else {
-    uint32_t codes = plane_bits<Traits::kLowBits>(from.codes, piece, lane, q);
+    uint32_t codes = plane_bytes::plane_bits<Traits::kLowBits>(from.codes, piece, lane, q);
     if constexpr (Traits::kHighBits > 0) {
-      codes |= plane_bits<Traits::kHighBits>(from.high, piece, lane, q) << Traits::kLowBits;
+      codes |= plane_bytes::plane_bits<Traits::kHighBits>(from.high, piece, lane, q)
+               << Traits::kLowBits;
     }
     const auto in_block = static_cast<int>(quad % (Traits::kBlock / 4));
     const int k = in_block / static_cast<int>(Traits::kSub / 4);
-    const ScaleAndMinimum s = scales_at<Traits>(from, piece / kPieces, lane, k);
+    const plane_bytes::ScaleAndMinimum s =
+        plane_bytes::scales_at<Traits>(from, piece / kPieces, lane, k);
     for (int i = 0; i < 4; ++i) {
       const int code = static_cast<int>((codes >> (8 * i)) & 255);
-      out[i] = times(s.scale, static_cast<float>(code_value<Traits>(code)));
-      if constexpr (Traits::kHasMin) out[i] = plus(out[i], s.minimum);
+      out[i] =
+          plane_bytes::times(s.scale, static_cast<float>(plane_bytes::code_value<Traits>(code)));
+      if constexpr (Traits::kHasMin) out[i] = plane_bytes::plus(out[i], s.minimum);
     }
   }
 }
@@ -241,7 +244,7 @@ SPILLWAY_HOST_DEVICE void packed_quad(const PackedPlanes& from, int lane, int64_
 // Column `col` of a plain type.
 template <QuantType Q>
 SPILLWAY_HOST_DEVICE float plain_at(const PackedPlanes& from, int lane, int64_t col) {
-  using packed_quad_internal::value_at;
+  using plane_bytes::value_at;
   const std::byte* at = from.codes + (col * kRowGroup + lane) * QuantTraits<Q>::kElementBytes;
   if constexpr (Q == QuantType::kF32) return value_at<float>(at);
   if constexpr (Q == QuantType::kF16) return f16_to_f32(value_at<uint16_t>(at));

@@ -1,6 +1,7 @@
 // embed: a thread has a quad of a token's columns and reads the words of the packed table that hold
 // it. A token reads its row's codes out of lines that 16 rows share (64 bytes for 4 of ours), so 16
 // times the row: 37 KB of Q4_K for 4096 columns. Not timed on a device yet.
+#include "kernels/core/packed_quad.h"
 #include "kernels/cuda/iq_grids.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"

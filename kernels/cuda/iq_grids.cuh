@@ -2,8 +2,10 @@
 // (17 KB): see kernels/core/iq_grids.h.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "kernels/core/iq_grid_tables.h"
-#include "kernels/core/packed_quad.h"
+#include "kernels/core/quant.h"
 
 namespace spillway::cuda {
 

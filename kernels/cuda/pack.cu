@@ -17,6 +17,10 @@ constexpr int kLanes = static_cast<int>(kRowGroup);
 constexpr int kLaneThreads = kThreads / kLanes;  // threads that share a lane
 constexpr int kRunBytes = 640;
 
+// Lanes beyond the matrix get 0 in every plane. Where the scale cannot be 0 (MXFP4: an exponent)
+// code 0 must have the value 0.
+static_assert(kFp4Values[0] == 0);
+
 struct PackJob {
   const std::byte* data;  // the first row's first byte of the columns
   int64_t row_bytes;
@@ -68,8 +72,7 @@ __device__ __forceinline__ void stage_word(const std::byte* from, int n, int w, 
 }
 
 // One lane's part of the n_blocks from first_block on; its threads go through the words in turns.
-// zero: of a lane beyond the matrix, where every plane is 0 (all types: dispatch's tables have the
-// value 0 first or not at all).
+// zero: a lane beyond the matrix.
 template <QuantType Q>
 __device__ __forceinline__ void put_blocks(const PackJob& job, std::byte* group,
                                            const uint8_t* bytes, int64_t first_block, int n_blocks,
