@@ -46,9 +46,9 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
                  ->check(CLI::Range(1, 4096));
   auto* pp = app->add_option("--pp", o.pp, "pipeline stages")->check(CLI::Range(1, 4096));
   app->add_option("--split", raw.split, kSplitHelp)->type_name("S")->excludes(tp)->excludes(pp);
-  app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16 or f32")
+  app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16, f32, q8_0 or q4_0")
       ->capture_default_str()
-      ->check(CLI::IsMember({"f16", "f32"}));
+      ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
   app->add_option("--device", raw.device,
                   "where ranks compute: cpu, gpu, or auto, the GPU when it holds the plan")
       ->capture_default_str()
@@ -300,7 +300,9 @@ Options parse_options(int argc, const char* const* argv) {
   const auto self = std::filesystem::read_symlink("/proc/self/exe", no_error);
   if (!self.empty()) o.command_line[0] = self.string();
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
-  o.kv_type = raw.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
+  for (uint32_t t = 0; t < kKvTypes; ++t) {
+    if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
+  }
   if (raw.device == "cpu") o.device = DeviceChoice::kCpu;
   if (raw.device == "gpu") o.device = DeviceChoice::kGpu;
   for (const std::string& text : raw.logit_bias) o.sampling.logit_bias.push_back(parse_bias(text));

@@ -67,7 +67,7 @@ Json plan_json(const Plan& plan, const ModelSpec& model, const ClusterSpec& clus
                   {"file_bytes", model.file_bytes}};
   out["title"] = plan_title(plan);
   out["fingerprint"] = plan_fingerprint(plan);
-  out["kv"] = {{"type", plan.kv.type == KvType::kF16 ? "f16" : "f32"},
+  out["kv"] = {{"type", kv_type_name(plan.kv.type)},
                {"context", plan.kv.context},
                {"page_tokens", plan.kv.page_tokens},
                {"pages", plan.kv.n_pages}};

@@ -79,7 +79,7 @@ class Clock {
   double attention_ms(int64_t context) const {
     return over_layers([&](int rank, const LayerSpec& layer, const LayerPart& part) {
       const int64_t bytes = 2 * seen_tokens(layer, context) * part.kv_heads.size() *
-                            model_.head_dim * kv_element_bytes(plan_.kv.type);
+                            kv_row_bytes(plan_.kv.type, model_.head_dim);
       return static_cast<double>(bytes) / (rates_[rank].read * kUnitsPerMs);
     });
   }

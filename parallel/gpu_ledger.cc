@@ -67,7 +67,7 @@ void rope_tables(ListWriter& out, const std::string& name, const RopeSpec& rope,
 // Room for the rows that fill a bucket up.
 StepLimits with_buckets(StepLimits limits) {
   const int64_t bucket = decode_bucket(limits.max_sequences);
-  limits.max_sequences = bucket;
+  limits.max_sequences = std::max(bucket, kRowwiseRows);
   limits.max_rows = std::max(limits.max_rows, bucket);
   limits.max_logit_rows = std::max(limits.max_logit_rows, bucket);
   return limits;
@@ -93,8 +93,7 @@ std::string gpu_obstacle(const ModelSpec& model) {
 int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, int64_t n_heads,
                                      int64_t n_kv_heads, int64_t head_dim) {
   if (n_heads == 0 || n_kv_heads == 0) return 0;
-  const int64_t pieces =
-      std::max(max_sequences * kMostSplits, 3 * kMostMultiprocessors / n_kv_heads + max_sequences);
+  const int64_t pieces = 3 * kMostMultiprocessors / n_kv_heads + max_sequences;
   const int64_t sums = pieces * n_heads * (head_dim + 2) * kFloatBytes;
   const bool crossing = head_dim % kActivationBlock != 0;
   const int64_t rows = crossing ? max_rows * n_heads * head_dim * kFloatBytes : 0;

@@ -30,6 +30,10 @@ std::string gpu_obstacle(const ModelSpec& model);
 inline constexpr int64_t kMostBucketRows = 64;
 int64_t decode_bucket(int64_t n);
 
+// Steps of so few rows attend row by row, as decode does: with its rounding, which is finer, and so
+// with the same keys and values for a short prompt as for its tokens one by one.
+inline constexpr int64_t kRowwiseRows = 64;
+
 // Activations of a step on the GPU, in the order in which the executor takes them. Rows are
 // limits.max_rows and limits.max_logit_rows rounded up to 8.
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,

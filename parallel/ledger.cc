@@ -112,7 +112,7 @@ BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range&
   ListWriter out;
   for (int64_t i = 0; i < layers.size(); ++i) {
     const int64_t bytes = kv.n_pages * kv.page_tokens * part.layers[i].kv_heads.size() *
-                          model.head_dim * kv_element_bytes(kv.type);
+                          kv_row_bytes(kv.type, model.head_dim);
     const std::string index = std::to_string(layers.begin + i);
     out.add("k" + index, bytes);
     out.add("v" + index, bytes);

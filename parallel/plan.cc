@@ -151,6 +151,10 @@ class Checker {
           std::to_string(kv.page_tokens) + " tokens do not hold a context of " +
           std::to_string(kv.context));
     }
+    if (!kv_type_fits(kv.type, model_.head_dim)) {
+      say("heads of " + std::to_string(model_.head_dim) + " values are no whole blocks of the " +
+          "cache's type " + kv_type_name(kv.type));
+    }
     const StepLimits& limits = plan_.limits;
     if (limits.max_rows < 1 || limits.max_sequences < 1 || limits.max_logit_rows < 1 ||
         limits.max_candidates < 1 || limits.max_wanted < 0) {

@@ -173,6 +173,14 @@ void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
               flag, "let the last stage's number of layers follow: write its shares only");
 }
 
+void check_kv_type(const ModelSpec& model, const PlanRequest& request) {
+  if (kv_type_fits(request.kv_type, model.head_dim)) return;
+  throw Error("--kv-type " + std::string(kv_type_name(request.kv_type)) + " holds blocks of " +
+                  std::to_string(kKvBlock) + " values, but the model's heads have " +
+                  std::to_string(model.head_dim),
+              "", "use --kv-type f16");
+}
+
 }  // namespace
 
 void check_model(const ModelSpec& model) {
@@ -200,6 +208,7 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
   check_limits(request.limits);
   check_context(model, request);
   check_device(model, cluster, request);
+  check_kv_type(model, request);
   if (request.split.empty()) {
     check_degrees(n, request);
   } else {

@@ -226,8 +226,8 @@ std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSp
   const std::string name = plan.model_name.empty() ? model.architecture : plan.model_name;
   std::string out = "plan for " + name + ": " + plan_title(plan) + "\n";
   out += "context " + std::to_string(plan.kv.context) + " tokens, KV cache " +
-         (plan.kv.type == KvType::kF16 ? "f16" : "f32") + " in " + std::to_string(plan.kv.n_pages) +
-         " pages of " + std::to_string(plan.kv.page_tokens) + ", steps of up to " +
+         kv_type_name(plan.kv.type) + " in " + std::to_string(plan.kv.n_pages) + " pages of " +
+         std::to_string(plan.kv.page_tokens) + ", steps of up to " +
          std::to_string(plan.limits.max_rows) + " tokens\n\n";
   out += rank_table(plan, cluster);
   out += gpu_lines(plan, cluster);

@@ -101,7 +101,7 @@ void kv_to_wire(const KvPlan& kv, rpc::KvPlan* wire) {
 }
 
 KvPlan kv_from_wire(const rpc::KvPlan& wire) {
-  if (wire.type() > static_cast<uint32_t>(KvType::kF32)) {
+  if (wire.type() >= kKvTypes) {
     throw broken("KV type " + std::to_string(wire.type()) + " is unknown");
   }
   return {static_cast<KvType>(wire.type()), wire.page_tokens(), wire.n_pages(), wire.context()};

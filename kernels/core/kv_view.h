@@ -8,11 +8,40 @@
 
 namespace spillway {
 
-enum class KvType : uint32_t { kF16 = 0, kF32 = 1 };
+// kQ8_0 and kQ4_0: blocks of 32 values along head_dim with one half as their scale, which is
+// rounded before the codes are made from it.
+//   Q8_0: scale = max|x| / 127, a code is a signed byte
+//   Q4_0: scale = (the value of greatest magnitude) / -8, a code is 4 bits and means code - 8; byte
+//         i of a block's 16 holds value i in its low half and value i + 16 in its high half
+// A block with a NaN or an infinity has the scale NaN.
+enum class KvType : uint32_t { kF16 = 0, kF32 = 1, kQ8_0 = 2, kQ4_0 = 3 };
+inline constexpr uint32_t kKvTypes = 4;
+inline constexpr int64_t kKvBlock = 32;
 
-inline constexpr int64_t kv_element_bytes(KvType type) { return type == KvType::kF16 ? 2 : 4; }
+inline constexpr bool kv_quantized(KvType type) {
+  return type == KvType::kQ8_0 || type == KvType::kQ4_0;
+}
+// Blocks do not cross heads.
+inline constexpr bool kv_type_fits(KvType type, int64_t head_dim) {
+  return !kv_quantized(type) || head_dim % kKvBlock == 0;
+}
+// One token of one head, of K or of V: without scales, and with them.
+inline constexpr int64_t kv_code_bytes(KvType type, int64_t head_dim) {
+  if (type == KvType::kF32) return 4 * head_dim;
+  if (type == KvType::kF16) return 2 * head_dim;
+  return type == KvType::kQ8_0 ? head_dim : head_dim / 2;
+}
+inline constexpr int64_t kv_row_bytes(KvType type, int64_t head_dim) {
+  return kv_code_bytes(type, head_dim) + (kv_quantized(type) ? head_dim / kKvBlock * 2 : 0);
+}
+inline constexpr const char* kv_type_name(KvType type) {
+  constexpr const char* kNames[kKvTypes] = {"f16", "f32", "q8_0", "q4_0"};
+  return kNames[static_cast<uint32_t>(type)];
+}
 
-// k and v: [n_pages, n_kv_heads, page_tokens, head_dim], elements of `type`.
+// k and v: [n_pages, n_kv_heads, page_tokens, head_dim], elements of `type`; of a quantised type
+// every [page_tokens, head_dim] is the codes of all its tokens and then the scales
+// [page_tokens, head_dim / 32], so that rows of codes are read in wide pieces.
 struct KvView {
   std::byte* k = nullptr;
   std::byte* v = nullptr;

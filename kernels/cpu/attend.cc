@@ -39,7 +39,7 @@ int64_t seen_tokens(const AttendRule& rule, int64_t tokens) {
 void attend_tile(const KernelTable& kernels, const Step& step, const AttendSequence& sequence,
                  int64_t kv, Range heads, Range queries) {
   const KvView& cache = step.cache;
-  const int64_t head_bytes = cache.page_tokens * cache.head_dim * kv_element_bytes(cache.type);
+  const int64_t head_bytes = cache.page_tokens * kv_row_bytes(cache.type, cache.head_dim);
   const int64_t local_kv = kv - step.heads.first_kv_head;
   AttendArgs args;
   args.n_queries = static_cast<int>(queries.size());
@@ -68,6 +68,7 @@ void check_step(const Step& step, std::span<const AttendSequence> sequences) {
   const HeadMap& heads = step.heads;
   CHECK(cache.head_dim > 0 && cache.head_dim % 2 == 0);
   CHECK_LE(cache.head_dim, kMaxHeadDim);
+  CHECK(kv_type_fits(cache.type, cache.head_dim));
   CHECK_GT(cache.page_tokens, 0);
   CHECK_GT(heads.group, 0);
   CHECK_GE(step.rule.window, 0);

@@ -31,9 +31,47 @@ struct Query {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// n rows of dim values to rows of `padded` floats, zeros between.
-inline void expand(const std::byte* rows, KvType type, int64_t n, int64_t dim, int64_t padded,
-                   float* out) {
+// Scales of one token's blocks, at most 8.
+inline void expand_scales(const std::byte* scales, int64_t n, float* out) {
+  store(out, load_f16_n(reinterpret_cast<const uint16_t*>(scales), n));
+}
+
+// n tokens of quantised blocks; codes and scales of the first of them.
+inline void expand_blocks(const std::byte* codes, const std::byte* scales, KvType type, int64_t n,
+                          int64_t dim, float* out) {
+  alignas(64) float scale[16];
+  for (int64_t t = 0; t < n; ++t) {
+    expand_scales(scales + t * (dim / 16), dim / 32, scale);
+    const auto* row = reinterpret_cast<const uint8_t*>(codes) + t * kv_code_bytes(type, dim);
+    for (int64_t d = 0; d < dim; d += 32) {
+      const F32x16 factor = splat(scale[d / 32]);
+      I32x16 low, high;
+      if (type == KvType::kQ8_0) {
+        low = load_i8(row + d);
+        high = load_i8(row + d + 16);
+      } else {
+        const I32x16 both = load_u8(row + d / 2);
+        low = sub(bit_and(both, splat_int(15)), splat_int(8));
+        high = sub(shift_right(both, 4), splat_int(8));
+      }
+      store(out + t * dim + d, mul(to_float(low), factor));
+      store(out + t * dim + d + 16, mul(to_float(high), factor));
+    }
+  }
+}
+
+// Tokens [offset, offset+n) of a page's head, dim values each, to rows of `padded` floats, zeros
+// between.
+inline void expand(const AttendArgs& a, const std::byte* page, int64_t offset, int64_t n,
+                   int64_t padded, float* out) {
+  const KvType type = a.type;
+  const int64_t dim = a.head_dim;
+  const int64_t code_bytes = kv_code_bytes(type, dim);
+  const std::byte* rows = page + offset * code_bytes;
+  if (kv_quantized(type)) {
+    expand_blocks(rows, page + a.page_tokens * code_bytes + offset * (dim / 16), type, n, dim, out);
+    return;
+  }
   for (int64_t t = 0; t < n; ++t) {
     int64_t d = 0;
     if (type == KvType::kF16) {
@@ -153,7 +191,6 @@ inline void finish_query(const Query& query, int64_t dim, float* out) {
 
 inline void attend(const AttendArgs& a) {
   const int64_t padded = (a.head_dim + 15) / 16 * 16;
-  const int64_t row_bytes = a.head_dim * (a.type == KvType::kF16 ? 2 : 4);
   alignas(64) float k[kChunk * kMaxHeadDim];
   alignas(64) float v[kChunk * kMaxHeadDim];
   Query queries[kQueryTile];
@@ -168,9 +205,9 @@ inline void attend(const AttendArgs& a) {
   for (int64_t base = nearest - nearest % a.page_tokens % kChunk; base < furthest;) {
     const int64_t offset = base % a.page_tokens;
     const int64_t n = smaller(kChunk, smaller(a.page_tokens - offset, furthest - base));
-    const int64_t at = a.pages[base / a.page_tokens] * a.page_stride_bytes + offset * row_bytes;
-    expand(a.k + at, a.type, n, a.head_dim, padded, k);
-    expand(a.v + at, a.type, n, a.head_dim, padded, v);
+    const int64_t at = a.pages[base / a.page_tokens] * a.page_stride_bytes;
+    expand(a, a.k + at, offset, n, padded, k);
+    expand(a, a.v + at, offset, n, padded, v);
     // Lanes of tokens beyond n are computed and dropped; they must be numbers.
     for (int64_t d = n * padded; d < (n + 15) / 16 * 16 * padded; ++d) k[d] = 0.0f;
     for (int i = 0; i < a.n_queries; ++i) {

@@ -7,6 +7,7 @@
 #include <math_constants.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/core/int_math.h"
 #include "kernels/cuda/attend_common.cuh"
@@ -36,8 +37,9 @@ __global__ void __launch_bounds__(32 * kSumWarps) add_splits(const AttendParams 
   float sum = 0;
   const auto merge = [&](float other_maximum, float other_weights, float other_sum) {
     const float greater = fmaxf(maximum, other_maximum);
-    const float own = maximum == -CUDART_INF_F ? 0.0f : exp2f(maximum - greater);
-    const float factor = other_maximum == -CUDART_INF_F ? 0.0f : exp2f(other_maximum - greater);
+    const float own = maximum == -CUDART_INF_F ? 0.0f : power_of_two(maximum - greater);
+    const float factor =
+        other_maximum == -CUDART_INF_F ? 0.0f : power_of_two(other_maximum - greater);
     weights = weights * own + other_weights * factor;
     sum = sum * own + other_sum * factor;
     maximum = greater;
@@ -115,7 +117,7 @@ void check_step(View2D<const float> q, const StepRows& step, const HeadMap& head
   CHECK_LE(cache.head_dim, 256);
   CHECK(cache.page_tokens > 0 && cache.page_tokens % kDecodeTile == 0);
   CHECK_LT(cache.n_pages * cache.n_kv_heads * cache.page_tokens, int64_t{1} << 31);
-  CHECK(cache.type == KvType::kF16 || cache.type == KvType::kF32);
+  CHECK(kv_type_fits(cache.type, cache.head_dim));
   CHECK_GT(heads.group, 0);
   CHECK_GE(rule.window, 0);
   CHECK_EQ(q.cols, heads.n_heads * cache.head_dim);
@@ -166,6 +168,9 @@ void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const
   a.v = cache.v;
   a.n_kv_heads = static_cast<int>(cache.n_kv_heads);
   a.page_tokens = static_cast<int>(cache.page_tokens);
+  if (std::has_single_bit(static_cast<uint64_t>(cache.page_tokens))) {
+    a.page_shift = std::countr_zero(static_cast<uint64_t>(cache.page_tokens));
+  }
   a.head_dim = static_cast<int>(cache.head_dim);
   a.n_heads = static_cast<int>(heads.n_heads);
   a.first_head = static_cast<int>(heads.first_head);

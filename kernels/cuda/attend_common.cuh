@@ -35,6 +35,7 @@ struct AttendParams {
   const std::byte* v = nullptr;
   int n_kv_heads = 0;  // of the cache
   int page_tokens = 0;
+  int page_shift = -1;  // page_tokens is 2^page_shift, if it is a power of two
   int head_dim = 0;
   int n_heads = 0;
   int first_head = 0;
@@ -66,12 +67,23 @@ __device__ __forceinline__ HeadSpan heads_of(const AttendParams& a, int index, i
   return {begin, min(end - begin, most), kv - a.first_kv_head};
 }
 
-// Row of k and v, counted over the whole cache, that holds a token of a sequence.
-__device__ __forceinline__ int cache_row(const AttendParams& a, const int32_t* pages, int kv,
-                                         int token) {
-  const auto page = static_cast<unsigned>(token) / static_cast<unsigned>(a.page_tokens);
-  const int offset = token - static_cast<int>(page) * a.page_tokens;
-  return (__ldg(pages + page) * a.n_kv_heads + kv) * a.page_tokens + offset;
+// Where a token lies: the first row of its page and KV head, counted over the whole cache, and how
+// far behind it.
+struct CacheRow {
+  int first;
+  int offset;
+};
+__device__ __forceinline__ CacheRow cache_row(const AttendParams& a, const int32_t* pages, int kv,
+                                              int token) {
+  const int page = a.page_shift >= 0 ? token >> a.page_shift : token / a.page_tokens;
+  return {(__ldg(pages + page) * a.n_kv_heads + kv) * a.page_tokens, token - page * a.page_tokens};
+}
+
+// 2^x, as the hardware has it: within 2^-22.
+__device__ __forceinline__ float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 inline constexpr unsigned kWholeWarp = 0xffffffffu;
@@ -119,6 +131,7 @@ __device__ __forceinline__ void put_columns(const AttendOut& out, int64_t row, i
 
 // Host: launch what attend() is made of.
 void launch_decode(const Exec& exec, const AttendParams& a, KvType type);
+void launch_decode_codes(const Exec& exec, const AttendParams& a, KvType type, dim3 grid);
 void launch_prefill(const Exec& exec, const AttendParams& a, KvType type, int64_t most_rows);
 
 // Tokens of a tile of the decode kernel: what a warp works on at a time.

@@ -8,7 +8,9 @@
 #include <math_constants.h>
 
 #include "kernels/core/int_math.h"
+#include "kernels/cuda/attend_codes.cuh"
 #include "kernels/cuda/attend_common.cuh"
+#include "kernels/cuda/attend_rows.cuh"
 #include "kernels/cuda/attend_tile.cuh"
 
 namespace spillway::cuda {
@@ -73,20 +75,21 @@ template <typename Rows, typename T>
 __device__ __forceinline__ void fetch(const AttendParams& a, const int32_t* pages, int kv, int base,
                                       int begin, int end, __half* k, __half* v) {
   constexpr int kPieces = T::kDim / 8;
-#pragma unroll
+  constexpr int kTogether = Rows::kCopies ? 16 : 2;  // what passes through registers
+#pragma unroll kTogether
   for (int first = 0; first < T::kTokens * kPieces; first += T::kThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
     if (T::kTokens * kPieces % T::kThreads != 0 && i >= T::kTokens * kPieces) break;
     const int token = min(max(base + i / kPieces, begin), end - 1);
     const int dim = i % kPieces * 8 < a.head_dim ? i % kPieces * 8 : 0;
-    const int64_t from = static_cast<int64_t>(cache_row(a, pages, kv, token)) * a.head_dim + dim;
+    const CacheRow from = cache_row(a, pages, kv, token);
     const int to = i / kPieces * T::kStride + i % kPieces * 8;
     if constexpr (Rows::kCopies) {
-      copy_async(k + to, Rows::address(a.k, from));
-      copy_async(v + to, Rows::address(a.v, from));
+      copy_async(k + to, Rows::address(a, a.k, from, dim));
+      copy_async(v + to, Rows::address(a, a.v, from, dim));
     } else {
-      *reinterpret_cast<uint4*>(k + to) = Rows::load8(a.k, from);
-      *reinterpret_cast<uint4*>(v + to) = Rows::load8(a.v, from);
+      *reinterpret_cast<uint4*>(k + to) = Rows::load8(a, a.k, from, dim);
+      *reinterpret_cast<uint4*>(v + to) = Rows::load8(a, a.v, from, dim);
     }
   }
 }
@@ -162,14 +165,14 @@ __device__ __forceinline__ void weigh(State<T>& s) {
     maximum = fmaxf(maximum, __shfl_xor_sync(kWholeWarp, maximum, 2));
     // With a window a row may not have seen a token yet.
     const float base = maximum == -CUDART_INF_F ? 0.0f : maximum;
-    const float shrink = exp2f(s.maximum[half] - base);
+    const float shrink = power_of_two(s.maximum[half] - base);
     s.maximum[half] = maximum;
     float weights = 0;
 #pragma unroll
     for (int n = 0; n < T::kTokens / 8; ++n) {
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        s.scores[n][i] = exp2f(s.scores[n][i] - base);
+        s.scores[n][i] = power_of_two(s.scores[n][i] - base);
         weights += s.scores[n][i];
       }
     }
@@ -346,7 +349,9 @@ void launch_dim(const Exec& exec, const AttendParams& a, int64_t most_rows) {
 template <typename Rows>
 void launch_rows(const Exec& exec, const AttendParams& a, int64_t most_rows) {
   if (a.head_dim <= 64) return launch_dim<Rows, 64>(exec, a, most_rows);
-  if (a.head_dim == 80) return launch_dim<Rows, 80>(exec, a, most_rows);
+  if constexpr (!Rows::kSmall) {
+    if (a.head_dim == 80) return launch_dim<Rows, 80>(exec, a, most_rows);
+  }
   if (a.head_dim == 96) return launch_dim<Rows, 96>(exec, a, most_rows);
   if (a.head_dim <= 128) return launch_dim<Rows, 128>(exec, a, most_rows);
   return launch_dim<Rows, 256>(exec, a, most_rows);
@@ -355,10 +360,15 @@ void launch_rows(const Exec& exec, const AttendParams& a, int64_t most_rows) {
 }  // namespace
 
 void launch_prefill(const Exec& exec, const AttendParams& a, KvType type, int64_t most_rows) {
-  if (type == KvType::kF16) {
-    launch_rows<HalfRows>(exec, a, most_rows);
-  } else {
-    launch_rows<FloatRows>(exec, a, most_rows);
+  switch (type) {
+    case KvType::kF16:
+      return launch_rows<HalfRows>(exec, a, most_rows);
+    case KvType::kF32:
+      return launch_rows<FloatRows>(exec, a, most_rows);
+    case KvType::kQ8_0:
+      return launch_rows<ByteRows>(exec, a, most_rows);
+    case KvType::kQ4_0:
+      return launch_rows<NibbleRows>(exec, a, most_rows);
   }
 }
 

@@ -1,11 +1,9 @@
-// Tensor-core tiles of 16 x 8 x 16 halves, and rows of the KV cache on their way to them.
+// Tensor-core tiles of 16 x 8 x 16 halves, and what feeds them.
 #pragma once
 
 #include <cuda_fp16.h>
 
 #include <cstdint>
-
-#include "kernels/core/kv_view.h"
 
 namespace spillway::cuda {
 
@@ -58,40 +56,5 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
-
-// Values of K or V as halves: 8, 4 or 2 from one row, from an element's number on. Past the first
-// cache (ld.cg): a value is read once, and the kernel before may have written it.
-struct HalfRows {
-  static constexpr bool kCopies = true;  // rows lie as the tiles want them
-  static __device__ const std::byte* address(const std::byte* plane, int64_t element) {
-    return plane + element * 2;
-  }
-  static __device__ __forceinline__ uint4 load8(const std::byte* plane, int64_t element) {
-    return __ldcg(reinterpret_cast<const uint4*>(plane + element * 2));
-  }
-  static __device__ __forceinline__ uint2 load4(const std::byte* plane, int64_t element) {
-    return __ldcg(reinterpret_cast<const uint2*>(plane + element * 2));
-  }
-  static __device__ __forceinline__ uint32_t load2(const std::byte* plane, int64_t element) {
-    return __ldcg(reinterpret_cast<const uint32_t*>(plane + element * 2));
-  }
-};
-
-struct FloatRows {
-  static constexpr bool kCopies = false;
-  static __device__ __forceinline__ uint2 load4(const std::byte* plane, int64_t element) {
-    const float4 x = __ldcg(reinterpret_cast<const float4*>(plane + element * 4));
-    return {half_pair(x.x, x.y), half_pair(x.z, x.w)};
-  }
-  static __device__ __forceinline__ uint4 load8(const std::byte* plane, int64_t element) {
-    const uint2 low = load4(plane, element);
-    const uint2 high = load4(plane, element + 4);
-    return {low.x, low.y, high.x, high.y};
-  }
-  static __device__ __forceinline__ uint32_t load2(const std::byte* plane, int64_t element) {
-    const float2 x = __ldcg(reinterpret_cast<const float2*>(plane + element * 4));
-    return half_pair(x.x, x.y);
-  }
-};
 
 }  // namespace spillway::cuda

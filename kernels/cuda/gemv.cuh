@@ -191,8 +191,10 @@ __device__ __forceinline__ JobPlace place_of(const GemvParams& p, int job) {
 // Registers: with 64 four blocks fit an SM, and the blocks of a feed-forward's gate one wave. Types
 // with more to unpack would spill.
 template <QuantType Q, int N>
-constexpr int kGemvBlocks =
-    N == 1 && QuantTraits<Q>::kLowBits == 4 && QuantTraits<Q>::kHighBits == 0 ? 4 : 1;
+constexpr int kGemvBlocks = N == 1 && QuantTraits<Q>::kLowBits == 4 &&
+                                    QuantTraits<Q>::kHighBits == 0 && !QuantTraits<Q>::kTable
+                                ? 4
+                                : 1;
 
 template <QuantType Q, int N>
 __global__ void __launch_bounds__(32 * kMaxWarps, kGemvBlocks<Q, N>)

@@ -20,7 +20,7 @@ struct KvPages {
 };
 
 inline KvPages kv_pages(const KvView& cache) {
-  CHECK(cache.type == KvType::kF16 || cache.type == KvType::kF32);
+  CHECK(kv_type_fits(cache.type, cache.head_dim));
   return {cache.k,
           cache.v,
           cache.type,
@@ -41,6 +41,55 @@ __device__ __forceinline__ void store_value(const KvPages& cache, std::byte* pla
     reinterpret_cast<__half*>(plane)[at] = __float2half_rn(value);
   } else {
     reinterpret_cast<float*>(plane)[at] = value;
+  }
+}
+
+// The scale of a block of 32 values, of which every lane of the warp has one, as bits of a half.
+__device__ __forceinline__ unsigned short kv_block_scale(KvType type, float value) {
+  constexpr unsigned kWarp = 0xffffffffu;
+  const unsigned max_bits = __reduce_max_sync(kWarp, __float_as_uint(value) & 0x7fffffffu);
+  float least = value;
+  float greatest = value;
+  for (int distance = 16; distance > 0; distance /= 2) {
+    least = fminf(least, __shfl_xor_sync(kWarp, least, distance));
+    greatest = fmaxf(greatest, __shfl_xor_sync(kWarp, greatest, distance));
+  }
+  if (max_bits == 0) return 0;
+  if (max_bits >= 0x7f800000u) return 0x7e00;
+  const float scale = type == KvType::kQ8_0
+                          ? __fdiv_rn(__uint_as_float(max_bits), 127.0f)
+                          : __fdiv_rn(-least > greatest ? least : greatest, -8.0f);
+  return __half_as_ushort(__float2half_rn(scale));
+}
+
+// The same value's code and place, by a warp that has a block: head and dim / 32 are the warp's.
+// Codes are those of the CPU's kv_write.
+__device__ __forceinline__ void store_code(const KvPages& cache, std::byte* plane, int64_t slot,
+                                           int head, int dim, float value) {
+  const unsigned short half = kv_block_scale(cache.type, value);
+  const bool usable = (half & 0x7fffu) != 0 && (half & 0x7fffu) < 0x7c00u;
+  const float inverse = usable ? __frcp_rn(__half2float(__ushort_as_half(half))) : 0.0f;
+  int code = usable ? __float2int_rn(__fmul_rn(value, inverse)) : 0;
+  const bool bytes = cache.type == KvType::kQ8_0;
+  code = bytes ? min(max(code, -127), 127) : min(max(code + 8, 0), 15);
+  const int high = __shfl_down_sync(0xffffffffu, code, 16);
+
+  const int64_t page = slot / cache.page_tokens;
+  const int64_t offset = slot - page * cache.page_tokens;
+  const int blocks = cache.head_dim / 32;
+  const int code_bytes = bytes ? cache.head_dim : cache.head_dim / 2;
+  std::byte* start =
+      plane + (page * cache.n_kv_heads + head) * cache.page_tokens * (code_bytes + 2 * blocks);
+  std::byte* codes = start + offset * code_bytes + dim / 32 * (bytes ? 32 : 16);
+  const int i = dim % 32;
+  if (bytes) {
+    codes[i] = static_cast<std::byte>(code);
+  } else if (i < 16) {
+    codes[i] = static_cast<std::byte>(code + 16 * high);
+  }
+  if (i == 0) {
+    auto* scales = reinterpret_cast<unsigned short*>(start + cache.page_tokens * code_bytes);
+    scales[offset * blocks + dim / 32] = half;
   }
 }
 

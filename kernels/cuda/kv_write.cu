@@ -21,8 +21,13 @@ __global__ void __launch_bounds__(kThreads)
   const int col = i < cols ? i : i - cols;
   const int head = col / cache.head_dim;
   const float value = i < cols ? k[row * k_stride + col] : v[row * v_stride + col];
-  store_value(cache, i < cols ? cache.k : cache.v, slots[row], head, col - head * cache.head_dim,
-              value);
+  std::byte* plane = i < cols ? cache.k : cache.v;
+  const int dim = col - head * cache.head_dim;
+  if (kv_quantized(cache.type)) {  // a warp has a block: heads are whole blocks
+    store_code(cache, plane, slots[row], head, dim, value);
+  } else {
+    store_value(cache, plane, slots[row], head, dim, value);
+  }
 }
 
 }  // namespace

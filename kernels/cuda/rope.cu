@@ -110,6 +110,43 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(const RopeKvParams 
   }
 }
 
+// The same for caches of blocks: after q's pairs, rounded up to whole warps, a thread has a value
+// of k or of v, and a warp a block.
+__global__ void __launch_bounds__(kThreads) rotate_and_store_blocks(const RopeKvParams p) {
+  let_next_start();
+  wait_for_previous();
+  const int head_dim = p.rotation.head_dim;
+  const int q_threads = (p.q_pairs + 31) / 32 * 32;
+  const int cols = p.cache.n_kv_heads * head_dim;
+  int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const int64_t row = blockIdx.y;
+  if (i < q_threads) {
+    if (i >= p.q_pairs) return;
+    float* head = p.q + row * p.q_stride + i / (head_dim / 2) * head_dim;
+    const Turned t = turn(p.rotation, row, head, i % (head_dim / 2));
+    head[t.first] = t.x;
+    head[t.second] = t.y;
+    return;
+  }
+  i -= q_threads;
+  if (i >= 2 * cols) return;  // cols is a multiple of 32
+  const bool key = i < cols;
+  const int col = key ? i : i - cols;
+  const int head = col / head_dim;
+  const int dim = col - head * head_dim;
+  float value;
+  if (key) {
+    // The pair that the value belongs to, of which the neighbour computes the other.
+    int pair = dim / 2;
+    if (p.rotation.halves && dim < 2 * p.rotation.pairs) pair = dim % p.rotation.pairs;
+    const Turned t = turn(p.rotation, row, p.k + row * p.k_stride + head * head_dim, pair);
+    value = t.first == dim ? t.x : t.y;
+  } else {
+    value = p.v[row * p.v_stride + col];
+  }
+  store_code(p.cache, key ? p.cache.k : p.cache.v, p.slots[row], head, dim, value);
+}
+
 __global__ void __launch_bounds__(kThreads)
     make_table(const int32_t* positions, const double* angles, double magnitude, int pairs,
                int64_t n, float* cos_out, int64_t cos_stride, float* sin_out, int64_t sin_stride) {
@@ -183,6 +220,13 @@ void rope_kv_write(const Exec& exec, const RopeTable& table, RopePairing pairing
   p.slots = slots;
   p.q_pairs = static_cast<int>(q_pairs);
   p.cache = kv_pages(cache);
+  if (kv_quantized(cache.type)) {
+    const int64_t threads = round_up(q_pairs, 32) + 2 * k.cols;
+    const dim3 blocks(static_cast<unsigned>(div_up(threads, kThreads)),
+                      static_cast<unsigned>(q.rows));
+    launch(exec, rotate_and_store_blocks, blocks, kThreads, 0, p);
+    return;
+  }
   const dim3 grid(static_cast<unsigned>(div_up(q_pairs + k.cols, kThreads)),
                   static_cast<unsigned>(q.rows));
   launch(exec, rotate_and_store, grid, kThreads, 0, p);

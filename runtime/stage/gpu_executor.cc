@@ -222,13 +222,15 @@ struct GpuExecutor::State {
     const int64_t n = batch.n_rows();
     const auto n_sequences = static_cast<int64_t>(batch.sequences.size());
     const auto n_logits = static_cast<int64_t>(batch.logit_rows.size());
-    const GpuStepArrays arrays(n, n_sequences, n_logits);
+    const bool rowwise = n <= kRowwiseRows;
+    const GpuStepArrays arrays(n, n_sequences, n_logits, rowwise);
     const int64_t bytes =
         arrays.fill(batch, plan.kv.page_tokens, scratch.host_step, scratch.step_bytes);
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
-    cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step), n_sequences, n};
+    cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step),
+                        arrays.n_sequences(), n};
     for (const StepSequence& s : batch.sequences) {
-      rows.most_rows = std::max<int64_t>(rows.most_rows, s.n_rows);
+      rows.most_rows = rowwise ? 1 : std::max<int64_t>(rows.most_rows, s.n_rows);
       rows.most_context = std::max<int64_t>(rows.most_context, s.first_position + s.n_rows);
     }
     const View2D<float> x = forward(arrays, n, rows);

@@ -8,8 +8,9 @@
 
 namespace spillway {
 
-GpuStepArrays::GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logit_rows)
-    : n_rows_(n_rows), n_sequences_(n_sequences) {
+GpuStepArrays::GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logit_rows,
+                             bool rowwise)
+    : n_rows_(n_rows), n_sequences_(rowwise ? n_rows : n_sequences), rowwise_(rowwise) {
   int64_t end = 0;
   const auto place = [&end](int64_t bytes) {
     const int64_t begin = end;
@@ -19,7 +20,7 @@ GpuStepArrays::GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logi
   place(4 * n_rows);
   positions_ = place(4 * n_rows);
   slots_ = place(8 * n_rows);
-  sequences_ = place(static_cast<int64_t>(sizeof(cuda::SequenceRows)) * n_sequences);
+  sequences_ = place(static_cast<int64_t>(sizeof(cuda::SequenceRows)) * n_sequences_);
   logit_rows_ = place(4 * n_logit_rows);
   pages_ = end;
 }
@@ -45,9 +46,10 @@ int64_t GpuStepArrays::fill(const StepBatch& batch, int64_t page_tokens, std::by
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const StepSequence& sequence = batch.sequences[s];
     CHECK_LE(sequence.first_position + sequence.n_rows, sequence.n_pages * page_tokens);
-    sequences[s] = {row, sequence.n_rows, sequence.first_position, first_page};
+    if (!rowwise_) sequences[s] = {row, sequence.n_rows, sequence.first_position, first_page};
     for (int32_t i = 0; i < sequence.n_rows; ++i, ++row) {
       const int32_t position = sequence.first_position + i;
+      if (rowwise_) sequences[row] = {row, 1, position, first_page};
       const int64_t page = pages[first_page + position / page_tokens];
       positions[row] = position;
       slots[row] = page * page_tokens + position % page_tokens;
@@ -60,7 +62,8 @@ int64_t GpuStepArrays::fill(const StepBatch& batch, int64_t page_tokens, std::by
     positions[r] = 0;
     slots[r] = -1;
   }
-  for (auto s = static_cast<int64_t>(batch.sequences.size()); s < n_sequences_; ++s) {
+  const auto used = rowwise_ ? row : static_cast<int64_t>(batch.sequences.size());
+  for (int64_t s = used; s < n_sequences_; ++s) {
     sequences[s] = {static_cast<int32_t>(s), 1, 0, 0};
   }
   for (size_t i = 0; i < batch.logit_rows.size(); ++i) logit_rows[i] = batch.logit_rows[i].row;

@@ -14,8 +14,10 @@ namespace spillway {
 
 class GpuStepArrays {
  public:
-  // For n_rows rows, n_sequences sequences and n_logit_rows rows with logits.
-  GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logit_rows);
+  // For n_rows rows, n_sequences sequences and n_logit_rows rows with logits. rowwise: every row is
+  // a sequence of its own to attention, over the pages of the one it belongs to.
+  GpuStepArrays(int64_t n_rows, int64_t n_sequences, int64_t n_logit_rows, bool rowwise = false);
+  int64_t n_sequences() const { return n_sequences_; }
 
   // Writes the batch to `host`, capacity bytes; returns the bytes written. page_tokens: the
   // cache's.
@@ -40,6 +42,7 @@ class GpuStepArrays {
 
   int64_t n_rows_;
   int64_t n_sequences_;
+  bool rowwise_;
   int64_t positions_, slots_, sequences_, logit_rows_, pages_;
 };
 

@@ -54,31 +54,45 @@ struct Case {
     q = kernel_test::random_floats(random, rows * s.heads * s.dim, 2.0f);
   }
 
+  // Rows of random values go through kv_write, whose bytes row_ops_test.cc looks at.
   void fill(std::mt19937& random, std::vector<std::byte>& to, int64_t n) const {
+    to.resize(static_cast<size_t>(n / shape.dim * kv_row_bytes(shape.type, shape.dim)));
+    const int64_t tokens = n / (shape.kv_heads * shape.dim);
     const std::vector<float> values = kernel_test::random_floats(random, n);
-    to.resize(static_cast<size_t>(n * kv_element_bytes(shape.type)));
-    for (size_t i = 0; i < values.size(); ++i) {
-      const uint16_t half = f32_to_f16(values[i]);
-      if (shape.type == KvType::kF16) std::memcpy(&to[2 * i], &half, 2);
-      if (shape.type == KvType::kF32) std::memcpy(&to[4 * i], &values[i], 4);
-    }
+    std::vector<int64_t> slots(static_cast<size_t>(tokens));
+    std::iota(slots.begin(), slots.end(), 0);
+    ThreadPool pool(1);
+    const View2D<const float> view(values.data(), tokens, shape.kv_heads * shape.dim);
+    cpu::kv_write({&pool, cpu::Isa::kScalar}, view, view, slots,
+                  {to.data(), to.data(), shape.type, tokens / shape.page_tokens, shape.kv_heads,
+                   shape.page_tokens, shape.dim});
   }
 
   double value(const std::vector<std::byte>& from, size_t sequence, int64_t kv, int64_t position,
                int64_t d) const {
     const int64_t page = pages[sequence][static_cast<size_t>(position / shape.page_tokens)];
-    const int64_t at =
-        ((page * shape.kv_heads + kv) * shape.page_tokens + position % shape.page_tokens) *
-            shape.dim +
-        d;
-    if (shape.type == KvType::kF16) {
-      uint16_t half;
-      std::memcpy(&half, &from[static_cast<size_t>(2 * at)], 2);
-      return static_cast<double>(f16_to_f32(half));
+    const int64_t token = position % shape.page_tokens;
+    const int64_t row_bytes = kv_row_bytes(shape.type, shape.dim);
+    const std::byte* start =
+        &from[static_cast<size_t>((page * shape.kv_heads + kv) * shape.page_tokens * row_bytes)];
+    if (shape.type == KvType::kF32) {
+      float full;
+      std::memcpy(&full, start + 4 * (token * shape.dim + d), 4);
+      return static_cast<double>(full);
     }
-    float full;
-    std::memcpy(&full, &from[static_cast<size_t>(4 * at)], 4);
-    return static_cast<double>(full);
+    const bool half_values = shape.type == KvType::kF16;
+    const int64_t codes = shape.type == KvType::kQ8_0 ? shape.dim : shape.dim / 2;
+    uint16_t half;
+    std::memcpy(
+        &half,
+        start + (half_values ? 2 * (token * shape.dim + d)
+                             : shape.page_tokens * codes + 2 * (token * (shape.dim / 32) + d / 32)),
+        2);
+    const double scale = static_cast<double>(f16_to_f32(half));
+    if (half_values) return scale;
+    if (shape.type == KvType::kQ8_0) return scale * static_cast<int8_t>(start[token * codes + d]);
+    const auto pair = static_cast<int>(start[token * codes + d / 32 * 16 + d % 16]);
+    return scale * ((d % 32 < 16 ? pair & 15 : pair >> 4) - 8);
   }
 
   std::vector<float> run(const cpu::Exec& exec, std::span<const AttendSequence> which) const {
@@ -128,7 +142,9 @@ const std::vector<Shape>& shapes() {
       {1, 1, 0, 1, 0, 2, 1, KvType::kF32},     // pages of one token
       {2, 1, 0, 2, 0, 128, 64, KvType::kF16},  // no grouping
       {8, 8, 0, 1, 0, 256, 48, KvType::kF16},  // multi-query, largest head
-      {3, 3, 0, 1, 0, 250, 5, KvType::kF32},
+      {3, 3, 0, 1, 0, 250, 5, KvType::kF32},  {4, 2, 0, 2, 0, 64, 16, KvType::kQ8_0},
+      {3, 3, 0, 1, 0, 96, 7, KvType::kQ8_0},  {4, 2, 0, 2, 0, 128, 32, KvType::kQ4_0},
+      {2, 1, 0, 2, 0, 32, 1, KvType::kQ4_0},
   };
   return all;
 }

@@ -1,5 +1,5 @@
 // The ops along rows: norm, quantisation, activation, exp, rope, biases and residuals, half
-// conversion through kv_write; each against a reference in double and with equal bits everywhere.
+// conversion; each against a reference in double and with equal bits everywhere.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -356,51 +356,6 @@ TEST_F(RowOpsTest, SumsOfRowsAndScale) {
   EXPECT_EQ(x, (std::vector<float>{3, -1, kInfinity, -3.25f}));
   cpu::scale_rows(exec, 2.5f, View2D<float>(x.data(), 2, 1, 2));
   EXPECT_EQ(x, (std::vector<float>{7.5f, -1, kInfinity, -3.25f}));
-}
-
-TEST_F(RowOpsTest, KvWritePutsRowsInTheirSlots) {
-  const int64_t pages = 3, heads = 2, page_tokens = 4, dim = 18;
-  const std::vector<int64_t> slots = {11, 0, 6};
-  const std::vector<float> k = kernel_test::random_floats(random_, 3 * heads * dim, 100.0f);
-  std::vector<float> v = kernel_test::random_floats(random_, 3 * heads * dim, 1e-5f);
-  v[0] = 1e6f;
-  v[1] = kNan;
-  for (const KvType type : {KvType::kF16, KvType::kF32}) {
-    for (const cpu::Isa isa : kernel_test::available_isas()) {
-      const auto size = static_cast<size_t>(pages * heads * page_tokens * dim * 4);
-      std::vector<std::byte> k_pages(size, std::byte{0xee}), v_pages(size, std::byte{0xee});
-      const KvView cache{k_pages.data(), v_pages.data(), type, pages, heads, page_tokens, dim};
-      cpu::kv_write({&three_, isa}, {k.data(), 3, heads * dim}, {v.data(), 3, heads * dim}, slots,
-                    cache);
-      const auto bytes = static_cast<size_t>(kv_element_bytes(type));
-      std::vector<bool> written(size / bytes, false);
-      for (size_t r = 0; r < slots.size(); ++r) {
-        for (size_t c = 0; c < heads * dim; ++c) {
-          const size_t page = static_cast<size_t>(slots[r]) / page_tokens;
-          const size_t token =
-              (page * heads + c / dim) * page_tokens + static_cast<size_t>(slots[r]) % page_tokens;
-          const size_t at = token * dim + c % dim;
-          written[at] = true;
-          for (const auto& [from, to] : {std::pair{&k, &k_pages}, {&v, &v_pages}}) {
-            const float value = (*from)[r * heads * dim + c];
-            if (type == KvType::kF16) {
-              uint16_t half;
-              std::memcpy(&half, &(*to)[at * 2], 2);
-              ASSERT_EQ(half, f32_to_f16(value)) << value;
-            } else {
-              float full;
-              std::memcpy(&full, &(*to)[at * 4], 4);
-              ASSERT_EQ(std::bit_cast<uint32_t>(full), std::bit_cast<uint32_t>(value));
-            }
-          }
-        }
-      }
-      for (size_t i = 0; i < written.size(); ++i) {
-        const bool untouched = k_pages[i * bytes] == std::byte{0xee};
-        ASSERT_TRUE(written[i] || untouched) << i;
-      }
-    }
-  }
 }
 
 TEST_F(RowOpsTest, HalfConversionIsTheSameOnEveryInstructionSet) {

@@ -361,6 +361,8 @@ TEST(PlanRequestTest, TakesWhatTheFlagsSay) {
   EXPECT_EQ(request.pp, 3);
   EXPECT_EQ(request.context, 99);
   EXPECT_EQ(request.kv_type, KvType::kF32);
+  EXPECT_EQ(parse({"run", "-m", "f", "--kv-type", "q8_0"}).kv_type, KvType::kQ8_0);
+  EXPECT_EQ(parse({"run", "-m", "f", "--kv-type", "q4_0"}).kv_type, KvType::kQ4_0);
   EXPECT_EQ(request.limits.max_sequences, 1);
   EXPECT_FALSE(request.limits.all_logits);
   EXPECT_EQ(plan_request(parse({"run", "-m", "f", "--split", "1:2"})).split.size(), 1U);

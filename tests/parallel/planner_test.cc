@@ -70,6 +70,21 @@ TEST(AllSplits, NoMoreStagesThanLayers) {
   EXPECT_EQ(all_splits(smollm2(), 1, true).size(), 1u);
 }
 
+TEST(MakePlan, QuantisedCachesWantWholeBlocks) {
+  const ModelSpec model = smollm2();
+  PlanRequest request;
+  const int64_t half = make_plan(model, assumed_cluster(1), request).rank_bytes(0, "kv");
+  request.kv_type = KvType::kQ8_0;
+  // 34 and 18 bytes for 32 values, where halves have 64.
+  EXPECT_EQ(make_plan(model, assumed_cluster(1), request).rank_bytes(0, "kv") * 64, half * 34);
+  request.kv_type = KvType::kQ4_0;
+  EXPECT_EQ(make_plan(model, assumed_cluster(1), request).rank_bytes(0, "kv") * 64, half * 18);
+  const ModelSpec narrow = testing::model_of({"narrow", 2, 96, 2, 2, 48, 192, 512, 512});
+  const Error error = refusal(narrow, assumed_cluster(1), request);
+  expect_says(error, "q4_0 holds blocks of 32 values, but the model's heads have 48");
+  expect_says(error, "--kv-type f16");
+}
+
 TEST(MakePlan, EverySplitIsSound) {
   for (const ModelSpec& model : {smollm2(), tiny_stories()}) {
     for (int n = 1; n <= 5; ++n) {

@@ -39,7 +39,7 @@ struct AttendCase {
   float scale;
   int64_t window = 0;
 
-  // most_tokens: room that every sequence's page list has beyond its tokens, in tokens.
+  // room: tokens that every sequence's page list holds beyond its own.
   AttendCase(std::mt19937& random, const AttendShape& s, const std::vector<Tokens>& runs,
              int64_t room = 0)
       : shape(s),
@@ -66,18 +66,16 @@ struct AttendCase {
       most_rows = std::max(most_rows, runs[i].n);
       most_context = std::max(most_context, runs[i].before + runs[i].n + room);
     }
-    const int64_t values = n_pages * s.kv_heads * s.page_tokens * s.dim;
-    for (std::vector<std::byte>* plane : {&k, &v}) {
-      plane->assign(static_cast<size_t>(values * kv_element_bytes(s.type)), std::byte{0xff});
-      for (size_t i = 0; i < runs.size(); ++i) {
-        write_tokens(random, *plane, i, 0, runs[i].before + runs[i].n);
-      }
-    }
+    const int64_t bytes = n_pages * s.kv_heads * s.page_tokens * kv_row_bytes(s.type, s.dim);
+    k.assign(static_cast<size_t>(bytes), std::byte{0xff});
+    v = k;
     cache = {k.data(), v.data(), s.type, n_pages, s.kv_heads, s.page_tokens, s.dim};
+    for (size_t i = 0; i < runs.size(); ++i) write_tokens(random, i, runs[i].before + runs[i].n);
     q = kernel_test::random_floats(random, rows * s.heads * s.dim, 2.0f);
   }
   AttendCase(const AttendCase&) = delete;
 
+  // Of a cache of halves or floats.
   size_t element(size_t sequence, int64_t kv, int64_t position, int64_t d) const {
     const int64_t page = pages[sequence][static_cast<size_t>(position / shape.page_tokens)];
     return static_cast<size_t>(
@@ -86,34 +84,49 @@ struct AttendCase {
         d);
   }
 
-  void write_tokens(std::mt19937& random, std::vector<std::byte>& plane, size_t sequence,
-                    int64_t begin, int64_t end) const {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t kv = 0; kv < shape.kv_heads; ++kv) {
-        const std::vector<float> row = kernel_test::random_floats(random, shape.dim);
-        for (int64_t d = 0; d < shape.dim; ++d) {
-          const size_t at = element(sequence, kv, t, d);
-          const uint16_t half = f32_to_f16(row[static_cast<size_t>(d)]);
-          // The device takes floats as halves too: the same values for both types.
-          const float rounded = f16_to_f32(half);
-          if (shape.type == KvType::kF16) std::memcpy(&plane[2 * at], &half, 2);
-          if (shape.type == KvType::kF32) std::memcpy(&plane[4 * at], &rounded, 4);
-        }
-      }
+  // New keys and values of a sequence's first n tokens, by the CPU's kv_write.
+  void write_tokens(std::mt19937& random, size_t sequence, int64_t n) {
+    const int64_t width = shape.kv_heads * shape.dim;
+    std::vector<float> new_k = kernel_test::random_floats(random, n * width);
+    std::vector<float> new_v = kernel_test::random_floats(random, n * width);
+    // The device takes floats as halves.
+    for (float& x : new_k) x = f16_to_f32(f32_to_f16(x));
+    for (float& x : new_v) x = f16_to_f32(f32_to_f16(x));
+    std::vector<int64_t> slots;
+    for (int64_t t = 0; t < n; ++t) {
+      slots.push_back(int64_t{pages[sequence][static_cast<size_t>(t / shape.page_tokens)]} *
+                          shape.page_tokens +
+                      t % shape.page_tokens);
     }
+    ThreadPool pool(1);
+    cpu::kv_write({&pool, cpu::best_isa()}, {new_k.data(), n, width}, {new_v.data(), n, width},
+                  slots, cache);
   }
 
+  // What a token's value is, from the bytes, as kernels/core/kv_view.h describes them.
   double value(const std::vector<std::byte>& plane, size_t sequence, int64_t kv, int64_t position,
                int64_t d) const {
-    const size_t at = element(sequence, kv, position, d);
+    const int64_t page = pages[sequence][static_cast<size_t>(position / shape.page_tokens)];
+    const int64_t token = position % shape.page_tokens;
+    const int64_t blocks = shape.dim / 32;
+    const int64_t codes = shape.type == KvType::kQ8_0 ? shape.dim : shape.dim / 2;
+    uint16_t half;
+    float full;
+    if (shape.type == KvType::kF32) {
+      std::memcpy(&full, &plane[4 * element(sequence, kv, position, d)], 4);
+      return static_cast<double>(full);
+    }
     if (shape.type == KvType::kF16) {
-      uint16_t half;
-      std::memcpy(&half, &plane[2 * at], 2);
+      std::memcpy(&half, &plane[2 * element(sequence, kv, position, d)], 2);
       return static_cast<double>(f16_to_f32(half));
     }
-    float full;
-    std::memcpy(&full, &plane[4 * at], 4);
-    return static_cast<double>(full);
+    const std::byte* start = &plane[static_cast<size_t>((page * shape.kv_heads + kv) *
+                                                        shape.page_tokens * (codes + 2 * blocks))];
+    std::memcpy(&half, start + shape.page_tokens * codes + 2 * (token * blocks + d / 32), 2);
+    const double step = static_cast<double>(f16_to_f32(half));
+    if (shape.type == KvType::kQ8_0) return step * static_cast<int8_t>(start[token * codes + d]);
+    const auto pair = static_cast<int>(start[token * codes + d / 32 * 16 + d % 16]);
+    return step * ((d % 32 < 16 ? pair & 15 : pair >> 4) - 8);
   }
 
   int64_t cols() const { return shape.heads * shape.dim; }

@@ -61,6 +61,20 @@ const std::vector<AttendShape>& shapes() {
       {2, 1, 0, 2, 0, 112, 16},                // padded to 128
       {3, 3, 0, 1, 0, 240, 64, KvType::kF32},  // padded to 256
       {6, 6, 0, 1, 0, 128, 16, KvType::kF32},
+      {9, 3, 0, 3, 0, 64, 16, KvType::kQ8_0},
+      {8, 4, 0, 2, 0, 128, 32, KvType::kQ8_0},
+      {2, 3, 4, 1, 1, 96, 48, KvType::kQ8_0},
+      {4, 4, 0, 1, 0, 256, 16, KvType::kQ8_0},
+      {2, 1, 0, 2, 0, 32, 64, KvType::kQ8_0},
+      {12, 12, 0, 1, 0, 128, 16, KvType::kQ8_0},
+      {3, 3, 0, 1, 0, 160, 16, KvType::kQ8_0},
+      {9, 3, 0, 3, 0, 64, 16, KvType::kQ4_0},
+      {8, 4, 0, 2, 0, 128, 32, KvType::kQ4_0},
+      {2, 3, 4, 1, 1, 96, 48, KvType::kQ4_0},
+      {4, 4, 0, 1, 0, 256, 16, KvType::kQ4_0},
+      {2, 1, 0, 2, 0, 32, 64, KvType::kQ4_0},
+      {12, 12, 0, 1, 0, 128, 16, KvType::kQ4_0},
+      {3, 3, 0, 1, 0, 160, 16, KvType::kQ4_0},
   };
   return all;
 }
@@ -200,8 +214,7 @@ TEST_F(CudaAttend, ACapturedStepServesLongerSequences) {
   for (const int64_t more : {0, 1, 100, 1900}) {
     for (size_t s = 0; s < c.sequences.size(); ++s) {
       const int64_t position = c.rows_of[s].first_position + more;
-      c.write_tokens(random_, c.k, s, 0, position + 1);
-      c.write_tokens(random_, c.v, s, 0, position + 1);
+      c.write_tokens(random_, s, position + 1);
       c.sequences[s].first_position = position;
     }
     std::vector<cuda::SequenceRows> rows = c.rows_of;

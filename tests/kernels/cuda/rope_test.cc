@@ -42,11 +42,9 @@ struct RopeShape {
   int64_t rows, heads, kv_heads, dim, pairs;
 };
 const std::vector<RopeShape>& shapes() {
-  static const std::vector<RopeShape> all = {{1, 9, 3, 64, 32},
-                                             {3, 4, 2, 48, 10},
-                                             {70, 2, 1, 128, 64},
-                                             {5, 3, 3, 80, 16},
-                                             {2, 1, 1, 16, 0}};
+  static const std::vector<RopeShape> all = {{1, 9, 3, 64, 32},   {3, 4, 2, 48, 10},
+                                             {70, 2, 1, 128, 64}, {5, 3, 3, 80, 16},
+                                             {2, 1, 1, 16, 0},    {9, 6, 2, 96, 40}};
   return all;
 }
 
@@ -108,7 +106,8 @@ TEST_F(CudaRope, TableOfAnyPosition) {
 // The cache afterwards, byte for byte, K rotated in place on the CPU before it is written.
 TEST_F(CudaRope, WritesTheCacheAsTheCpu) {
   for (const RopeShape& s : shapes()) {
-    for (const KvType type : {KvType::kF16, KvType::kF32}) {
+    for (const KvType type : {KvType::kF16, KvType::kF32, KvType::kQ8_0, KvType::kQ4_0}) {
+      if (!kv_type_fits(type, s.dim)) continue;
       for (const bool halves : {false, true}) {
         const int64_t q_cols = s.heads * s.dim;
         const int64_t kv_cols = s.kv_heads * s.dim;
@@ -126,7 +125,7 @@ TEST_F(CudaRope, WritesTheCacheAsTheCpu) {
         std::shuffle(slots.begin(), slots.end(), random_);
         slots.resize(static_cast<size_t>(s.rows));
         const auto bytes =
-            static_cast<size_t>(n_pages * page_tokens * kv_cols * kv_element_bytes(type));
+            static_cast<size_t>(n_pages * page_tokens * s.kv_heads * kv_row_bytes(type, s.dim));
         std::vector<std::byte> k(bytes, std::byte{0xff}), v(bytes, std::byte{0xff});
         const OnDevice<std::byte> on_k(k), on_v(v), plain_k(k), plain_v(v);
         const OnDevice<float> on_qkv(qkv), cos(cos_), sin(sin_);

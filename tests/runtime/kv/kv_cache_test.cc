@@ -49,8 +49,8 @@ void expect_sound(const ModelSpec& model, const Plan& plan, int rank) {
     EXPECT_EQ(view.page_tokens, plan.kv.page_tokens);
     EXPECT_EQ(view.head_dim, model.head_dim);
     EXPECT_EQ(view.type, plan.kv.type);
-    const int64_t bytes = view.n_pages * view.n_kv_heads * view.page_tokens * view.head_dim *
-                          kv_element_bytes(view.type);
+    const int64_t bytes =
+        view.n_pages * view.n_kv_heads * view.page_tokens * kv_row_bytes(view.type, view.head_dim);
     needed += 2 * bytes;
     if (bytes == 0) continue;
     pieces.emplace_back(view.k, bytes);
@@ -69,7 +69,7 @@ void expect_sound(const ModelSpec& model, const Plan& plan, int rank) {
 
 TEST(KvCacheTest, EveryRankOfEverySplit) {
   const ModelSpec model = shape(5, 6, 3, 32);
-  for (const KvType type : {KvType::kF16, KvType::kF32}) {
+  for (const KvType type : {KvType::kF16, KvType::kF32, KvType::kQ8_0, KvType::kQ4_0}) {
     for (int n = 1; n <= 4; ++n) {
       for (const auto& split : all_splits(model, n, true)) {
         SCOPED_TRACE(split_text(split));
