@@ -19,7 +19,6 @@ void check_lt(cublasStatus_t status, const char* what) {
 }
 #define LT(call) check_lt((call), #call)
 
-constexpr uint32_t kOutAlignment = 16;
 constexpr int64_t kWorkspaceAlignment = 256;
 
 // Descriptions of one product, freed when it goes.
@@ -40,7 +39,16 @@ struct Product {
   }
 };
 
-using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // rows, cols, n, out's stride
+// rows, cols, n, out's stride and alignment in bytes
+using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t, uint32_t>;
+
+// Parts of an output lie side by side, so it begins where it does; at most 16 counts.
+uint32_t alignment_of(const View2D<float>& out) {
+  const auto both = reinterpret_cast<uintptr_t>(out.data) | static_cast<uintptr_t>(4 * out.stride);
+  uint32_t alignment = 16;
+  while (both % alignment != 0) alignment /= 2;
+  return alignment;
+}
 
 }  // namespace
 
@@ -63,7 +71,7 @@ struct Library::State {
   }
 
   const Product& describe(const Shape& shape) {
-    const auto [rows, cols, n, stride] = shape;
+    const auto [rows, cols, n, stride, out_alignment] = shape;
     Product& p = products[shape];
     LT(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const cublasOperation_t transposed = CUBLAS_OP_T;
@@ -78,15 +86,15 @@ struct Library::State {
     const uint64_t bytes = kUsed;
     cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
-    // Weights and input begin on an arena's boundaries, parts of an output anywhere on 16 bytes.
+    // Weights and input begin on an arena's boundaries.
     const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t which, uint32_t to) {
       if (status != CUBLAS_STATUS_SUCCESS) return;
       status = cublasLtMatmulPreferenceSetAttribute(preference, which, &to, sizeof(to));
     };
     aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 64);
     aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 64);
-    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, kOutAlignment);
-    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, kOutAlignment);
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out_alignment);
+    aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_alignment);
     cublasLtMatmulHeuristicResult_t result{};
     int n_found = 0;
     if (status == CUBLAS_STATUS_SUCCESS) {
@@ -115,8 +123,7 @@ Library::~Library() = default;
 void Library::product(StreamHandle stream, const uint16_t* w, int64_t rows, int64_t cols,
                       const uint16_t* x, View2D<float> out, bool add) {
   CHECK_EQ(out.cols, rows);
-  CHECK_EQ(reinterpret_cast<uintptr_t>(out.data) % kOutAlignment, 0u);
-  const Product& p = state_->find({rows, cols, out.rows, out.stride});
+  const Product& p = state_->find({rows, cols, out.rows, out.stride, alignment_of(out)});
   const float one = 1.0f;
   const float beta = add ? 1.0f : 0.0f;
   LT(cublasLtMatmul(state_->handle, p.operation, &one, w, p.w, x, p.x, &beta, out.data, p.out,

@@ -4,9 +4,9 @@
 // 8 of two 16-row tiles, the quads t and t + 4 its columns. Each piece of 32 columns is one mma of
 // m16n8k32 (two of k16 where sub-blocks have 16 columns), whose integers become floats by starting
 // at the bits of 1.5 * 2^23 and losing that number again: no conversion instruction.
-// Blocks: 32 rows of weights, 8 warps that share their columns and whose sums meet in shared memory
-// in their order. The input goes through shared memory in chunks of 16 pieces, the next one on its
-// way; weights are asked for kAhead pieces ahead, or an SM would not have enough of them in flight.
+// Blocks: 32 rows of weights, 16 warps that share their columns and whose sums meet in shared
+// memory in one order. The input goes through shared memory in chunks, the next one on its way;
+// weights are asked for some pieces ahead, or an SM would not have enough of them in flight.
 //   Bytes: the weights once for every 64 rows of input, the input once a block.
 #pragma once
 
@@ -18,12 +18,19 @@
 
 namespace spillway::cuda {
 
-inline constexpr int kTileWarps = 8;
+inline constexpr int kTileWarps = 16;
 inline constexpr int kTileRows = 32;  // of weights a block
-inline constexpr int kMine = 2;       // pieces of a chunk that are one warp's
-inline constexpr int kChunk = kTileWarps * kMine;
-inline constexpr int kAhead = 4;  // pieces of weights on their way to a warp
-static_assert(kAhead % kMine == 0);
+
+// What depends on the width of a tile, NT * 8 rows of input.
+template <int NT>
+struct TileShape {
+  static constexpr int kColumns = 8 * NT;
+  static constexpr int kMine = NT == 8 ? 1 : 2;  // pieces of a chunk that are one warp's
+  static constexpr int kChunk = kTileWarps * kMine;
+  static constexpr int kStages = NT >= 4 ? 2 : 3;  // chunks in shared memory
+  static constexpr int kAhead = NT == 8 ? 1 : 2;   // pieces of weights on their way to a warp
+  static constexpr int kTurn = kAhead / kMine;     // chunks until the same registers are used again
+};
 
 struct TileParams {
   ProductPart parts[3];
@@ -170,8 +177,8 @@ __device__ __forceinline__ void put_meta(const ActivationBlock& block, float* to
 // A chunk of the input in shared memory.
 template <typename T, int NT>
 struct TileStage {
-  int8_t codes[kChunk][8 * NT][kPiece];
-  float meta[kChunk][8 * NT][kMetaFloats<T>];
+  int8_t codes[TileShape<NT>::kChunk][8 * NT][kPiece];
+  float meta[TileShape<NT>::kChunk][8 * NT][kMetaFloats<T>];
 };
 
 // One piece against NT * 8 rows of input: acc[tile][nt] as mma lays it out.
@@ -240,16 +247,31 @@ template <typename T, int NT>
 __device__ __forceinline__ void stage_chunk(const TileParams& p, int chunk, int column0,
                                             TileStage<T, NT>& to) {
   constexpr int kRows = 8 * NT;
+  constexpr int kChunk = TileShape<NT>::kChunk;
   const int first = chunk * kChunk;
   const int n_pieces = min(kChunk, p.n_pieces - first);
   const int n_rows = min(kRows, p.n_padded - column0);
-  for (int i = threadIdx.x; i < n_pieces * n_rows * 2; i += blockDim.x) {
+  // Numbers that are known here make the divisions shifts.
+#pragma unroll
+  for (int base = 0; base < kChunk * kRows * 2; base += 32 * kTileWarps) {
+    const int i = base + static_cast<int>(threadIdx.x);
     const int half = i % 2;
-    const int row = i / 2 % n_rows;
-    const int k = i / 2 / n_rows;
-    const int64_t at = static_cast<int64_t>(first + k) * p.n_padded + column0 + row;
-    copy_async(&to.codes[k][row][16 * half], p.q8 + at * kPiece + 16 * half);
-    if (half == 0) put_meta<T>(p.blocks[at], to.meta[k][row]);
+    const int row = i / 2 % kRows;
+    const int k = i / 2 / kRows;
+    if (k < n_pieces && row < n_rows) {
+      const int64_t at = static_cast<int64_t>(first + k) * p.n_padded + column0 + row;
+      copy_async(&to.codes[k][row][16 * half], p.q8 + at * kPiece + 16 * half);
+    }
+  }
+#pragma unroll
+  for (int base = 0; base < kChunk * kRows; base += 32 * kTileWarps) {
+    const int i = base + static_cast<int>(threadIdx.x);
+    const int row = i % kRows;
+    const int k = i / kRows;
+    if (k < n_pieces && row < n_rows) {
+      put_meta<T>(p.blocks[static_cast<int64_t>(first + k) * p.n_padded + column0 + row],
+                  to.meta[k][row]);
+    }
   }
 }
 
@@ -260,90 +282,33 @@ __device__ __forceinline__ const ProductPart& part_of(const TileParams& p, int g
   return p.parts[part];
 }
 
-// Chunks of the input in shared memory: as many as a block's share allows.
+// Adds the warps' sums up: the upper half of the warps to the lower one, then those in their order.
+// One thread an output.
 template <int NT>
-inline constexpr int kStages = NT == 8 ? 2 : 3;
-
-template <QuantType Q, int NT>
-__global__ void __launch_bounds__(32 * kTileWarps)
-    tile_kernel(const __grid_constant__ TileParams p) {
-  using T = QuantTraits<Q>;
+__device__ __forceinline__ void finish_tile(const TileParams& p, const float (&acc)[2][NT][4],
+                                            int column0, unsigned char* shared) {
   constexpr int kColumns = 8 * NT;
-  constexpr int kDeep = kStages<NT>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto* stages = reinterpret_cast<TileStage<T, NT>*>(shared);
-  let_next_start();
+  constexpr int kHalf = kTileWarps / 2;
+  auto& sums = *reinterpret_cast<float(*)[kHalf][kColumns][kTileRows + 1]>(shared);
   const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  const int t = lane % 4;
-  const int g = lane / 4;
-  const int row4 = g % 4;
-  const int column0 = blockIdx.y * kColumns;
-  // A lane without a group of its own reads the last one and throws its sums away.
-  const int group = min(static_cast<int>(blockIdx.x) * 2 + g / 4, p.n_groups - 1);
-  const ProductPart& part = part_of(p, group);
-  const std::byte* data =
-      part.data + static_cast<int64_t>(group - part.first_group) * p.group_bytes;
-
-  // A warp's i-th piece: two neighbours in every chunk.
-  const auto piece_of = [&](int i) { return i / kMine * kChunk + warp * kMine + i % kMine; };
-  float acc[2][NT][4] = {};
-  Codes<T> codes[kAhead];
-  PieceScales<T> scales[kAhead];
-  const auto ask = [&](int i, Codes<T>& to_codes, PieceScales<T>& to_scales) {
-    const int piece = piece_of(i);
-    if (piece >= p.n_pieces) return;
-    load_tile_codes<Q>(data, p.planes, piece, row4, t, to_codes);
-    load_scales<T>(data, p.planes, piece, row4, to_scales);
-  };
+  const int t = threadIdx.x % 4;
+  const int g = threadIdx.x % 32 / 4;
+  for (int upper = 1; upper >= 0; --upper) {
+    if (warp / kHalf == upper) {
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) ask(i, codes[i], scales[i]);
-  wait_for_previous();
-  const int n_chunks = (p.n_pieces + kChunk - 1) / kChunk;
+      for (int i = 0; i < 2; ++i) {
 #pragma unroll
-  for (int i = 0; i < kDeep - 1; ++i) {
-    if (i < n_chunks) stage_chunk<T, NT>(p, i, column0, stages[i]);
-    commit_copies();
-  }
-  constexpr int kTurn = kAhead / kMine;  // chunks after which the same registers are used again
-  for (int chunk0 = 0; chunk0 < n_chunks; chunk0 += kTurn) {
+        for (int nt = 0; nt < NT; ++nt) {
 #pragma unroll
-    for (int turn = 0; turn < kTurn; ++turn) {
-      const int chunk = chunk0 + turn;
-      if (chunk >= n_chunks) break;
-      wait_copies<kDeep - 2>();
-      __syncthreads();  // the chunk is there, and all have done with the one before
-      const int next = chunk + kDeep - 1;
-      if (next < n_chunks) stage_chunk<T, NT>(p, next, column0, stages[next % kDeep]);
-      commit_copies();
-#pragma unroll
-      for (int i = 0; i < kMine; ++i) {
-        const int mine = chunk * kMine + i;
-        if (piece_of(mine) >= p.n_pieces) break;
-        Codes<T>& c = codes[turn * kMine + i];
-        PieceScales<T>& s = scales[turn * kMine + i];
-        sign_scales<T>(c, s);
-        tile_piece<Q, NT>(c, s, p.grid, stages[chunk % kDeep], warp * kMine + i, acc);
-        ask(mine + kAhead, c, s);
+          for (int j = 0; j < 4; ++j) {  // lane g's four rows are consecutive
+            float& to = sums[warp % kHalf][8 * nt + 2 * t + j % 2][4 * g + 2 * i + j / 2];
+            to = upper == 1 ? acc[i][nt][j] : acc[i][nt][j] + to;
+          }
+        }
       }
     }
+    __syncthreads();
   }
-  wait_copies<0>();
-  __syncthreads();
-
-  // The warps' sums side by side, then one thread an output adds them in the warps' order.
-  auto& sums = *reinterpret_cast<float(*)[kTileWarps][kColumns][kTileRows + 1]>(shared);
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-#pragma unroll
-    for (int nt = 0; nt < NT; ++nt) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {  // lane g's four rows are consecutive
-        sums[warp][8 * nt + 2 * t + j % 2][4 * g + 2 * i + j / 2] = acc[i][nt][j];
-      }
-    }
-  }
-  __syncthreads();
   for (int i = threadIdx.x; i < kTileRows * kColumns; i += blockDim.x) {
     const int row = i % kTileRows;
     const int column = column0 + i / kTileRows;
@@ -354,17 +319,84 @@ __global__ void __launch_bounds__(32 * kTileWarps)
     if (part_row >= to.rows) continue;
     float sum = 0;
 #pragma unroll
-    for (int w = 0; w < kTileWarps; ++w) sum += sums[w][i / kTileRows][row];
+    for (int w = 0; w < kHalf; ++w) sum += sums[w][i / kTileRows][row];
     float* out = p.out + column * p.out_stride + to.first_column + part_row;
     *out = p.add ? *out + sum : sum;
   }
 }
 
 template <QuantType Q, int NT>
+__global__ void __launch_bounds__(32 * kTileWarps, 1)
+    tile_kernel(const __grid_constant__ TileParams p) {
+  using T = QuantTraits<Q>;
+  using S = TileShape<NT>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* stages = reinterpret_cast<TileStage<T, NT>*>(shared);
+  let_next_start();
+  const int warp = threadIdx.x / 32;
+  const int t = threadIdx.x % 4;
+  const int g = threadIdx.x % 32 / 4;
+  const int column0 = blockIdx.y * S::kColumns;
+  // A lane without a group of its own reads the last one and throws its sums away.
+  const int group = min(static_cast<int>(blockIdx.x) * 2 + g / 4, p.n_groups - 1);
+  const ProductPart& part = part_of(p, group);
+  const std::byte* data =
+      part.data + static_cast<int64_t>(group - part.first_group) * p.group_bytes;
+
+  // A warp's i-th piece: kMine neighbours in every chunk.
+  const auto piece_of = [&](int i) {
+    return i / S::kMine * S::kChunk + warp * S::kMine + i % S::kMine;
+  };
+  float acc[2][NT][4] = {};
+  Codes<T> codes[S::kAhead];
+  PieceScales<T> scales[S::kAhead];
+  const auto ask = [&](int i, Codes<T>& to_codes, PieceScales<T>& to_scales) {
+    const int piece = piece_of(i);
+    if (piece >= p.n_pieces) return;
+    load_tile_codes<Q>(data, p.planes, piece, g % 4, t, to_codes);
+    load_scales<T>(data, p.planes, piece, g % 4, to_scales);
+  };
+#pragma unroll
+  for (int i = 0; i < S::kAhead; ++i) ask(i, codes[i], scales[i]);
+  wait_for_previous();
+  const int n_chunks = (p.n_pieces + S::kChunk - 1) / S::kChunk;
+#pragma unroll
+  for (int i = 0; i < S::kStages - 1; ++i) {
+    if (i < n_chunks) stage_chunk<T, NT>(p, i, column0, stages[i]);
+    commit_copies();
+  }
+  for (int chunk0 = 0; chunk0 < n_chunks; chunk0 += S::kTurn) {
+#pragma unroll
+    for (int turn = 0; turn < S::kTurn; ++turn) {
+      const int chunk = chunk0 + turn;
+      if (chunk >= n_chunks) break;
+      wait_copies<S::kStages - 2>();
+      __syncthreads();  // the chunk is there, and all have done with the one before
+      const int next = chunk + S::kStages - 1;
+      if (next < n_chunks) stage_chunk<T, NT>(p, next, column0, stages[next % S::kStages]);
+      commit_copies();
+#pragma unroll
+      for (int i = 0; i < S::kMine; ++i) {
+        const int mine = chunk * S::kMine + i;
+        if (piece_of(mine) >= p.n_pieces) break;
+        Codes<T>& c = codes[turn * S::kMine + i];
+        PieceScales<T>& s = scales[turn * S::kMine + i];
+        sign_scales<T>(c, s);
+        tile_piece<Q, NT>(c, s, p.grid, stages[chunk % S::kStages], warp * S::kMine + i, acc);
+        ask(mine + S::kAhead, c, s);
+      }
+    }
+  }
+  wait_copies<0>();
+  __syncthreads();
+  finish_tile<NT>(p, acc, column0, shared);
+}
+
+template <QuantType Q, int NT>
 void launch_tile(const Exec& exec, const TileParams& p) {
   using T = QuantTraits<Q>;
-  constexpr size_t kInput = kStages<NT> * sizeof(TileStage<T, NT>);
-  constexpr size_t kSums = sizeof(float) * kTileWarps * 8 * NT * (kTileRows + 1);
+  constexpr size_t kInput = TileShape<NT>::kStages * sizeof(TileStage<T, NT>);
+  constexpr size_t kSums = sizeof(float) * kTileWarps / 2 * 8 * NT * (kTileRows + 1);
   constexpr size_t kShared = kInput > kSums ? kInput : kSums;
   static_assert(kShared <= 99 * 1024);  // what a block may have on sm_86 and sm_89
   static const bool allowed = [] {
