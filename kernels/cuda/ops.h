@@ -152,7 +152,8 @@ struct AttendRule {
   int64_t window = 0;
 };
 // Causal softmax(scale q k) v. q [n, n_heads*head_dim], not out.x; out in the forms asked for.
-// workspace: attend_workspace_bytes() for the greatest step. head_dim 64, 80, 96, 128 or 256.
+// workspace: attend_workspace_bytes() for the greatest step. head_dim a multiple of 16, at most 256
+// (64, 80, 96, 128 and 256 without padding); page_tokens a multiple of 16.
 void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const HeadMap& heads,
             const KvView& cache, const AttendRule& rule, std::byte* workspace, unsigned forms,
             const Input& out);
