@@ -21,6 +21,11 @@ bool vectors(const Exec& exec, int64_t n) {
   return n <= exec.most_vector_rows || padded_rows(n) < 8;
 }
 
+bool bf16_tiled(const Exec& exec, QuantType type, int64_t n) {
+  return exec.bf16_tiles && !is_plain(type) && !vectors(exec, n) &&
+         (n <= exec.most_tile_rows || exec.library == nullptr);
+}
+
 const TypeKernels& kernels_of(QuantType type) {
   const TypeKernels* found = nullptr;
   dispatch(type, [&](auto tag) {
@@ -80,7 +85,8 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
   int64_t column = 0;
   for (size_t begin = 0; begin < parts.size();) {
     const unsigned form = input_forms(exec, parts[begin].type, a.n);
-    if (form == kBf16Form) {
+    const bool tiled = form == kBf16Form && bf16_tiled(exec, parts[begin].type, a.n);
+    if (form == kBf16Form && !tiled) {
       const PackedMatrix& w = parts[begin];
       product_of_many(exec, w, a, out.columns(column, w.rows), add);
       column += w.rows;
@@ -95,6 +101,8 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     const size_t end = take_run(parts, begin, column, args);
     if (form == kFloatForm) {
       plain_gemv(exec, args);
+    } else if (tiled) {
+      kernels_of(args.type).bf16_tiles(exec, args);
     } else if (vectors(exec, a.n)) {
       kernels_of(args.type).gemv(exec, args, nullptr);
     } else {
@@ -108,7 +116,9 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
 
 unsigned input_forms(const Exec& exec, QuantType type, int64_t n) {
   if (is_plain(type)) return n <= kVectorRows ? kFloatForm : kBf16Form;
-  return n <= exec.most_tile_rows || exec.library == nullptr ? kInt8Form : kBf16Form;
+  if (vectors(exec, n)) return kInt8Form;
+  if (exec.library != nullptr && n > exec.most_tile_rows) return kBf16Form;
+  return exec.bf16_tiles ? kBf16Form : kInt8Form;
 }
 
 int64_t library_scratch_bytes(QuantType, int64_t rows, int64_t cols) { return 2 * rows * cols; }

@@ -32,6 +32,7 @@ struct Exec {
   // the numbers come from: docs/bench/gpu.md.
   int64_t most_vector_rows = 8;
   int64_t most_tile_rows = 128;
+  bool bf16_tiles = false;  // tiles take bf16 input: where tensor cores do, at full rate
 };
 
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.

@@ -102,8 +102,9 @@ __device__ __forceinline__ void load_tile_codes(const std::byte* group, const Pl
   }
 }
 
-// Quads t and t + 4 of row r, from what load_tile_codes loaded.
-template <QuantType Q>
+// Quads t and t + 4 of row r, from what load_tile_codes loaded; centred: as signed bytes, the
+// offset taken off.
+template <QuantType Q, bool kCentred = true>
 __device__ __forceinline__ void tile_quads(const Codes<QuantTraits<Q>>& codes,
                                            const PieceScales<QuantTraits<Q>>& scales,
                                            const uint32_t* grid, int r, int t, uint32_t& first,
@@ -129,7 +130,8 @@ __device__ __forceinline__ void tile_quads(const Codes<QuantTraits<Q>>& codes,
     second = (word_of(codes.low.v[1], r) >> (2 * t)) & 0x03030303u;
   }
   expand_high<T>(codes, r, t, first, second);
-  if constexpr (Form<T>::kOffset != 0) {  // byte by byte: bit 7 keeps the borrow to itself
+  if constexpr (kCentred &&
+                Form<T>::kOffset != 0) {  // byte by byte: bit 7 keeps the borrow to itself
     constexpr uint32_t kOffsets = 0x01010101u * Form<T>::kOffset;
     first = ((first | 0x80808080u) - kOffsets) ^ 0x80808080u;
     second = ((second | 0x80808080u) - kOffsets) ^ 0x80808080u;
@@ -276,7 +278,8 @@ __device__ __forceinline__ void stage_chunk(const TileParams& p, int chunk, int 
 }
 
 // The weights' group that lane g's four rows are in, nullptr beyond the last.
-__device__ __forceinline__ const ProductPart& part_of(const TileParams& p, int group) {
+template <typename Params>
+__device__ __forceinline__ const ProductPart& part_of(const Params& p, int group) {
   int part = 0;
   while (part + 1 < p.n_parts && group >= p.parts[part + 1].first_group) ++part;
   return p.parts[part];
@@ -284,8 +287,8 @@ __device__ __forceinline__ const ProductPart& part_of(const TileParams& p, int g
 
 // Adds the warps' sums up: the upper half of the warps to the lower one, then those in their order.
 // One thread an output.
-template <int NT>
-__device__ __forceinline__ void finish_tile(const TileParams& p, const float (&acc)[2][NT][4],
+template <int NT, typename Params>
+__device__ __forceinline__ void finish_tile(const Params& p, const float (&acc)[2][NT][4],
                                             int column0, unsigned char* shared) {
   constexpr int kColumns = 8 * NT;
   constexpr int kHalf = kTileWarps / 2;

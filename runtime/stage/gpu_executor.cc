@@ -83,6 +83,8 @@ struct GpuExecutor::State {
     out.multiprocessors = device.multiprocessors;
     out.major = device.major;
     out.overlap = device.major >= 9;
+    // GeForce multiplies bf16 at half rate and int8 at full.
+    out.bf16_tiles = device.major == 9 || (device.major == 8 && device.minor == 0);
     return out;
   }
 

@@ -96,6 +96,14 @@ class Bench {
     for (const int64_t n : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048}) {
       const double us = time(type, layer, n, n > 64 ? 4 : 16);
       std::printf(" n%ld %.0fus", static_cast<long>(n), us);
+      if (n > 8 && n <= 256) {
+        const int64_t usual = run_.exec.most_tile_rows;
+        run_.exec.bf16_tiles = true;
+        run_.exec.most_tile_rows = 256;
+        std::printf(" bf16 %.0fus", time(type, layer, n, n > 64 ? 4 : 16));
+        run_.exec.bf16_tiles = false;
+        run_.exec.most_tile_rows = usual;
+      }
       if (n == 8) {
         run_.exec.most_vector_rows = 4;
         std::printf(" tiles8 %.0fus", time(type, layer, n, 16));

@@ -185,6 +185,19 @@ TEST_P(CudaProduct, TilesOfOddSizes) {
   }
 }
 
+TEST_P(CudaProduct, Bf16TilesOfOddSizes) {
+  run_.exec.bf16_tiles = true;
+  for (const auto& [rows, units, n] : {std::tuple{1, 1, 9},
+                                       {15, 2, 16},
+                                       {70, 3, 17},
+                                       {33, 5, 31},
+                                       {130, 10, 64},
+                                       {64, 9, 65},
+                                       {31, 20, 128}}) {
+    check(rows, units, n);
+  }
+}
+
 TEST_P(CudaProduct, ManyRowsThroughTheLibrary) {
   check(48, 3, 129);
   check(130, 8, 200);
