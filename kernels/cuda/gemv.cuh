@@ -188,16 +188,16 @@ __device__ __forceinline__ JobPlace place_of(const GemvParams& p, int job) {
           at.first_column};
 }
 
-// Registers: with 64 four blocks fit an SM, and the blocks of a feed-forward's gate one wave. Types
-// with more to unpack would spill.
+// Blocks an SM must hold at least. Four, with 64 registers, and the blocks of a feed-forward's gate
+// fit one wave; types with more to unpack would spill.
 template <QuantType Q, int N>
-constexpr int kGemvBlocks = N == 1 && QuantTraits<Q>::kLowBits == 4 &&
-                                    QuantTraits<Q>::kHighBits == 0 && !QuantTraits<Q>::kTable
-                                ? 4
-                                : 1;
+constexpr int gemv_blocks() {
+  using T = QuantTraits<Q>;
+  return N == 1 && T::kLowBits == 4 && T::kHighBits == 0 && !T::kTable ? 4 : 2;
+}
 
 template <QuantType Q, int N>
-__global__ void __launch_bounds__(32 * kMaxWarps, kGemvBlocks<Q, N>)
+__global__ void __launch_bounds__(32 * kMaxWarps, gemv_blocks<Q, N>())
     gemv_kernel(const __grid_constant__ GemvParams p) {
   using T = QuantTraits<Q>;
   __shared__ float partial[kMaxWarps][16][N];
