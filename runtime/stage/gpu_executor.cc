@@ -166,8 +166,11 @@ struct GpuExecutor::State {
     return x;
   }
 
-  // Logits of these rows of the residual stream, and their k best.
+  // Logits of these rows of the residual stream, and their k best. The head reads int8 input for
+  // any number of rows, so that many rows get the logits that each would get alone, and the CPU's.
   void head(View2D<const float> x, int64_t k) {
+    cuda::Exec head_exec = exec;
+    head_exec.bf16_tiles = false;
     const QuantType type = weights.output.type;
     const bool plain = quant_info(type).block_elements == 1;
     const int64_t most = plain ? cuda::kVectorRows : kHeadRows;
@@ -175,10 +178,10 @@ struct GpuExecutor::State {
     for (int64_t row = 0; row < x.rows; row += most) {
       const int64_t n = std::min(most, x.rows - row);
       const cuda::Input in = scratch.logit_x.of(n, model.dim);
-      cuda::rms_norm(exec, {x.data + row * x.stride, n, x.cols, x.stride},
+      cuda::rms_norm(head_exec, {x.data + row * x.stride, n, x.cols, x.stride},
                      weights.output_norm.data(), static_cast<float>(model.norm_eps),
-                     cuda::input_forms(exec, type, n), in);
-      cuda::matmul(exec, {&weights.output, 1}, in, {scratch.logits + row * vocab, n, vocab});
+                     cuda::input_forms(head_exec, type, n), in);
+      cuda::matmul(head_exec, {&weights.output, 1}, in, {scratch.logits + row * vocab, n, vocab});
     }
     if (k > 0) {
       cuda::top_k(exec, View2D<const float>(scratch.logits, x.rows, vocab),

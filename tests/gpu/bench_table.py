@@ -36,6 +36,8 @@ def main():
                 [options.spillway, "bench", "-m", str(model), "--device", "gpu", "--json",
                  "--step-timeout", "600", *arguments],
                 capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode != 0 and "was trained with" in done.stderr:
+                continue  # the model's context is shorter than the test
             if done.returncode != 0:
                 print(f"| {model.stem} | {name} | failed: {done.stderr.strip()[-300:]} |")
                 failed = True
