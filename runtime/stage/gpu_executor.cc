@@ -74,7 +74,22 @@ struct GpuExecutor::State {
     exec.scratch = scratch.matrix;
     exec.scratch_bytes = scratch.matrix_bytes;
     set_up_rope();
+    capture_all();
     stream.synchronize();
+  }
+
+  // Every graph that a step may want: nothing is allocated once requests come.
+  void capture_all() {
+    if (part.stage != 0 || !last_stage()) return;
+    const int64_t vocab = part.output_rows.size();
+    const int64_t most = std::min(decode_bucket(plan.limits.max_sequences), kMostBucketRows);
+    for (int64_t bucket = 1; bucket <= most; bucket *= 2) {
+      const GpuStepArrays arrays(bucket, bucket, bucket);
+      for (const int64_t k : {int64_t{0}, int64_t{1}, int64_t{64}, cuda::kMaxCandidates}) {
+        cuda::Graph& graph = graphs[{bucket, std::min(k, vocab)}];
+        if (graph.empty()) graph = capture(arrays, bucket, std::min(k, vocab));
+      }
+    }
   }
 
   cuda::Exec make_exec() const {
@@ -206,9 +221,7 @@ struct GpuExecutor::State {
     const int64_t bytes =
         arrays.fill(batch, plan.kv.page_tokens, scratch.host_step, scratch.step_bytes);
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
-    cuda::Graph& graph = graphs[{bucket, k}];
-    if (graph.empty()) graph = capture(arrays, bucket, k);
-    graph.launch(stream);
+    graphs.at({bucket, k}).launch(stream);
   }
 
   cuda::Graph capture(const GpuStepArrays& arrays, int64_t bucket, int64_t k) {
