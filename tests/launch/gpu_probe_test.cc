@@ -135,8 +135,8 @@ TEST(GpuProbeTest, AnUnusedGpuIsExplained) {
   cluster.ranks[0].gpu.ordinal = 2;
   cluster.ranks[0].gpu.free_bytes = int64_t{3} << 30;
   expect_says(unused_gpu(plan, model, cluster), {"GPU 2 (Made Up)", "3.00 GiB", "--device gpu"});
-  model.head_dim = 16;
-  expect_says(unused_gpu(plan, model, cluster), {"heads have 16 values"});
+  model.head_dim = 72;
+  expect_says(unused_gpu(plan, model, cluster), {"heads have 72 values"});
   plan.parts[0].gpu = true;
   EXPECT_EQ(unused_gpu(plan, model, cluster), "");
 }
