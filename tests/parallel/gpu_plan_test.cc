@@ -57,6 +57,9 @@ void expect_says(const std::string& text, const std::vector<std::string>& parts)
 ModelSpec heads_of_72() {
   ModelSpec model = smollm2();
   model.head_dim = 72;
+  model.n_heads = 8;
+  model.n_kv_heads = 2;
+  for (LayerSpec& layer : model.layers) layer.k.rows = layer.v.rows = 144;
   return model;
 }
 
