@@ -16,11 +16,12 @@ BufferList buffers_of(const ModelSpec& model, const Plan& plan, int rank) {
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& model, const Plan& plan, int rank)
-    : arena_("kv", buffers_of(model, plan, rank).total()) {
+std::vector<KvView> take_kv_views(const ModelSpec& model, const Plan& plan, int rank,
+                                  Arena& arena) {
   const RankPart& part = plan.parts[static_cast<size_t>(rank)];
   const Range layers = plan.stages[static_cast<size_t>(part.stage)].layers;
-  BufferTaker taker(buffers_of(model, plan, rank), arena_);
+  BufferTaker taker(buffers_of(model, plan, rank), arena);
+  std::vector<KvView> views;
   for (int64_t i = 0; i < layers.size(); ++i) {
     const std::string index = std::to_string(layers.begin + i);
     KvView view;
@@ -31,9 +32,14 @@ KvCache::KvCache(const ModelSpec& model, const Plan& plan, int rank)
     view.n_kv_heads = part.layers[static_cast<size_t>(i)].kv_heads.size();
     view.page_tokens = plan.kv.page_tokens;
     view.head_dim = model.head_dim;
-    layers_.push_back(view);
+    views.push_back(view);
   }
   CHECK(taker.done());
+  return views;
 }
+
+KvCache::KvCache(const ModelSpec& model, const Plan& plan, int rank)
+    : arena_("kv", buffers_of(model, plan, rank).total()),
+      layers_(take_kv_views(model, plan, rank, arena_)) {}
 
 }  // namespace spillway

@@ -11,6 +11,10 @@
 
 namespace spillway {
 
+// The views of every layer of this rank's stage, taken from an arena of the ledger's KV bytes, in
+// host memory or a device's.
+std::vector<KvView> take_kv_views(const ModelSpec& model, const Plan& plan, int rank, Arena& arena);
+
 class KvCache {
  public:
   // Throws Error when the memory cannot be had.

@@ -15,6 +15,7 @@
 #include "kernels/cuda/ops.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
+#include "runtime/kv/kv_cache.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/gpu_layer.h"
 #include "runtime/stage/gpu_scratch.h"
@@ -67,7 +68,7 @@ struct GpuExecutor::State {
         weight_memory("weights", weight_list().total()),
         weights(load(gguf, rank, on_progress)),
         kv_memory("kv", kv_list().total()),
-        kv(make_kv()),
+        kv(make_kv(rank)),
         scratch(model_in, plan_in, rank),
         library(scratch.library) {
     exec.library = &library;
@@ -119,24 +120,9 @@ struct GpuExecutor::State {
     return loaded;
   }
 
-  std::vector<KvView> make_kv() {
+  std::vector<KvView> make_kv(int rank) {
     Arena arena("kv", kv_memory.data(), kv_memory.bytes());
-    BufferTaker taker(kv_list(), arena);
-    std::vector<KvView> views;
-    for (int64_t i = 0; i < layers().size(); ++i) {
-      const std::string index = std::to_string(layers().begin + i);
-      KvView view;
-      view.k = taker.take("k" + index);
-      view.v = taker.take("v" + index);
-      view.type = plan.kv.type;
-      view.n_pages = plan.kv.n_pages;
-      view.n_kv_heads = part.layers[static_cast<size_t>(i)].kv_heads.size();
-      view.page_tokens = plan.kv.page_tokens;
-      view.head_dim = model.head_dim;
-      views.push_back(view);
-    }
-    CHECK(taker.done());
-    return views;
+    return take_kv_views(model, plan, rank, arena);
   }
 
   void set_up_rope() {
