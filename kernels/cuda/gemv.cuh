@@ -262,6 +262,22 @@ __global__ void __launch_bounds__(32 * kMaxWarps, gemv_blocks<Q, N>())
   }
 }
 
+// What the parameters of every product of packed codes have in common.
+template <typename Params>
+void set_product(const ProductArgs& args, Params& p) {
+  for (int i = 0; i < args.n_parts; ++i) p.parts[i] = args.parts[i];
+  p.n_parts = args.n_parts;
+  p.planes = planes_of(args.layout);
+  p.group_bytes = static_cast<uint32_t>(args.layout.bytes);
+  p.n_groups = args.n_groups;
+  p.n_pieces = args.cols / kPiece;
+  p.n = static_cast<int>(args.in.n);
+  p.grid = args.grid;
+  p.out = args.out;
+  p.out_stride = args.out_stride;
+  p.add = args.add;
+}
+
 // Warps a group so that every warp has at least two pieces a lane, and blocks of 8 warps.
 inline GemvShape gemv_shape(int n_pieces, bool gated) {
   if (gated) return {4, 2};
@@ -272,20 +288,10 @@ inline GemvShape gemv_shape(int n_pieces, bool gated) {
 template <QuantType Q>
 void launch_gemv(const Exec& exec, const ProductArgs& args, const GatedOutput* gated) {
   GemvParams p{};
-  for (int i = 0; i < args.n_parts; ++i) p.parts[i] = args.parts[i];
-  p.n_parts = args.n_parts;
-  p.planes = planes_of(args.layout);
-  p.group_bytes = static_cast<uint32_t>(args.layout.bytes);
-  p.n_groups = args.n_groups;
-  p.n_pieces = args.cols / kPiece;
-  p.n = static_cast<int>(args.in.n);
+  set_product(args, p);
   p.n_padded = static_cast<int>(padded_rows(args.in.n));
   p.q8 = args.in.q8;
   p.blocks = args.in.blocks;
-  p.grid = args.grid;
-  p.out = args.out;
-  p.out_stride = args.out_stride;
-  p.add = args.add;
   const GemvShape shape = gemv_shape(p.n_pieces, gated != nullptr);
   p.jobs = shape.jobs;
   p.kw = shape.kw;

@@ -12,6 +12,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/int_math.h"
+#include "kernels/cuda/gemv.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/piece.cuh"
 #include "kernels/cuda/product.h"
@@ -328,13 +329,14 @@ __device__ __forceinline__ void finish_tile(const Params& p, const float (&acc)[
   }
 }
 
-template <QuantType Q, int NT>
-__global__ void __launch_bounds__(32 * kTileWarps, 1)
-    tile_kernel(const __grid_constant__ TileParams p) {
+// What a block does, whatever the form of its input: put(chunk, column0, stage) asks for a chunk of
+// it, multiply(codes, scales, stage, k, acc) multiplies piece k of a chunk.
+template <QuantType Q, int NT, typename Stage, typename Params, typename Put, typename Multiply>
+__device__ __forceinline__ void run_tile(const Params& p, unsigned char* shared, const Put& put,
+                                         const Multiply& multiply) {
   using T = QuantTraits<Q>;
   using S = TileShape<NT>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto* stages = reinterpret_cast<TileStage<T, NT>*>(shared);
+  auto* stages = reinterpret_cast<Stage*>(shared);
   let_next_start();
   const int warp = threadIdx.x / 32;
   const int t = threadIdx.x % 4;
@@ -365,7 +367,7 @@ __global__ void __launch_bounds__(32 * kTileWarps, 1)
   const int n_chunks = (p.n_pieces + S::kChunk - 1) / S::kChunk;
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
-    if (i < n_chunks) stage_chunk<T, NT>(p, i, column0, stages[i]);
+    if (i < n_chunks) put(i, column0, stages[i]);
     commit_copies();
   }
   for (int chunk0 = 0; chunk0 < n_chunks; chunk0 += S::kTurn) {
@@ -376,7 +378,7 @@ __global__ void __launch_bounds__(32 * kTileWarps, 1)
       wait_copies<S::kStages - 2>();
       __syncthreads();  // the chunk is there, and all have done with the one before
       const int next = chunk + S::kStages - 1;
-      if (next < n_chunks) stage_chunk<T, NT>(p, next, column0, stages[next % S::kStages]);
+      if (next < n_chunks) put(next, column0, stages[next % S::kStages]);
       commit_copies();
 #pragma unroll
       for (int i = 0; i < S::kMine; ++i) {
@@ -385,7 +387,7 @@ __global__ void __launch_bounds__(32 * kTileWarps, 1)
         Codes<T>& c = codes[turn * S::kMine + i];
         PieceScales<T>& s = scales[turn * S::kMine + i];
         sign_scales<T>(c, s);
-        tile_piece<Q, NT>(c, s, p.grid, stages[chunk % S::kStages], warp * S::kMine + i, acc);
+        multiply(c, s, stages[chunk % S::kStages], warp * S::kMine + i, acc);
         ask(mine + S::kAhead, c, s);
       }
     }
@@ -393,6 +395,19 @@ __global__ void __launch_bounds__(32 * kTileWarps, 1)
   wait_copies<0>();
   __syncthreads();
   finish_tile<NT>(p, acc, column0, shared);
+}
+
+template <QuantType Q, int NT>
+__global__ void __launch_bounds__(32 * kTileWarps, 1)
+    tile_kernel(const __grid_constant__ TileParams p) {
+  using T = QuantTraits<Q>;
+  using Stage = TileStage<T, NT>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  run_tile<Q, NT, Stage>(
+      p, shared,
+      [&](int chunk, int column0, Stage& to) { stage_chunk<T, NT>(p, chunk, column0, to); },
+      [&](const Codes<T>& codes, const PieceScales<T>& scales, const Stage& stage, int k,
+          float(&acc)[2][NT][4]) { tile_piece<Q, NT>(codes, scales, p.grid, stage, k, acc); });
 }
 
 template <QuantType Q, int NT>
@@ -416,21 +431,11 @@ void launch_tile(const Exec& exec, const TileParams& p) {
 template <QuantType Q>
 void launch_tiles(const Exec& exec, const ProductArgs& args) {
   TileParams p{};
-  for (int i = 0; i < args.n_parts; ++i) p.parts[i] = args.parts[i];
-  p.n_parts = args.n_parts;
-  p.planes = planes_of(args.layout);
-  p.group_bytes = static_cast<uint32_t>(args.layout.bytes);
-  p.n_groups = args.n_groups;
-  p.n_pieces = args.cols / kPiece;
-  p.n = static_cast<int>(args.in.n);
+  set_product(args, p);
   p.n_padded = static_cast<int>(padded_rows(args.in.n));
   CHECK_EQ(p.n_padded % 8, 0);
   p.q8 = args.in.q8;
   p.blocks = args.in.blocks;
-  p.grid = args.grid;
-  p.out = args.out;
-  p.out_stride = args.out_stride;
-  p.add = args.add;
   if (p.n_padded <= 8) {
     launch_tile<Q, 1>(exec, p);
   } else if (p.n_padded <= 16) {

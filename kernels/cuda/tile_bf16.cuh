@@ -142,64 +142,12 @@ template <QuantType Q, int NT>
 __global__ void __launch_bounds__(32 * kTileWarps, 1)
     bf16_tile_kernel(const __grid_constant__ Bf16TileParams p) {
   using T = QuantTraits<Q>;
-  using S = TileShape<NT>;
+  using Stage = Bf16Stage<NT>;
   extern __shared__ __align__(16) unsigned char shared[];
-  auto* stages = reinterpret_cast<Bf16Stage<NT>*>(shared);
-  let_next_start();
-  const int warp = threadIdx.x / 32;
-  const int t = threadIdx.x % 4;
-  const int g = threadIdx.x % 32 / 4;
-  const int column0 = blockIdx.y * S::kColumns;
-  const int group = min(static_cast<int>(blockIdx.x) * 2 + g / 4, p.n_groups - 1);
-  const ProductPart& part = part_of(p, group);
-  const std::byte* data =
-      part.data + static_cast<int64_t>(group - part.first_group) * p.group_bytes;
-  const auto piece_of = [&](int i) {
-    return i / S::kMine * S::kChunk + warp * S::kMine + i % S::kMine;
-  };
-  float acc[2][NT][4] = {};
-  Codes<T> codes[S::kAhead];
-  PieceScales<T> scales[S::kAhead];
-  const auto ask = [&](int i, Codes<T>& to_codes, PieceScales<T>& to_scales) {
-    const int piece = piece_of(i);
-    if (piece >= p.n_pieces) return;
-    load_tile_codes<Q>(data, p.planes, piece, g % 4, t, to_codes);
-    load_scales<T>(data, p.planes, piece, g % 4, to_scales);
-  };
-#pragma unroll
-  for (int i = 0; i < S::kAhead; ++i) ask(i, codes[i], scales[i]);
-  wait_for_previous();
-  const int n_chunks = (p.n_pieces + S::kChunk - 1) / S::kChunk;
-#pragma unroll
-  for (int i = 0; i < S::kStages - 1; ++i) {
-    if (i < n_chunks) stage_bf16<NT>(p, i, column0, stages[i]);
-    commit_copies();
-  }
-  for (int chunk0 = 0; chunk0 < n_chunks; chunk0 += S::kTurn) {
-#pragma unroll
-    for (int turn = 0; turn < S::kTurn; ++turn) {
-      const int chunk = chunk0 + turn;
-      if (chunk >= n_chunks) break;
-      wait_copies<S::kStages - 2>();
-      __syncthreads();  // the chunk is there, and all have done with the one before
-      const int next = chunk + S::kStages - 1;
-      if (next < n_chunks) stage_bf16<NT>(p, next, column0, stages[next % S::kStages]);
-      commit_copies();
-#pragma unroll
-      for (int i = 0; i < S::kMine; ++i) {
-        const int mine = chunk * S::kMine + i;
-        if (piece_of(mine) >= p.n_pieces) break;
-        Codes<T>& c = codes[turn * S::kMine + i];
-        PieceScales<T>& s = scales[turn * S::kMine + i];
-        sign_scales<T>(c, s);
-        bf16_piece<Q, NT>(c, s, p.grid, stages[chunk % S::kStages], warp * S::kMine + i, acc);
-        ask(mine + S::kAhead, c, s);
-      }
-    }
-  }
-  wait_copies<0>();
-  __syncthreads();
-  finish_tile<NT>(p, acc, column0, shared);
+  run_tile<Q, NT, Stage>(
+      p, shared, [&](int chunk, int column0, Stage& to) { stage_bf16<NT>(p, chunk, column0, to); },
+      [&](const Codes<T>& codes, const PieceScales<T>& scales, const Stage& stage, int k,
+          float(&acc)[2][NT][4]) { bf16_piece<Q, NT>(codes, scales, p.grid, stage, k, acc); });
 }
 
 template <QuantType Q, int NT>
@@ -222,18 +170,8 @@ void launch_bf16_tile(const Exec& exec, const Bf16TileParams& p) {
 template <QuantType Q>
 void launch_bf16_tiles(const Exec& exec, const ProductArgs& args) {
   Bf16TileParams p{};
-  for (int i = 0; i < args.n_parts; ++i) p.parts[i] = args.parts[i];
-  p.n_parts = args.n_parts;
-  p.planes = planes_of(args.layout);
-  p.group_bytes = static_cast<uint32_t>(args.layout.bytes);
-  p.n_groups = args.n_groups;
-  p.n_pieces = args.cols / kPiece;
-  p.n = static_cast<int>(args.in.n);
+  set_product(args, p);
   p.x = args.in.bf16;
-  p.grid = args.grid;
-  p.out = args.out;
-  p.out_stride = args.out_stride;
-  p.add = args.add;
   if (p.n <= 16) return launch_bf16_tile<Q, 2>(exec, p);
   if (p.n <= 32) return launch_bf16_tile<Q, 4>(exec, p);
   launch_bf16_tile<Q, 8>(exec, p);

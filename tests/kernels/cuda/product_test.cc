@@ -146,6 +146,18 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
     }
   }
 
+  void check_tiles() {
+    for (const auto& [rows, units, n] : {std::tuple{1, 1, 9},
+                                         {15, 2, 16},
+                                         {70, 3, 17},
+                                         {33, 5, 31},
+                                         {130, 10, 64},
+                                         {64, 9, 65},
+                                         {31, 20, 128}}) {
+      check(rows, units, n);
+    }
+  }
+
   Inputs random_input(int64_t n, int64_t cols) {
     return Inputs(cpu_, n, cols, kernel_test::random_floats(random_, n * cols));
   }
@@ -173,29 +185,11 @@ TEST_P(CudaProduct, VectorsOfOddSizes) {
   }
 }
 
-TEST_P(CudaProduct, TilesOfOddSizes) {
-  for (const auto& [rows, units, n] : {std::tuple{1, 1, 9},
-                                       {15, 2, 16},
-                                       {70, 3, 17},
-                                       {33, 5, 31},
-                                       {130, 10, 64},
-                                       {64, 9, 65},
-                                       {31, 2, 128}}) {
-    check(rows, units, n);
-  }
-}
+TEST_P(CudaProduct, TilesOfOddSizes) { check_tiles(); }
 
 TEST_P(CudaProduct, Bf16TilesOfOddSizes) {
   run_.exec.bf16_tiles = true;
-  for (const auto& [rows, units, n] : {std::tuple{1, 1, 9},
-                                       {15, 2, 16},
-                                       {70, 3, 17},
-                                       {33, 5, 31},
-                                       {130, 10, 64},
-                                       {64, 9, 65},
-                                       {31, 20, 128}}) {
-    check(rows, units, n);
-  }
+  check_tiles();
 }
 
 TEST_P(CudaProduct, ManyRowsThroughTheLibrary) {
@@ -241,7 +235,11 @@ TEST_P(CudaProduct, PartsLieSideBySide) {
 }
 
 TEST_P(CudaProduct, FusedGateIsActivationOfProducts) {
-  if (!quantised()) GTEST_SKIP() << "plain floats are not fused";
+  if (!quantised()) {
+    const PackedMatrix plain{GetParam(), 96, 3 * unit()};
+    EXPECT_FALSE(cuda::fused_gate(run_.exec, plain, plain, 1, cuda::kInt8Form));
+    return;
+  }
   for (const int64_t n : {1, 2, 3, 8}) {
     for (const bool gelu : {false, true}) {
       const int64_t ff = 96;
