@@ -200,6 +200,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     error = e.what();
   }
   agree(world_, error);
+  connect(*house);
   state_ = "ready";
   if (show_progress && bar_ != nullptr) {
     // All have loaded; the bar ends before the first text, not with the next heartbeat.
@@ -208,6 +209,17 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     bar_->update(total, total);
   }
   return house;
+}
+
+// Only when all have loaded: a rank that could not would leave the others waiting in here.
+void Job::connect(House& house) {
+  std::string error;
+  try {
+    if (house.pipeline != nullptr) house.pipeline->connect(CommChoice::kAuto);
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  agree(world_, error);
 }
 
 void Job::leave() {

@@ -217,9 +217,9 @@ void copy_to_host(const Stream& stream, void* to, const void* from, int64_t byte
   CU(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
                      stream.handle()));
 }
-void fill_zero(const Stream& stream, void* to, int64_t bytes) {
+void fill_zero(StreamHandle stream, void* to, int64_t bytes) {
   if (bytes == 0) return;
-  CU(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream.handle()));
+  CU(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream));
 }
 
 }  // namespace spillway::cuda

@@ -123,6 +123,6 @@ class PinnedMemory {
 // Copies in stream order. Host memory should be pinned, or the call waits.
 void copy_to_device(const Stream& stream, void* to, const void* from, int64_t bytes);
 void copy_to_host(const Stream& stream, void* to, const void* from, int64_t bytes);
-void fill_zero(const Stream& stream, void* to, int64_t bytes);
+void fill_zero(StreamHandle stream, void* to, int64_t bytes);
 
 }  // namespace spillway::cuda

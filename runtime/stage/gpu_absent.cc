@@ -7,12 +7,13 @@ namespace spillway {
 
 struct GpuExecutor::State {};
 
-GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, int, int, const cpu::Exec&,
+GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int, const cpu::Exec&,
                          const std::function<void(int64_t, int64_t)>&) {
   throw Error("this program was built without CUDA", "",
               "build the preset `release` where nvcc is, or use --device cpu");
 }
 GpuExecutor::~GpuExecutor() = default;
+void GpuExecutor::connect(CommChoice) { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
 

@@ -1,6 +1,8 @@
-// GpuExecutor: a rank whose whole part of the model lies on one GPU: embedding, layers, last norm,
-// logits and their best candidates, all on the device. A decode step (one row a sequence) is one
-// CUDA graph, captured once for every bucket of rows; other steps are launched op by op.
+// GpuExecutor: a rank whose part of the model lies on one GPU: embedding or what the stage before
+// sent, layers, and on the last stage norm, logits and their best candidates, all on the device. A
+// decode step (one row a sequence) is one CUDA graph with the sums over the TP group inside,
+// captured once for every bucket of rows; other steps are launched op by op, decode too where the
+// group's sums cannot be captured.
 //   Owns its weights, KV cache and buffers in device memory, exactly the ledger's lines.
 //   Thread: the rank's main thread. run() allocates nothing.
 // Without the CUDA kernels in the build the constructor throws (gpu_absent.cc).
@@ -12,6 +14,8 @@
 #include <memory>
 
 #include "kernels/cpu/ops.h"
+#include "parallel/device_communicator.h"
+#include "parallel/mesh.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
 #include "runtime/stage/step_batch.h"
@@ -20,15 +24,20 @@ namespace spillway {
 
 class GpuExecutor {
  public:
-  // Selects the device, loads the weights (on_progress as in load_weights) and captures the graphs.
-  // Throws Error when the device is not there, too old, or has not enough memory.
-  GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& plan, int rank, int device,
+  // Selects the device and loads the weights (on_progress as in load_weights); talks to nobody.
+  // mesh must outlive it. Throws Error when the device is not there, too old, or has not enough
+  // memory.
+  GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh, int device,
               const cpu::Exec& cpu, const std::function<void(int64_t, int64_t)>& on_progress);
   ~GpuExecutor();
   GpuExecutor(GpuExecutor&&) = delete;
 
+  // Collective over the stage, once before the first run(): connects its GPUs, captures the graphs.
+  void connect(CommChoice comm);
+
   const char* kind() const { return "gpu"; }
-  // One step; message: what Head would send to the front (head.cc), head_message_bytes() of room.
+  // One step. message: on the last stage what Head sends to the front (head.cc),
+  // head_message_bytes() of room.
   void run(const StepBatch& batch, std::byte* message);
   int64_t device_bytes() const;  // of the arenas
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/ops.h"
+#include "parallel/device_communicator.h"
 #include "parallel/model_spec.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/gpu_scratch.h"
@@ -19,6 +20,10 @@ struct GpuStep {
   cuda::RopeTable window_rope;  // of layers with a window
   const int64_t* slots;
   cuda::StepRows rows;
+  DeviceCommunicator* tp = nullptr;  // of a TP group of several ranks
+  // The ranks' partial sums in scratch.partial still have to be added to x: done together with the
+  // norm that comes next, or by settle().
+  bool pending = false;
 };
 
 // x += Wo attend(rope(Wq n), rope(Wk n), Wv n), n = norm(x). x [n, dim].
@@ -26,5 +31,8 @@ void gpu_attention_half(GpuStep& step, const LayerWeights& w, const KvView& kv, 
 
 // x += Wdown (act(Wgate n) * Wup n), n = norm(x). x [n, dim].
 void gpu_feed_forward_half(GpuStep& step, const LayerWeights& w, View2D<float> x);
+
+// Adds what is pending to x.
+void settle(GpuStep& step, View2D<float> x);
 
 }  // namespace spillway

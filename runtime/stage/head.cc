@@ -56,12 +56,16 @@ void Head::run(const StepBatch& batch, View2D<const float> x) {
   if (reads_int8({&weights_.output, 1})) cpu::quantize_rows(exec_, input);
   cpu::matmul(exec_, {&weights_.output, 1}, input, scratch_.logits.head_rows(n));
 
-  const int64_t bytes = message_bytes(batch, weights_.output_rows);
-  CHECK_LE(bytes, scratch_.head_message_bytes);
   write_message(batch, scratch_.head_message);
-  if (!mesh_.front()) {
-    mesh_.world->send({scratch_.head_message, static_cast<size_t>(bytes)}, 0);
-  }
+  deliver(batch);
+}
+
+void Head::deliver(const StepBatch& batch) {
+  const RankPart& part = plan_.parts[static_cast<size_t>(mesh_.rank)];
+  const int64_t bytes = message_bytes(batch, part.output_rows);
+  CHECK_LE(bytes, scratch_.head_message_bytes);
+  if (bytes == 0 || mesh_.front()) return;
+  mesh_.world->send({scratch_.head_message, static_cast<size_t>(bytes)}, 0);
 }
 
 void Head::write_message(const StepBatch& batch, std::byte* out) const {

@@ -20,6 +20,8 @@ class Head {
   // On the last stage: logits of the wanted rows of x, then the message to the front (kept here
   // when this rank is the front).
   void run(const StepBatch& batch, View2D<const float> x);
+  // The message in scratch.head_message to the front, when this rank is another; run() calls it.
+  void deliver(const StepBatch& batch);
   // On the front: merges what every rank of the last stage sent. Candidates best first, equal
   // logits by smaller token first, so the order does not depend on the split.
   void collect(const StepBatch& batch, StepResult& result);

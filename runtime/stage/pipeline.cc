@@ -43,7 +43,7 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       scratch_(model, plan, mesh.rank),
       head_(exec, model, plan, mesh, weights_, scratch_) {
   if (part_of(plan, mesh.rank).gpu) {
-    gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh.rank, device, exec, on_progress);
+    gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
     weights_ =
         load_weights(gguf, model, plan, mesh.rank, cpu_writer(exec), weight_arena_, on_progress);
@@ -55,6 +55,10 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
 }
 
 Pipeline::~Pipeline() = default;
+
+void Pipeline::connect(CommChoice comm) {
+  if (gpu_ != nullptr) gpu_->connect(comm);
+}
 
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
@@ -87,6 +91,7 @@ void Pipeline::forward(const StepBatch& batch, StepResult* result) {
   CHECK_LE(batch.n_rows(), plan_.limits.max_rows);
   if (gpu_ != nullptr) {
     gpu_->run(batch, scratch_.head_message);
+    if (mesh_.stage == plan_.last_stage()) head_.deliver(batch);
   } else {
     forward_on_cpu(batch);
   }

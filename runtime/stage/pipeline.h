@@ -1,7 +1,7 @@
 // Pipeline: one rank's legs of a step: embedding on the first stage, receive, layers, send, head on
 // the last stage, logits gathered on the front. The same call on every rank of the job.
 //   Owns the rank's arenas, weights and executor; the mesh is the caller's and must outlive it.
-//   Thread: the rank's main thread. After build_pipeline nothing allocates.
+//   Thread: the rank's main thread. After connect() nothing allocates.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +24,16 @@ namespace spillway {
 
 class Pipeline {
  public:
-  // Loads this rank's weights and reserves everything the ledger names; collective in no way.
+  // Loads this rank's weights and reserves everything the ledger names; talks to nobody.
   // exec, model, plan and mesh must outlive it. device: the rank's GPU, used when the plan says so.
   // on_progress: loaded bytes of this rank.
   Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
            const cpu::Exec& exec, int device,
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
+  // Collective over the plan's ranks, once before the first step, when all have loaded: connects
+  // the GPUs of every stage. comm: what carries their sums.
+  void connect(CommChoice comm);
 
   // One step. On the front fills `result` (may be nullptr elsewhere).
   void forward(const StepBatch& batch, StepResult* result);
