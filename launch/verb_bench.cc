@@ -50,6 +50,7 @@ Measured measure(int repetitions, int64_t tokens, const std::function<void()>& b
 struct BenchResult {
   Measured prefill, decode;
   double weight_gb_per_token = 0;  // read by all ranks together
+  double host_us = 0;              // of a decode step, beside waiting for the GPU; 0: on a CPU
 };
 
 BenchResult run_bench(const Options& options, Job& job, House& house) {
@@ -70,12 +71,21 @@ BenchResult run_bench(const Options& options, Job& job, House& house) {
   if (options.bench_new > 0) {
     ParallelLoop decode(house.plan, engine, job.model().vocab_size, options.bench_sequences,
                         options.bench_depth + options.bench_new);
+    std::chrono::nanoseconds host{0};
     result.decode = measure(
         options.repetitions, options.bench_new * options.bench_sequences,
         [&] { decode.restart(options.bench_depth); },
         [&] {
+          const int64_t waited = house.pipeline->gpu_waited_ns();
+          const auto begin = std::chrono::steady_clock::now();
           for (int64_t i = 0; i < options.bench_new; ++i) decode.step();
+          host = std::chrono::steady_clock::now() - begin -
+                 std::chrono::nanoseconds(house.pipeline->gpu_waited_ns() - waited);
         });
+    if (house.plan.parts[0].gpu) {
+      result.host_us =
+          1e-3 * static_cast<double>(host.count()) / static_cast<double>(options.bench_new);
+    }
   }
   for (int rank = 0; rank < house.plan.n_ranks(); ++rank) {
     result.weight_gb_per_token +=
@@ -110,6 +120,7 @@ void print_json(const Options& options, Job& job, const House& house, const Benc
     out["depth"] = options.bench_depth;
     out["sequences"] = options.bench_sequences;
     out["decode_gb_per_s"] = weight_rate(options, r);
+    if (r.host_us > 0) out["decode_host_us"] = r.host_us;
   }
   out["resident_bytes"] = resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
@@ -136,6 +147,7 @@ void print_table(const Options& options, Job& job, const House& house, const Ben
   if (options.bench_new > 0) {
     print_row("decode", options.bench_new, r.decode, p.decode_tok_per_s, weight_rate(options, r));
   }
+  if (r.host_us > 0) std::printf("\nhost time of a decode step: %.1f us\n", r.host_us);
   std::printf("\nmemory of rank 0: %s resident, %s planned\n", size_text(resident_bytes()).c_str(),
               size_text(house.plan.rank_bytes(0)).c_str());
 }

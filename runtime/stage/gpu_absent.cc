@@ -16,5 +16,6 @@ GpuExecutor::~GpuExecutor() = default;
 void GpuExecutor::connect(CommChoice) { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
+int64_t GpuExecutor::waited_ns() const { return 0; }
 
 }  // namespace spillway

@@ -2,6 +2,7 @@
 #include "runtime/stage/gpu_executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
@@ -54,6 +55,7 @@ struct GpuExecutor::State {
   GpuHop hop;
   GpuHead head;
   std::unique_ptr<DeviceCommunicator> tp;  // nullptr: the stage is this rank alone
+  std::chrono::nanoseconds waited{0};      // for the GPU
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
@@ -198,6 +200,12 @@ struct GpuExecutor::State {
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
   }
 
+  void wait() {
+    const auto begin = std::chrono::steady_clock::now();
+    stream.synchronize();
+    waited += std::chrono::steady_clock::now() - begin;
+  }
+
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
     upload_step(GpuStepArrays(bucket, bucket, bucket), batch);
     graphs.at({bucket, k}).launch(stream);
@@ -258,10 +266,12 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   } else {
     s.eager(batch, k);
   }
-  s.stream.synchronize();
+  s.wait();
   if (s.hop.sends()) s.hop.send(n);
   if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }
+
+int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 
 int64_t GpuExecutor::device_bytes() const {
   return state_->weight_memory.bytes() + state_->kv_memory.bytes() + state_->scratch.bytes();

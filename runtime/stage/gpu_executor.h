@@ -40,6 +40,8 @@ class GpuExecutor {
   // head_message_bytes() of room.
   void run(const StepBatch& batch, std::byte* message);
   int64_t device_bytes() const;  // of the arenas
+  // Time that run() has spent waiting for the GPU, since the start.
+  int64_t waited_ns() const;
 
  private:
   struct State;

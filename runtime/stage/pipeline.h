@@ -40,6 +40,8 @@ class Pipeline {
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
+  // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
+  int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
 
  private:
   void embed(const StepBatch& batch, View2D<float> x);
