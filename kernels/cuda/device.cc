@@ -143,10 +143,8 @@ Event::~Event() {
   if (handle_ != nullptr) (void)cudaEventDestroy(handle_);
 }
 Event::Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-void Event::record(const Stream& stream) { CU(cudaEventRecord(handle_, stream.handle())); }
-void Event::wait_in(const Stream& stream) const {
-  CU(cudaStreamWaitEvent(stream.handle(), handle_, 0));
-}
+void Event::record(StreamHandle stream) { CU(cudaEventRecord(handle_, stream)); }
+void Event::wait_in(StreamHandle stream) const { CU(cudaStreamWaitEvent(stream, handle_, 0)); }
 void Event::synchronize() const { CU(cudaEventSynchronize(handle_)); }
 float Event::ms_since(const Event& start) const {
   float ms = 0;

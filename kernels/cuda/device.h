@@ -63,8 +63,11 @@ class Event {
   ~Event();
   Event(Event&& other) noexcept;
   Event& operator=(Event&&) = delete;
-  void record(const Stream& stream);
-  void wait_in(const Stream& stream) const;  // the stream goes on when this has been reached
+  void record(const Stream& stream) { record(stream.handle()); }
+  void record(StreamHandle stream);
+  // The stream goes on when this has been reached.
+  void wait_in(const Stream& stream) const { wait_in(stream.handle()); }
+  void wait_in(StreamHandle stream) const;
   void synchronize() const;
   float ms_since(const Event& start) const;
 

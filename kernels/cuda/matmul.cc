@@ -59,8 +59,17 @@ size_t take_run(std::span<const PackedMatrix> parts, size_t begin, int64_t first
   return i;
 }
 
+void wait_for(const Exec& exec, const RowBlock& block) {
+  if (block.ready != nullptr) block.ready->wait_in(exec.stream);
+}
+
+void record(const Exec& exec, const RowBlock& block) {
+  if (block.done != nullptr) block.done->record(exec.stream);
+}
+
+// The matrix becomes bf16 once, then every block of rows is multiplied.
 void product_of_many(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out,
-                     bool add) {
+                     bool add, std::span<const RowBlock> blocks) {
   CHECK(exec.library != nullptr);
   CHECK_LE(library_scratch_bytes(w.type, w.rows, w.cols), exec.scratch_bytes);
   auto* values = reinterpret_cast<uint16_t*>(exec.scratch);
@@ -69,11 +78,19 @@ void product_of_many(const Exec& exec, const PackedMatrix& w, const Input& a, Vi
   } else {
     kernels_of(w.type).dequant(exec, w, grid_on_device(w.type), values);
   }
-  exec.library->product(exec.stream, values, w.rows, w.cols, a.bf16, out, add);
+  const RowBlock whole{0, a.n};
+  for (const RowBlock& block : blocks.empty() ? std::span(&whole, 1) : blocks) {
+    wait_for(exec, block);
+    const View2D<float> rows(out.data + block.begin * out.stride, block.end - block.begin, out.cols,
+                             out.stride);
+    exec.library->product(exec.stream, values, w.rows, w.cols, a.bf16 + block.begin * a.cols, rows,
+                          add);
+    record(exec, block);
+  }
 }
 
 void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, View2D<float> out,
-         bool add) {
+         bool add, std::span<const RowBlock> blocks) {
   int64_t rows = 0;
   for (const PackedMatrix& w : parts) {
     CHECK_EQ(w.cols, a.cols);
@@ -82,13 +99,18 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
   CHECK_EQ(out.cols, rows);
   CHECK_EQ(out.rows, a.n);
   if (a.n == 0 || rows == 0) return;
+  const bool by_rows =
+      input_forms(exec, parts[0].type, a.n) == kBf16Form && !bf16_tiled(exec, parts[0].type, a.n);
+  for (const RowBlock& block : blocks) {
+    if (!by_rows) wait_for(exec, block);
+  }
   int64_t column = 0;
   for (size_t begin = 0; begin < parts.size();) {
     const unsigned form = input_forms(exec, parts[begin].type, a.n);
     const bool tiled = form == kBf16Form && bf16_tiled(exec, parts[begin].type, a.n);
     if (form == kBf16Form && !tiled) {
       const PackedMatrix& w = parts[begin];
-      product_of_many(exec, w, a, out.columns(column, w.rows), add);
+      product_of_many(exec, w, a, out.columns(column, w.rows), add, blocks);
       column += w.rows;
       ++begin;
       continue;
@@ -110,6 +132,9 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     }
     for (; begin < end; ++begin) column += parts[begin].rows;
   }
+  for (const RowBlock& block : blocks) {
+    if (!by_rows) record(exec, block);
+  }
 }
 
 }  // namespace
@@ -124,12 +149,12 @@ unsigned input_forms(const Exec& exec, QuantType type, int64_t n) {
 int64_t library_scratch_bytes(QuantType, int64_t rows, int64_t cols) { return 2 * rows * cols; }
 
 void matmul(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a,
-            View2D<float> out) {
-  run(exec, parts, a, out, false);
+            View2D<float> out, std::span<const RowBlock> blocks) {
+  run(exec, parts, a, out, false, blocks);
 }
 
 void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out) {
-  run(exec, {&w, 1}, a, out, true);
+  run(exec, {&w, 1}, a, out, true, {});
 }
 
 bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, int64_t n,

@@ -93,9 +93,20 @@ void rms_norm_heads(const Exec& exec, const float* weight, float eps, int64_t he
 // The forms of x itself; x may be out.x.
 void quantize_rows(const Exec& exec, View2D<const float> x, unsigned forms, const Input& out);
 
-// out = [parts[0]; parts[1]; ...] x for every row: out [n, sum of the parts' rows].
+// Rows [begin, end) of a product that have events of their own, so that other streams can work on
+// some rows while this one multiplies others. `ready`, unless nullptr, is waited for before the
+// rows are read; `done` is recorded when their results are there.
+struct RowBlock {
+  int64_t begin = 0;
+  int64_t end = 0;
+  const Event* ready = nullptr;
+  Event* done = nullptr;
+};
+
+// out = [parts[0]; parts[1]; ...] x for every row: out [n, sum of the parts' rows]. blocks: none,
+// or all rows in order; a product that is not made by rows waits for all and ends with all.
 void matmul(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a,
-            View2D<float> out);
+            View2D<float> out, std::span<const RowBlock> blocks = {});
 // out += w x.
 void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out);
 // act(gate x) * up x in the forms asked for, when `fused_gate` says so (few rows); gate and up have

@@ -55,6 +55,7 @@ struct GpuExecutor::State {
   GpuHop hop;
   GpuHead head;
   std::unique_ptr<DeviceCommunicator> tp;  // nullptr: the stage is this rank alone
+  std::optional<GpuAside> aside;           // with tp
   std::chrono::nanoseconds waited{0};      // for the GPU
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
@@ -87,6 +88,7 @@ struct GpuExecutor::State {
 
   void connect(CommChoice comm) {
     if (mesh.tp->size() > 1) {
+      aside.emplace();
       tp = make_device_communicator(*mesh.tp, stream, {comm, plan.limits.max_rows, model.dim});
     }
     capture_all();
@@ -184,7 +186,9 @@ struct GpuExecutor::State {
     const int32_t* positions = arrays.positions(scratch.step);
     const cuda::RopeTable rope = rope_table(positions, n, false);
     const cuda::RopeTable window = model.window_rope ? rope_table(positions, n, true) : rope;
-    GpuStep step{exec, model, scratch, rope, window, arrays.slots(scratch.step), rows, tp.get()};
+    GpuAside* beside = tp != nullptr && n >= GpuAside::kLeastRows ? &*aside : nullptr;
+    GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
+                 rows, tp.get(), beside};
     for (size_t i = 0; i < weights.layers.size(); ++i) {
       gpu_attention_half(step, weights.layers[i], kv[i], x);
       gpu_feed_forward_half(step, weights.layers[i], x);

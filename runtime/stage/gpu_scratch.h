@@ -22,6 +22,15 @@ struct GpuInputBuffer {
     in.cols = cols;
     return in;
   }
+  // The same memory from row `first` on, for forms that lie row by row: f32 and bf16.
+  cuda::Input rows_of(int64_t first, int64_t n, int64_t cols) const {
+    cuda::Input in = of(n, cols);
+    in.x += first * cols;
+    in.bf16 += first * cols;
+    in.q8 = nullptr;
+    in.blocks = nullptr;
+    return in;
+  }
 };
 
 class GpuScratch {
