@@ -50,8 +50,9 @@ class DeviceCommunicator {
   // What the probe at start found.
   virtual const CommReport& report() const = 0;
 
-  // Any thread, when a peer is lost: kernels that wait for it end within a millisecond or so, their
-  // results are undefined, and the group is not used again. ("nccl": its destructor does not wait.)
+  // Any thread, when a peer is lost: each kernel that waits for it gives up after a few milliseconds,
+  // what it computed is undefined, and the group is not used again. ("nccl": its kernels end when
+  // the result is destroyed, which then does not wait for them.)
   virtual void abort() = 0;
 };
 
@@ -59,6 +60,7 @@ struct DeviceCommOptions {
   CommChoice choice = CommChoice::kAuto;
   int64_t max_rows = 0;  // of a step
   int64_t dim = 0;
+  int peer_parts = 0;  // thread blocks a row of a small sum by "peer"; 0: cuda::peer_parts()
 };
 
 // Collective over `group`, of at least two ranks that have selected their GPUs; `group` and

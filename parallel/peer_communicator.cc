@@ -33,7 +33,8 @@ class PeerCommunicator final : public DeviceCommunicator {
     peers_.size = group.size();
     peers_.max_rows = options.max_rows;
     peers_.dim = options.dim;
-    peers_.parts = cuda::peer_parts(major, options.dim);
+    peers_.parts =
+        options.peer_parts > 0 ? options.peer_parts : cuda::peer_parts(major, options.dim);
     peers_.abort = memory.abort_word();
     open_mailboxes();
     prove(exec, report);
