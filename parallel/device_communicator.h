@@ -50,9 +50,9 @@ class DeviceCommunicator {
   // What the probe at start found.
   virtual const CommReport& report() const = 0;
 
-  // Any thread, when a peer is lost: each kernel that waits for it gives up after a few milliseconds,
-  // what it computed is undefined, and the group is not used again. ("nccl": its kernels end when
-  // the result is destroyed, which then does not wait for them.)
+  // Any thread, when a peer is lost: each kernel that waits for it gives up after a few
+  // milliseconds, what it computed is undefined, and the group is not used again. ("nccl": its
+  // kernels end when the result is destroyed, which then does not wait for them.)
   virtual void abort() = 0;
 };
 
