@@ -6,7 +6,8 @@
 //   through host memory and MPI, for any set of ranks, several on one GPU included.
 //   Bits: partial sums are added in rank order from the same values on every rank, so that all
 //   ranks hold equal bits and two runs agree (nccl: in NCCL's own fixed order).
-//   Thread: the rank's main thread. After construction nothing allocates.
+//   Wire: up to cuda::kPeerSmallRows rows travel as f32; more as bf16, which "staged" never uses.
+//   Thread: the rank's main thread; abort() from any. After construction nothing allocates.
 //   Errors: CUDA, NCCL, a lost peer: throws Error.
 #pragma once
 
@@ -15,18 +16,16 @@
 
 #include "kernels/core/tensor.h"
 #include "kernels/cuda/ops.h"
+#include "parallel/comm_report.h"
 #include "parallel/communicator.h"
 
 namespace spillway {
 
-// What `--comm` asks for. kAuto: by size, from the probe at start.
-enum class CommChoice { kAuto, kNccl, kPeer, kStaged };
-
 // One sum over the ranks and what follows it. [n, dim] everywhere.
 struct DeviceSum {
-  View2D<const float> partial;  // this rank's part; may be overwritten
-  View2D<float> x;              // the residual stream, equal on all ranks
-  bool add = true;              // x += sum; false: x = sum
+  View2D<float> partial;  // this rank's part; may be overwritten. Rows without gaps
+  View2D<float> x;        // the residual stream, equal on all ranks
+  bool add = true;        // x += sum; false: x = sum
   // Then, unless nullptr: normed = rms_norm(x) with this weight, in these forms (cuda::rms_norm).
   const float* norm_weight = nullptr;
   float norm_eps = 0;
@@ -45,19 +44,31 @@ class DeviceCommunicator {
   // Whether sums of n rows may be captured in a graph. staged: no, it waits on the host.
   virtual bool capturable(int64_t n_rows) const = 0;
 
+  // exec.stream is the stream of the construction.
   virtual void sum(const cuda::Exec& exec, const DeviceSum& step) = 0;
+
+  // What the probe at start found.
+  virtual const CommReport& report() const = 0;
+
+  // Any thread, when a peer is lost: each kernel that waits for it gives up after a few
+  // milliseconds, what it computed is undefined, and the group is not used again. ("nccl": its
+  // kernels end when the result is destroyed, which then does not wait for them.)
+  virtual void abort() = 0;
 };
 
 struct DeviceCommOptions {
   CommChoice choice = CommChoice::kAuto;
   int64_t max_rows = 0;  // of a step
   int64_t dim = 0;
+  int peer_parts = 0;  // thread blocks a row of a small sum by "peer"; 0: cuda::peer_parts()
 };
 
-// Collective over `group`, whose ranks have selected their GPUs; `group` must outlive the result.
-// Probes what the ranks can do to each other and proves the data right; allocates exactly
-// device_comm_bytes() (gpu_ledger.h) of the GPU's memory. Throws Error when a pinned fabric cannot
-// work here: why, and what to use instead.
+// Collective over `group`, of at least two ranks that have selected their GPUs; `group` and
+// `stream` must outlive the result. Probes what the ranks can do to each other and proves the data
+// right; allocates exactly device_comm_bytes() of the GPU's and device_comm_pinned_bytes() of
+// pinned memory (gpu_ledger.h). Throws Error, on all ranks alike, when the fabric that was asked
+// for cannot work here: why, and what to use instead. The destructor is collective as well, unless
+// a rank unwinds or the group was aborted.
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& group,
                                                              const cuda::Stream& stream,
                                                              const DeviceCommOptions& options);

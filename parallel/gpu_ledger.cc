@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/int_math.h"
+#include "kernels/cuda/peer.h"
 #include "parallel/list_writer.h"
 
 namespace spillway {
@@ -147,6 +148,32 @@ BufferList pinned_buffers(const RankPart& part, const StepLimits& given, const K
     out.floats("logits", kHostLogitRows * part.output_rows.size());
   }
   return out.take();
+}
+
+// A group of more ranks than a mailbox is made for goes another way.
+int64_t device_comm_mailbox_bytes(int tp_size, int64_t max_rows, int64_t dim) {
+  if (tp_size < 2 || tp_size > cuda::kMostPeers) return 0;
+  return cuda::peer_layout(tp_size, max_rows, dim).bytes;
+}
+
+// Not less than the probe at start needs for a sum of a few rows.
+int64_t device_comm_wire_bytes(int64_t max_rows, int64_t dim) {
+  return round_up(std::max(max_rows, cuda::kPeerSmallRows) * dim * 2, 256);
+}
+
+int64_t device_comm_piece_bytes(int64_t max_rows, int64_t dim) {
+  constexpr int64_t kMostPieceBytes = int64_t{4} << 20;
+  return std::min(round_up(max_rows * dim * kFloatBytes, kCommWordsBytes), kMostPieceBytes);
+}
+
+int64_t device_comm_bytes(int tp_size, int64_t max_rows, int64_t dim) {
+  if (tp_size < 2) return 0;
+  return device_comm_mailbox_bytes(tp_size, max_rows, dim) + device_comm_wire_bytes(max_rows, dim);
+}
+
+int64_t device_comm_pinned_bytes(int tp_size, int64_t max_rows, int64_t dim) {
+  if (tp_size < 2) return 0;
+  return kCommWordsBytes + tp_size * device_comm_piece_bytes(max_rows, dim);
 }
 
 }  // namespace spillway

@@ -52,4 +52,16 @@ BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const 
 int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, int64_t n_heads,
                                      int64_t n_kv_heads, int64_t head_dim);
 
+// What a rank of a TP group of tp_size GPUs allocates for its sums (device_communicator.h), the
+// same for every fabric: in the GPU's memory its mailbox and a bf16 copy of a step's rows, in
+// pinned host memory the pieces that go through MPI. 0 for a group of one. What NCCL allocates for
+// itself, at start, comes on top.
+int64_t device_comm_bytes(int tp_size, int64_t max_rows, int64_t dim);
+int64_t device_comm_pinned_bytes(int tp_size, int64_t max_rows, int64_t dim);
+// Parts of these.
+int64_t device_comm_mailbox_bytes(int tp_size, int64_t max_rows, int64_t dim);
+int64_t device_comm_wire_bytes(int64_t max_rows, int64_t dim);
+int64_t device_comm_piece_bytes(int64_t max_rows, int64_t dim);
+inline constexpr int64_t kCommWordsBytes = 4096;  // the abort word, on a page of its own
+
 }  // namespace spillway

@@ -96,6 +96,12 @@ std::vector<DeviceInfo> visible_devices() {
   return devices;
 }
 
+DeviceInfo selected_device() {
+  int ordinal = 0;
+  CU(cudaGetDevice(&ordinal));
+  return info_of(ordinal);
+}
+
 int64_t free_device_bytes() {
   size_t available = 0;
   size_t total = 0;
@@ -146,6 +152,11 @@ Event::Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, null
 void Event::record(StreamHandle stream) { CU(cudaEventRecord(handle_, stream)); }
 void Event::wait_in(StreamHandle stream) const { CU(cudaStreamWaitEvent(stream, handle_, 0)); }
 void Event::synchronize() const { CU(cudaEventSynchronize(handle_)); }
+bool Event::reached() const {
+  const cudaError_t status = cudaEventQuery(handle_);
+  if (status != cudaErrorNotReady) check_cuda(status, "cudaEventQuery");
+  return status == cudaSuccess;
+}
 float Event::ms_since(const Event& start) const {
   float ms = 0;
   CU(cudaEventElapsedTime(&ms, start.handle_, handle_));

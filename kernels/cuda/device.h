@@ -40,6 +40,8 @@ std::vector<DeviceInfo> visible_devices();
 // Makes `ordinal` the calling thread's device. Throws Error when it does not exist or has a compute
 // capability for which the program holds no code.
 DeviceInfo select_device(int ordinal);
+// The one that the calling thread has selected.
+DeviceInfo selected_device();
 int64_t free_device_bytes();
 
 // An ordered queue of device work.
@@ -69,6 +71,7 @@ class Event {
   void wait_in(const Stream& stream) const { wait_in(stream.handle()); }
   void wait_in(StreamHandle stream) const;
   void synchronize() const;
+  bool reached() const;  // throws Error with what failed on the device before it
   float ms_since(const Event& start) const;
 
  private:

@@ -26,20 +26,35 @@ __device__ __forceinline__ void let_next_start() {
 
 // Every kernel of the house calls wait_for_previous(), so a chain of them is ordered as a stream
 // is: who waits for a kernel has also waited for all that came before it.
+//   blocks_in_cluster: thread blocks that run side by side and reach each other's shared memory;
+//   more than 1 needs sm_90.
 template <typename... Params, typename... Args>
-void launch(const Exec& exec, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
-            Args&&... args) {
+void launch_clusters(const Exec& exec, void (*kernel)(Params...), dim3 grid,
+                     unsigned blocks_in_cluster, dim3 block, size_t shared_bytes, Args&&... args) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = exec.stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = exec.overlap ? 1 : 0;
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
+  if (exec.overlap) {
+    cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (blocks_in_cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {blocks_in_cluster, 1, 1};
+  }
   CU(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
+}
+
+template <typename... Params, typename... Args>
+void launch(const Exec& exec, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+            Args&&... args) {
+  launch_clusters(exec, kernel, grid, 1, block, shared_bytes, std::forward<Args>(args)...);
 }
 
 }  // namespace spillway::cuda

@@ -3,54 +3,12 @@
 // weights before the kernel ahead has ended, and summed with one barrier. Bytes a value: 8 read, 4,
 // 2 and 1.25 written in the forms asked for. Not timed on a device yet.
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/norm_rows.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/quantize.cuh"
 
 namespace spillway::cuda {
 namespace {
-
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-template <typename T>
-__device__ __forceinline__ T add_squares(T sum, float4 v) {
-  const T x = v.x, y = v.y, z = v.z, w = v.w;
-  return sum + x * x + y * y + z * z + w * w;
-}
-
-// The same bits in every lane: both sides of an exchange add the same two numbers.
-template <typename T>
-__device__ __forceinline__ T warp_sum(T sum) {
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
-  return sum;
-}
-
-// The sum over the thread block, in every thread. partial: 32 values that nothing else uses.
-template <typename T>
-__device__ __forceinline__ T block_sum(T sum, T* partial) {
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
-  __syncthreads();
-  const unsigned lane = threadIdx.x % 32;
-  return warp_sum(lane < blockDim.x / 32 ? partial[lane] : T{0});
-}
-
-// Squares add up in float, unless they overflowed or are too small for it: then in double, as the
-// CPU's always do. All threads of the sum decide alike.
-__device__ __forceinline__ bool needs_double(float squares) {
-  return !(squares > 1e-28f && squares < 3e38f);
-}
-__device__ __forceinline__ float factor_of(float squares, int64_t n, float eps) {
-  const float mean = __fdiv_rn(squares, static_cast<float>(n));
-  return __fdiv_rn(1.0f, __fsqrt_rn(mean + eps));
-}
-__device__ __forceinline__ float factor_of(double squares, int64_t n, float eps) {
-  return static_cast<float>(1.0 / sqrt(squares / static_cast<double>(n) + eps));
-}
-
-__device__ __forceinline__ float4 scaled(float4 v, float factor, float4 weight) {
-  return {v.x * factor * weight.x, v.y * factor * weight.y, v.z * factor * weight.z,
-          v.w * factor * weight.w};
-}
 
 // kQuads > 0: a thread's quads stay in registers, quad t + k * blockDim.x being its k-th.
 template <int kQuads>
@@ -76,19 +34,7 @@ __global__ void __launch_bounds__(1024)
     values[k] =
         quad_at(k) < quads ? load_quad(from, quad_at(k), x.cols, whole) : float4{0, 0, 0, 0};
   }
-  float sum = 0;
-#pragma unroll
-  for (int k = 0; k < kQuads; ++k) sum = add_squares(sum, values[k]);
-  const float squares = block_sum(sum, partial);
-  float factor;
-  if (needs_double(squares)) {
-    double wide = 0;
-#pragma unroll
-    for (int k = 0; k < kQuads; ++k) wide = add_squares(wide, values[k]);
-    factor = factor_of(block_sum(wide, partial_double), x.cols, eps);
-  } else {
-    factor = factor_of(squares, x.cols, eps);
-  }
+  const float factor = norm_factor(values, x.cols, eps, BlockSum{partial, partial_double});
 #pragma unroll
   for (int k = 0; k < kQuads; ++k) {
     if (quad_at(k) < quads) writer.put(row, quad_at(k), scaled(values[k], factor, weights[k]));
@@ -165,10 +111,6 @@ __global__ void __launch_bounds__(kHeadWarps * 32)
   each_more([&](int64_t quad) { put(quad, load_quad(head, quad, head_dim, whole)); });
 }
 
-bool whole_vector(const float* weight, int64_t n) {
-  return whole_quads(View2D<const float>(weight, 1, n));
-}
-
 }  // namespace
 
 void rms_norm(const Exec& exec, View2D<const float> x, const float* weight, float eps,
@@ -178,18 +120,13 @@ void rms_norm(const Exec& exec, View2D<const float> x, const float* weight, floa
   if (x.rows == 0 || x.cols == 0 || forms == 0) return;
   // In place every thread reads what it writes, and the rows must be the same ones.
   CHECK(!(forms & kFloatForm) || out.x != x.data || x.rows == 1 || x.stride == x.cols);
-  const int64_t quads = quads_of(x.cols);
-  // Up to 512 threads a row while that needs at most 4 quads of each: fewer warps meet sooner.
-  const int per_thread = quads <= 512 ? 1 : quads <= 1024 ? 2 : 4;
-  const bool in_registers = quads <= 4 * 1024;
-  const int64_t wanted = round_up(div_up(quads, per_thread), 32);
-  const auto threads = static_cast<unsigned>(std::min<int64_t>(wanted, 1024));
-  const auto kernel = !in_registers     ? rms_norm_long_kernel
-                      : per_thread == 1 ? rms_norm_kernel<1>
-                      : per_thread == 2 ? rms_norm_kernel<2>
-                                        : rms_norm_kernel<4>;
-  launch(exec, kernel, dim3(static_cast<unsigned>(x.rows)), dim3(threads), 0, x, whole_quads(x),
-         weight, whole_vector(weight, x.cols), eps, input_writer(out, forms));
+  const NormShape shape = norm_shape(x.cols);
+  const auto kernel = !shape.in_registers ? rms_norm_long_kernel
+                      : shape.quads == 1  ? rms_norm_kernel<1>
+                      : shape.quads == 2  ? rms_norm_kernel<2>
+                                          : rms_norm_kernel<4>;
+  launch(exec, kernel, dim3(static_cast<unsigned>(x.rows)), dim3(shape.threads), 0, x,
+         whole_quads(x), weight, whole_vector(weight, x.cols), eps, input_writer(out, forms));
 }
 
 void rms_norm_heads(const Exec& exec, const float* weight, float eps, int64_t head_dim,

@@ -90,6 +90,12 @@ void rms_norm(const Exec& exec, View2D<const float> x, const float* weight, floa
 // The same over every head of a row, in place: x [n, n_heads*head_dim], weight [head_dim].
 void rms_norm_heads(const Exec& exec, const float* weight, float eps, int64_t head_dim,
                     View2D<float> x);
+// x += y (add) or x = y, then, unless weight is nullptr, rms_norm of x in the forms asked for, with
+// its bits; out.x is not x. y [n, dim] as floats or as bf16: a sum over ranks (parallel/).
+void add_rms_norm(const Exec& exec, View2D<const float> y, View2D<float> x, bool add,
+                  const float* weight, float eps, unsigned forms, const Input& out);
+void add_rms_norm(const Exec& exec, View2D<const uint16_t> y, View2D<float> x, bool add,
+                  const float* weight, float eps, unsigned forms, const Input& out);
 // The forms of x itself; x may be out.x.
 void quantize_rows(const Exec& exec, View2D<const float> x, unsigned forms, const Input& out);
 
