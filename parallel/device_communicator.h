@@ -15,12 +15,10 @@
 
 #include "kernels/core/tensor.h"
 #include "kernels/cuda/ops.h"
+#include "parallel/comm_choice.h"
 #include "parallel/communicator.h"
 
 namespace spillway {
-
-// What `--comm` asks for. kAuto: by size, from the probe at start.
-enum class CommChoice { kAuto, kNccl, kPeer, kStaged };
 
 // One sum over the ranks and what follows it. [n, dim] everywhere.
 struct DeviceSum {
