@@ -34,11 +34,12 @@ std::span<std::byte> writable_bytes_of(View2D<float> x) {
 
 Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
                    const cpu::Exec& exec, int device,
-                   const std::function<void(int64_t, int64_t)>& on_progress)
+                   const std::function<void(int64_t, int64_t)>& on_progress, CommChoice comm)
     : exec_(exec),
       model_(model),
       plan_(plan),
       mesh_(mesh),
+      comm_(comm),
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
       scratch_(model, plan, mesh.rank),
       head_(exec, model, plan, mesh, weights_, scratch_) {

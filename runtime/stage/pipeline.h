@@ -10,6 +10,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/cpu/ops.h"
+#include "parallel/comm_choice.h"
 #include "parallel/mesh.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
@@ -26,10 +27,11 @@ class Pipeline {
  public:
   // Loads this rank's weights and reserves everything the ledger names; collective in no way.
   // exec, model, plan and mesh must outlive it. device: the rank's GPU, used when the plan says so.
-  // on_progress: loaded bytes of this rank.
+  // on_progress: loaded bytes of this rank. comm: what sums between GPUs go through.
   Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
            const cpu::Exec& exec, int device,
-           const std::function<void(int64_t, int64_t)>& on_progress);
+           const std::function<void(int64_t, int64_t)>& on_progress,
+           CommChoice comm = CommChoice::kAuto);
   ~Pipeline();
 
   // One step. On the front fills `result` (may be nullptr elsewhere).
@@ -47,6 +49,7 @@ class Pipeline {
   const ModelSpec& model_;
   const Plan& plan_;
   Mesh& mesh_;
+  CommChoice comm_;
   Arena weight_arena_;
   Weights weights_;
   Scratch scratch_;
