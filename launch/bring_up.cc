@@ -25,17 +25,6 @@ TextSlot to_slot(const std::string& text) {
   return slot;
 }
 
-std::vector<std::string> gather_texts(World& world, const std::string& mine) {
-  const TextSlot slot = to_slot(mine);
-  std::vector<TextSlot> all(static_cast<size_t>(world.size));
-  world.communicator->all_gather(std::as_bytes(std::span(slot)),
-                                 std::as_writable_bytes(std::span(all)));
-  std::vector<std::string> texts;
-  texts.reserve(all.size());
-  for (const TextSlot& text : all) texts.emplace_back(text.data());
-  return texts;
-}
-
 }  // namespace
 
 World bring_up(int launched_size) {
@@ -61,6 +50,10 @@ World bring_up(int launched_size) {
   MPI_Comm_size(here, &world.local_size);
   int leader = world.local_rank == 0 ? 1 : 0;
   MPI_Allreduce(&leader, &world.n_hosts, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+  int first_here = world.rank;
+  MPI_Bcast(&first_here, 1, MPI_INT, 0, here);
+  world.hosts.resize(static_cast<size_t>(world.size));
+  MPI_Allgather(&first_here, 1, MPI_INT, world.hosts.data(), 1, MPI_INT, MPI_COMM_WORLD);
   MPI_Comm_free(&here);
   world.communicator = make_mpi_communicator();
   return world;
@@ -71,6 +64,17 @@ void finish(World& world) {
   world.communicator->barrier();
   world.communicator.reset();
   MPI_Finalize();
+}
+
+std::vector<std::string> gather_texts(World& world, const std::string& mine) {
+  const TextSlot slot = to_slot(mine);
+  std::vector<TextSlot> all(static_cast<size_t>(world.size));
+  world.communicator->all_gather(std::as_bytes(std::span(slot)),
+                                 std::as_writable_bytes(std::span(all)));
+  std::vector<std::string> texts;
+  texts.reserve(all.size());
+  for (const TextSlot& text : all) texts.emplace_back(text.data());
+  return texts;
 }
 
 void agree(World& world, const std::string& error) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "parallel/communicator.h"
@@ -19,6 +20,7 @@ struct World {
   int local_size = 1;
   std::string host;
   int n_hosts = 1;
+  std::vector<int> hosts = {0};  // of each rank, the first rank on its host
   bool mpi = false;
 
   bool front() const { return rank == 0; }
@@ -38,6 +40,8 @@ class SharedError : public Error {
 // One error for all: when any rank's `error` is not empty, every rank throws it as SharedError,
 // with the rank that had it unless all had the same. Collective.
 void agree(World& world, const std::string& error);
+// Every rank's text on every rank, at most 1000 bytes each. Collective.
+std::vector<std::string> gather_texts(World& world, const std::string& mine);
 // The front's text on every rank, at most 1000 bytes. Collective.
 std::string share_text(World& world, const std::string& text);
 

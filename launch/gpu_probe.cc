@@ -1,6 +1,7 @@
 // See gpu_probe.h.
 #include "launch/gpu_probe.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "kernels/core/error.h"
@@ -27,15 +28,10 @@ GpuSpec spec_of(const cuda::DeviceInfo& info) {
   return gpu;
 }
 
-GpuSpec find_gpu(int local_rank, int n_ranks, const GpuSource& source) {
+GpuSpec find_gpu(int seat, const GpuSource& source) {
   const std::vector<cuda::DeviceInfo> devices = source.visible();
   if (devices.empty()) return {};
-  const auto mine = static_cast<size_t>(local_rank) % devices.size();
-  if (n_ranks > 1) {
-    GpuSpec gpu = spec_of(devices[mine]);
-    gpu.free_bytes = 0;
-    return gpu;
-  }
+  const auto mine = static_cast<size_t>(seat) % devices.size();
   GpuSpec gpu = spec_of(source.select(devices[mine].ordinal));
   gpu.read_gb_per_s = source.read_gb_per_s();
   return gpu;
@@ -53,7 +49,16 @@ GpuSource cuda_gpus() {
   return source;
 }
 
-GpuProbe probe_gpu(DeviceChoice device, int local_rank, int n_ranks, const GpuSource& source) {
+int gpu_seat(const std::vector<int>& hosts, const PlanRequest& request, int rank) {
+  int seat = 0;
+  for (int other = 0; other < rank; ++other) {
+    const bool here = hosts[static_cast<size_t>(other)] == hosts[static_cast<size_t>(rank)];
+    if (here && request.device_of(other) != DeviceChoice::kCpu) ++seat;
+  }
+  return seat;
+}
+
+GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source) {
   const bool forced = device == DeviceChoice::kGpu;
   if (device == DeviceChoice::kCpu) return {};
   if (!source.visible) {
@@ -62,7 +67,7 @@ GpuProbe probe_gpu(DeviceChoice device, int local_rank, int n_ranks, const GpuSo
                 "build it where nvcc is (cmake --preset release), or use --device cpu");
   }
   try {
-    GpuSpec gpu = find_gpu(local_rank, n_ranks, source);
+    GpuSpec gpu = find_gpu(seat, source);
     if (forced && !gpu.present()) {
       throw Error("no GPU: CUDA sees none on this host", "--device gpu",
                   "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
@@ -74,16 +79,54 @@ GpuProbe probe_gpu(DeviceChoice device, int local_rank, int n_ranks, const GpuSo
   }
 }
 
-std::string unused_gpu(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
-  if (plan.n_ranks() != 1 || plan.parts[0].gpu) return "";
-  const GpuSpec& gpu = cluster.ranks[0].gpu;
-  if (!gpu.present()) return "";
-  std::string why = gpu_obstacle(model);
-  if (why.empty()) {
-    why = "its " + size_text(gpu.free_bytes) +
-          " of free memory do not hold the plan; --device gpu says what is missing";
+std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source) {
+  check_device_list(request.devices, cluster.size());
+  const std::vector<int> hosts(cluster.ranks.size(), 0);
+  std::vector<GpuSpec> found;  // by seat, until the first comes again
+  bool all = false;
+  std::string warning;
+  for (RankSpec& rank : cluster.ranks) {
+    const DeviceChoice device = request.device_of(rank.rank);
+    if (device == DeviceChoice::kCpu) continue;
+    const int seat = gpu_seat(hosts, request, rank.rank);
+    if (!all) {
+      const GpuProbe probe = probe_gpu(device, seat, source);
+      if (warning.empty()) warning = probe.warning;
+      all = !probe.gpu.present() || (!found.empty() && probe.gpu.ordinal == found[0].ordinal);
+      if (!all) found.push_back(probe.gpu);
+    }
+    if (!found.empty()) rank.gpu = found[static_cast<size_t>(seat) % found.size()];
   }
-  return "GPU " + std::to_string(gpu.ordinal) + " (" + gpu.name + ") is not used: " + why;
+  return warning;
+}
+
+std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
+                                     const ClusterSpec& measured) {
+  const ClusterSpec cluster = with_shared_gpus(measured);
+  const std::string obstacle = gpu_obstacle(model);
+  std::vector<std::string> warnings;
+  for (const StagePlan& stage : plan.stages) {
+    if (plan.on_gpu(stage)) continue;
+    const auto without = std::find_if(stage.ranks.begin(), stage.ranks.end(), [&](int rank) {
+      return !cluster.ranks[static_cast<size_t>(rank)].gpu.present();
+    });
+    for (const int rank : stage.ranks) {
+      const GpuSpec& gpu = cluster.ranks[static_cast<size_t>(rank)].gpu;
+      if (!gpu.present()) continue;
+      const std::string who =
+          (plan.n_ranks() > 1 ? "rank " + std::to_string(rank) + ": " : "") + gpu.text();
+      std::string why = obstacle;
+      if (why.empty() && without != stage.ranks.end()) {
+        why = "rank " + std::to_string(*without) + " of the same stage computes on its CPU";
+      } else if (why.empty()) {
+        why = "the " + size_text(gpu.free_bytes) + " of free memory do not hold " +
+              (stage.ranks.size() > 1 ? "its stage" : "the plan") +
+              "; --device gpu says what is missing";
+      }
+      warnings.push_back(who + " is not used: " + why);
+    }
+  }
+  return warnings;
 }
 
 void print_warning(const std::string& warning) {

@@ -26,15 +26,25 @@ struct GpuProbe {
   std::string warning;  // why there is none although a driver is there, or ""
 };
 
-// A rank's GPU is number local_rank % count of those that it sees. It is selected, for the calling
-// thread, and measured in a job of one rank only, since several ranks compute on CPUs today; theirs
-// is named, with 0 bytes free.
+// Which of the ranks of its host that may compute on a GPU this one is, from 0. hosts: a number
+// for the host of each rank of the job.
+int gpu_seat(const std::vector<int>& hosts, const PlanRequest& request, int rank);
+
+// A rank's GPU is number seat % count of those that it sees. It is selected, for the calling
+// thread, and measured. That two ranks got the same one is for the planner to say, which sees the
+// UUIDs of all: each rank may see other GPUs than its neighbour.
 //   With kAuto a GPU that cannot be used is a warning. With kGpu no GPU, an old driver and a build
 // without CUDA are Errors that say what to do.
-GpuProbe probe_gpu(DeviceChoice device, int local_rank, int n_ranks, const GpuSource& source);
+GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source);
 
-// Why a plan made with kAuto leaves a job's only GPU alone, or "".
-std::string unused_gpu(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+// The GPUs that a job's ranks would find on this host, where all of the cluster's ranks are taken
+// to be, for `plan`; each is measured once. Returns the first rank's warning; Errors as
+// probe_gpu's.
+std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source);
+
+// Why a plan made with kAuto leaves GPUs alone: a sentence each.
+std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
+                                     const ClusterSpec& measured);
 
 // "spillway: warning: ..." on stderr; nothing for "".
 void print_warning(const std::string& warning);

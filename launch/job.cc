@@ -89,12 +89,23 @@ GpuSpec Job::find_gpu() {
   GpuProbe found;
   std::string error;
   try {
-    found = probe_gpu(options_.device, world_.local_rank, world_.size, cuda_gpus());
+    const PlanRequest request = plan_request(options_);
+    check_device_list(request.devices, world_.size);
+    found = probe_gpu(request.device_of(world_.rank), gpu_seat(world_.hosts, request, world_.rank),
+                      cuda_gpus());
   } catch (const Error& e) {
     error = e.what();
   }
   agree(world_, error);
-  if (world_.front() && !options_.quiet) print_warning(found.warning);
+  const std::vector<std::string> warnings = gather_texts(world_, found.warning);
+  for (size_t rank = 0; rank < warnings.size(); ++rank) {
+    // The same words from many ranks (an old driver) are said once.
+    const bool said = std::find(warnings.begin(), warnings.begin() + static_cast<int64_t>(rank),
+                                warnings[rank]) != warnings.begin() + static_cast<int64_t>(rank);
+    if (!world_.front() || options_.quiet || said) continue;
+    const std::string who = rank > 0 ? "rank " + std::to_string(rank) + ": " : "";
+    if (!warnings[rank].empty()) print_warning(who + warnings[rank]);
+  }
   return found.gpu;
 }
 
@@ -152,7 +163,9 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
     error = e.what();
   }
   agree(world_, error);
-  if (world_.front() && !options_.quiet) print_warning(unused_gpu(plan_, model_, cluster()));
+  if (world_.front() && !options_.quiet) {
+    for (const std::string& warning : unused_gpus(plan_, model_, cluster())) print_warning(warning);
+  }
   watchdog_ = std::make_unique<Watchdog>(
       std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),
       [this] { return world_.communicator->waiting_for(); },
@@ -215,7 +228,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
 void Job::connect(House& house) {
   std::string error;
   try {
-    if (house.pipeline != nullptr) house.pipeline->connect(CommChoice::kAuto);
+    if (house.pipeline != nullptr) house.pipeline->connect(options_.comm);
   } catch (const Error& e) {
     error = e.what();
   }

@@ -66,7 +66,7 @@ class Job {
  private:
   void open_model();
   void probe_and_join();
-  GpuSpec find_gpu();  // collective
+  GpuSpec find_gpu();  // collective; the warnings of all ranks are the front's to print
   // The front's address and secret, on every rank.
   std::pair<std::string, std::string> start_coordinator(const LinkSpec& link);
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);

@@ -49,10 +49,7 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16, f32, q8_0 or q4_0")
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
-  app->add_option("--device", raw.device,
-                  "where ranks compute: cpu, gpu, or auto, the GPU when it holds the plan")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "cpu", "gpu"}));
+  add_devices(app, o, raw);
   app->add_option("--isa", o.isa, "instruction set of the CPU kernels [the best there is]")
       ->check(CLI::IsMember({"scalar", "avx2", "avx512"}));
 }
@@ -148,8 +145,11 @@ void add_verify(CLI::App& app, Options& o, RawTexts& raw) {
   verify->add_option("-n,--tokens", o.verify_tokens, "greedy tokens of each of three prompts")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{512}));
-  verify->add_option("--tolerance", o.tolerance, "greatest logit difference that passes")
+  verify
+      ->add_option("--tolerance", o.tolerance,
+                   "greatest logit difference that passes; with GPUs only when it is given")
       ->capture_default_str()
+      ->each([&o](const std::string&) { o.tolerance_given = true; })
       ->check(CLI::NonNegativeNumber);
   verify->add_flag("-q,--quiet", o.quiet, "only the last line");
 }
@@ -303,8 +303,7 @@ Options parse_options(int argc, const char* const* argv) {
   for (uint32_t t = 0; t < kKvTypes; ++t) {
     if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
   }
-  if (raw.device == "cpu") o.device = DeviceChoice::kCpu;
-  if (raw.device == "gpu") o.device = DeviceChoice::kGpu;
+  settle_devices(o, raw);
   for (const std::string& text : raw.logit_bias) o.sampling.logit_bias.push_back(parse_bias(text));
   if (o.verb == Verb::kPerplexity) settle_perplexity(o);
   check_together(o);
@@ -318,6 +317,9 @@ int ranks_named(const Options& options) {
     for (const StagePin& stage : options.split) n += stage.shares.size();
     return static_cast<int>(n);
   }
+  if (options.tp == 0 && options.pp == 0 && !options.devices.empty()) {
+    return static_cast<int>(options.devices.size());
+  }
   return std::max(1, options.tp) * std::max(1, options.pp);
 }
 
@@ -329,6 +331,8 @@ PlanRequest plan_request(const Options& o) {
   request.context = o.context;
   request.kv_type = o.kv_type;
   request.device = o.device;
+  request.devices = o.devices;
+  request.share_gpus = o.share_gpus;
   request.gpu_rows = kGpuRows;
   // One conversation at a time; verify compares whole rows of logits, and so does sampling from
   // more tokens than candidates are sent.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launch/options_text.h"
+#include "parallel/comm_choice.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
 
@@ -60,6 +61,9 @@ struct Options {
   std::vector<StagePin> split;
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
+  std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all
+  bool share_gpus = false;
+  CommChoice comm = CommChoice::kAuto;
 
   bool show_plan = false;
   bool quiet = false;
@@ -72,6 +76,7 @@ struct Options {
   bool all_splits = false;  // verify
   int64_t verify_tokens = 64;
   double tolerance = 1e-3;  // verify: greatest logit difference
+  bool tolerance_given = false;
   int64_t bench_prompt = 512;
   int64_t bench_new = 128;
   int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
@@ -91,7 +96,7 @@ struct Options {
 // argv as main gets it. Throws Error; returns help text in Options::help for --help.
 Options parse_options(int argc, const char* const* argv);
 
-// The ranks that --ranks names or --split, --tp and --pp need; at least 1.
+// The ranks that --ranks names or --split, --tp and --pp need, or --device lists; at least 1.
 int ranks_named(const Options& options);
 
 // The planner's request of these options; limits as the verb needs them.

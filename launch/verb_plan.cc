@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "kernels/core/thread_pool.h"
 #include "launch/gpu_probe.h"
@@ -28,10 +30,8 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
     spec.rank = rank;
     spec.local_rank = rank;
     spec.local_size = n_ranks;
-    const GpuProbe found = probe_gpu(options.device, rank, n_ranks, cuda_gpus());
-    spec.gpu = found.gpu;
-    if (rank == 0) print_warning(found.warning);
   }
+  print_warning(find_gpus(cluster, plan_request(options), cuda_gpus()));
   return cluster;
 }
 
@@ -42,7 +42,7 @@ int verb_plan(const Options& options) {
   const ModelSpec model = read_model_spec(gguf);
   const ClusterSpec cluster = cluster_here(options, ranks_named(options));
   const Plan plan = make_plan(model, cluster, plan_request(options));
-  print_warning(unused_gpu(plan, model, cluster));
+  for (const std::string& warning : unused_gpus(plan, model, cluster)) print_warning(warning);
   if (options.json) {
     // The model's name is the file's, and need not be UTF-8.
     constexpr auto kReplace = nlohmann::json::error_handler_t::replace;

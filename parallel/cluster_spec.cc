@@ -1,4 +1,5 @@
-// The assumed cluster: what `plan` and the cost model use where nothing was measured.
+// The assumed cluster: what `plan` and the cost model use where nothing was measured. Ranks that
+// are alike, and ranks that share a GPU.
 #include "parallel/cluster_spec.h"
 
 #include <algorithm>
@@ -21,7 +22,19 @@ constexpr int64_t kMemoryFreeBytes = int64_t{8} << 30;
 constexpr double kLinkLatencyUs = 5.0;
 constexpr double kLinkGbPerS = 2.0;
 
+bool same_gpu(const RankSpec& a, const RankSpec& b) {
+  if (!a.gpu.present() || !b.gpu.present() || a.host != b.host) return false;
+  return a.gpu.uuid == b.gpu.uuid && (!a.gpu.uuid.empty() || a.gpu.ordinal == b.gpu.ordinal);
+}
+
 }  // namespace
+
+std::string GpuSpec::text() const {
+  constexpr size_t kUuidStart = 12;  // "GPU-" and eight digits, as nvidia-smi -L begins
+  std::string out = "GPU " + std::to_string(ordinal) + " " + name;
+  if (!uuid.empty()) out += " (" + uuid.substr(0, kUuidStart) + ")";
+  return out;
+}
 
 ClusterSpec assumed_cluster(int n_ranks) {
   CHECK_GE(n_ranks, 1);
@@ -69,6 +82,30 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
     rank.matrix_gop_per_s = median(products);
     rank.gpu.read_gb_per_s = median(gpu_reads);
     rank.gpu.matrix_tflops = median(gpu_products);
+  }
+  return out;
+}
+
+std::vector<int> ranks_on_gpu(const ClusterSpec& cluster, int rank) {
+  std::vector<int> ranks;
+  for (const RankSpec& other : cluster.ranks) {
+    if (same_gpu(cluster.ranks[static_cast<size_t>(rank)], other)) ranks.push_back(other.rank);
+  }
+  return ranks;
+}
+
+ClusterSpec with_shared_gpus(const ClusterSpec& cluster) {
+  ClusterSpec out = cluster;
+  for (RankSpec& rank : out.ranks) {
+    const std::vector<int> ranks = ranks_on_gpu(cluster, rank.rank);
+    if (ranks.size() < 2) continue;
+    for (const int other : ranks) {
+      const GpuSpec& seen = cluster.ranks[static_cast<size_t>(other)].gpu;
+      rank.gpu.free_bytes = std::min(rank.gpu.free_bytes, seen.free_bytes);
+    }
+    rank.gpu.free_bytes /= static_cast<int64_t>(ranks.size());
+    rank.gpu.read_gb_per_s /= static_cast<double>(ranks.size());
+    rank.gpu.matrix_tflops /= static_cast<double>(ranks.size());
   }
   return out;
 }

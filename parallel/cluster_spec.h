@@ -21,6 +21,8 @@ struct GpuSpec {
   double read_gb_per_s = 0;  // measured: device memory read, 1e9 bytes; 0: not measured
   double matrix_tflops = 0;  // bf16, 1e12 operations; 0: not measured
   bool present() const { return !name.empty(); }
+  // "GPU 0 NVIDIA H100 80GB HBM3 (GPU-6f1c2a3b)": with the first characters of the UUID.
+  std::string text() const;
 };
 
 struct RankSpec {
@@ -58,5 +60,12 @@ ClusterSpec assumed_cluster(int n_ranks);
 // instruction set and threads get the median of their measured rates. They share the machine, so
 // what one of them measured in a busy moment says nothing about it.
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster);
+
+// The ranks on the GPU of this one, itself among them, in order: those of its host that name the
+// same UUID. Empty when it has none.
+std::vector<int> ranks_on_gpu(const ClusterSpec& cluster, int rank);
+// The same cluster with every GPU divided among its ranks: of its free bytes, the least that one of
+// them saw, and of its rates each gets an equal part, since they take turns.
+ClusterSpec with_shared_gpus(const ClusterSpec& cluster);
 
 }  // namespace spillway

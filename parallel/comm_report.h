@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "parallel/comm_choice.h"
+
 namespace spillway {
 
-// What `--comm` asks for. kAuto: by size, from the probe at start.
-enum class CommChoice { kAuto, kNccl, kPeer, kStaged };
 const char* comm_choice_name(CommChoice choice);  // "auto", "nccl", "peer", "staged"
 
 // One fabric, as measured with the group's width; times are the slowest rank's.

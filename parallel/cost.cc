@@ -11,7 +11,7 @@ namespace spillway {
 namespace {
 
 constexpr int64_t kSumBytes = 8;  // sums over ranks are f64
-constexpr int64_t kHopBytes = 4;  // activations between stages are f32
+constexpr int64_t kHopBytes = 4;  // activations between stages are f32, and partial sums of GPUs
 constexpr int64_t kPrefillRows = 512;
 constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
 constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
@@ -24,6 +24,14 @@ constexpr double kGpuMatrixTflops = 300.0;   // bf16, likewise
 constexpr double kGpuLaunchMs = 0.004;       // of a kernel beyond the bytes that it reads
 constexpr int64_t kGpuLaunchesPerLayer = 7;  // norm, qkv, rope, attend, o, gate and up, down
 constexpr double kGopPerTflop = 500.0;       // 1e9 multiply-adds are 2e9 operations
+// Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
+// (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
+// normalises, which spares the layer a launch.
+constexpr double kPeerSumMs = 0.005;
+constexpr double kPeerGbPerS = 150.0;
+// To pinned host memory and back from there, at a hop or at a sum that goes through the host.
+constexpr double kHostCopyMs = 0.02;
+constexpr double kHostCopyGbPerS = 50.0;
 
 struct Rates {
   double read = 0;    // GB/s
@@ -39,7 +47,7 @@ struct Work {
 class Clock {
  public:
   Clock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
-      : plan_(plan), model_(model), assumed_(assumed_cluster(1)) {
+      : plan_(plan), model_(model), cluster_(cluster), assumed_(assumed_cluster(1)) {
     const Rates fallback = {assumed_.ranks[0].read_gb_per_s, assumed_.ranks[0].matrix_gop_per_s};
     for (const RankSpec& rank : cluster.ranks) {
       const GpuSpec& gpu = rank.gpu;
@@ -59,8 +67,9 @@ class Clock {
   double matrix_ms(int64_t rows) const {
     double ms = 0;
     for (const StagePlan& stage : plan_.stages) {
-      if (on_gpu(stage)) {
-        ms += static_cast<double>(stage.layers.size() * kGpuLaunchesPerLayer) * kGpuLaunchMs;
+      if (plan_.on_gpu(stage)) {
+        const int64_t launches = kGpuLaunchesPerLayer - (stage.ranks.size() > 1 ? 1 : 0);
+        ms += static_cast<double>(stage.layers.size() * launches) * kGpuLaunchMs;
       }
       for (int64_t i = 0; i < stage.layers.size(); ++i) {
         ms += slowest(stage, rows, [&](int rank) { return attention(rank, stage, i); });
@@ -101,20 +110,28 @@ class Clock {
 
   // Two sums a layer, one for the embedding.
   double collective_ms(int64_t rows) const {
-    int64_t sums = 0;
+    double ms = 0;
     for (size_t s = 0; s < plan_.stages.size(); ++s) {
       const StagePlan& stage = plan_.stages[s];
-      if (stage.ranks.size() > 1) sums += 2 * stage.layers.size() + (s == 0 ? 1 : 0);
+      if (stage.ranks.size() < 2) continue;
+      const int64_t sums = 2 * stage.layers.size() + (s == 0 ? 1 : 0);
+      ms += static_cast<double>(sums) * sum_ms(stage, rows);
     }
-    return static_cast<double>(sums) * message_ms(rows * model_.dim * kSumBytes);
+    return ms;
   }
 
-  // Between stages, and the step's broadcast and the gathering of logits.
+  // Between stages, and the step's broadcast and the gathering of logits. A GPU's rows pass through
+  // host memory.
   double hop_ms(int64_t rows) const {
     if (plan_.n_ranks() < 2) return 0;
-    const int64_t hops = plan_.last_stage();
-    return static_cast<double>(hops) * message_ms(rows * model_.dim * kHopBytes) +
-           2 * message_ms(0);
+    const int64_t bytes = rows * model_.dim * kHopBytes;
+    double ms = 2 * message_ms(0);
+    for (size_t s = 1; s < plan_.stages.size(); ++s) {
+      ms += message_ms(bytes);
+      if (plan_.on_gpu(plan_.stages[s - 1])) ms += host_copy_ms(bytes);
+      if (plan_.on_gpu(plan_.stages[s])) ms += host_copy_ms(bytes);
+    }
+    return ms;
   }
 
  private:
@@ -122,8 +139,28 @@ class Clock {
     return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
   }
 
-  bool on_gpu(const StagePlan& stage) const {
-    return plan_.parts[static_cast<size_t>(stage.ranks.front())].gpu;
+  static double host_copy_ms(int64_t bytes) {
+    return kHostCopyMs + static_cast<double>(bytes) / (kHostCopyGbPerS * kUnitsPerMs);
+  }
+
+  // All of the stage on one host, each on a GPU of its own.
+  bool peers(const StagePlan& stage) const {
+    return std::all_of(stage.ranks.begin(), stage.ranks.end(), [&](int rank) {
+      const RankSpec& first = cluster_.ranks[static_cast<size_t>(stage.ranks.front())];
+      return cluster_.ranks[static_cast<size_t>(rank)].host == first.host &&
+             ranks_on_gpu(cluster_, rank).size() == 1;
+    });
+  }
+
+  // One sum over a stage's ranks.
+  double sum_ms(const StagePlan& stage, int64_t rows) const {
+    const int64_t values = rows * model_.dim;
+    if (!plan_.on_gpu(stage)) return message_ms(values * kSumBytes);
+    const int64_t bytes = values * kHopBytes;
+    if (!peers(stage)) return message_ms(bytes) + 2 * host_copy_ms(bytes);
+    // Each rank sends and receives all but its own part twice: once to add, once added.
+    const auto n = static_cast<double>(stage.ranks.size());
+    return kPeerSumMs + 2 * (n - 1) / n * static_cast<double>(bytes) / (kPeerGbPerS * kUnitsPerMs);
   }
 
   Work attention(int rank, const StagePlan& stage, int64_t i) const {
@@ -171,6 +208,7 @@ class Clock {
 
   const Plan& plan_;
   const ModelSpec& model_;
+  const ClusterSpec& cluster_;
   ClusterSpec assumed_;
   std::vector<Rates> rates_;
   LinkSpec link_;
@@ -217,7 +255,7 @@ Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& 
   out.total_ms = out.matrix_ms + out.attention_ms + out.collective_ms + out.hop_ms;
   out.decode_tok_per_s = 1000.0 / out.total_ms;
 
-  const int64_t most_rows = plan.parts[0].gpu ? kGpuPrefillRows : kPrefillRows;
+  const int64_t most_rows = plan.uses_gpu() ? kGpuPrefillRows : kPrefillRows;
   const int64_t rows = std::min({plan.limits.max_rows, most_rows, plan.kv.context});
   const double prefill_ms = clock.matrix_ms(rows) + clock.prefill_attention_ms(rows) +
                             clock.collective_ms(rows) + clock.hop_ms(rows);

@@ -13,7 +13,9 @@ namespace spillway {
 // Decode: the halves of a layer (attention, feed-forward) end in a sum over the stage's ranks, so
 // each lasts as long as its slowest rank; stages follow one another. A half lasts
 // max(packed bytes / read rate, multiply-adds / product rate). On a GPU products reach a share of
-// the read rate, and every kernel costs some microseconds more.
+// the read rate, and every kernel costs some microseconds more. Sums between GPUs of one host go
+// from GPU to GPU; between hosts, and where ranks share a GPU, they pass through host memory and
+// the cluster's link, as hops between stages always do.
 Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
                    int64_t context);
 

@@ -44,7 +44,8 @@ class DeviceCommunicator {
   // Whether sums of n rows may be captured in a graph. staged: no, it waits on the host.
   virtual bool capturable(int64_t n_rows) const = 0;
 
-  // exec.stream is the stream of the construction.
+  // On any of this rank's streams: sums on several are put in order by their caller, and in the
+  // same order on all ranks.
   virtual void sum(const cuda::Exec& exec, const DeviceSum& step) = 0;
 
   // What the probe at start found.

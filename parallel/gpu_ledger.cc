@@ -108,13 +108,15 @@ int64_t decode_bucket(int64_t n) {
 }
 
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
-                                  const StepLimits& given, const KvPlan& kv, bool last_stage) {
+                                  const StepLimits& given, const KvPlan& kv, bool last_stage,
+                                  int tp_size) {
   const Widths widths = widths_of(model, part);
   const StepLimits limits = with_buckets(given);
   const int64_t rows = padded(limits.max_rows);
   const int64_t logit_rows = padded(limits.max_logit_rows);
   ListWriter out;
   out.floats("x", rows * model.dim);
+  if (tp_size > 1) out.floats("partial", rows * model.dim);
   product_input(out, "normed", rows, model.dim);
   product_input(out, "attended", rows, widths.q_cols);
   product_input(out, "gated", rows, widths.ff);
@@ -138,17 +140,21 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
   return out.take();
 }
 
-BufferList pinned_buffers(const RankPart& part, const StepLimits& given, const KvPlan& kv,
-                          bool last_stage) {
+BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& given,
+                          const KvPlan& kv, bool last_stage) {
   const StepLimits limits = with_buckets(given);
   ListWriter out;
   out.add("step", step_bytes(limits, kv));
+  if (part.stage > 0) out.floats("recv", padded(limits.max_rows) * model.dim);
+  if (!last_stage) out.floats("send", padded(limits.max_rows) * model.dim);
   if (last_stage) {
     out.add("candidates", padded(limits.max_logit_rows) * kGpuCandidates * kCandidateBytes);
     out.floats("logits", kHostLogitRows * part.output_rows.size());
   }
   return out.take();
 }
+
+int64_t device_comm_rows(const StepLimits& limits) { return with_buckets(limits).max_rows; }
 
 // A group of more ranks than a mailbox is made for goes another way.
 int64_t device_comm_mailbox_bytes(int tp_size, int64_t max_rows, int64_t dim) {

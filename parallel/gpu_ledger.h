@@ -17,6 +17,10 @@ namespace spillway {
 inline constexpr int64_t kCudaContextBytes = int64_t{600} << 20;
 // Host memory that the loader pins for copies on their way to the GPU. A first estimate as well.
 inline constexpr int64_t kLoadStagingBytes = int64_t{128} << 20;
+// GPU memory that NCCL and CUDA take in each rank of a group of several, beyond that context. A
+// first estimate, to be measured: after CUDA and NCCL had started two ranks held 1.4 GiB of one
+// device, less two contexts.
+inline constexpr int64_t kGroupContextBytes = int64_t{350} << 20;
 // Of cuBLASLt: what its documentation recommends for Hopper.
 inline constexpr int64_t kLibraryWorkspaceBytes = int64_t{32} << 20;
 // Candidates a row that the GPU picks: kMaxCandidates of kernels/cuda/ops.h.
@@ -35,15 +39,19 @@ int64_t decode_bucket(int64_t n);
 inline constexpr int64_t kRowwiseRows = 64;
 
 // Activations of a step on the GPU, in the order in which the executor takes them. Rows are
-// limits.max_rows and limits.max_logit_rows rounded up to 8.
+// limits.max_rows and limits.max_logit_rows rounded up to 8. tp_size: ranks of the stage; with
+// several, "partial" follows "x", the rank's part of a sum [rows, dim].
 BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
-                                  const StepLimits& limits, const KvPlan& kv, bool last_stage);
+                                  const StepLimits& limits, const KvPlan& kv, bool last_stage,
+                                  int tp_size);
 
 // Rows of logits that are brought to the host together, when whole rows are asked for.
 inline constexpr int64_t kHostLogitRows = 16;
-// Pinned host memory beside the loader's: a step on its way to the GPU, results on their way back.
-BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const KvPlan& kv,
-                          bool last_stage);
+// Pinned host memory beside the loader's: a step on its way to the GPU, the residual stream
+// [rows, dim] on its way from the stage before ("recv") and to the next ("send"), results on their
+// way back.
+BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
+                          const KvPlan& kv, bool last_stage);
 
 // The most that attention's partial sums take, whatever the GPU: head_dim sums and two numbers a
 // query head for up to 64 pieces of the context a sequence, or three blocks a multiprocessor over
@@ -52,10 +60,14 @@ BufferList pinned_buffers(const RankPart& part, const StepLimits& limits, const 
 int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, int64_t n_heads,
                                      int64_t n_kv_heads, int64_t head_dim);
 
+// The most rows of a sum: a step's, or a decode bucket's.
+int64_t device_comm_rows(const StepLimits& limits);
+
 // What a rank of a TP group of tp_size GPUs allocates for its sums (device_communicator.h), the
 // same for every fabric: in the GPU's memory its mailbox and a bf16 copy of a step's rows, in
 // pinned host memory the pieces that go through MPI. 0 for a group of one. What NCCL allocates for
 // itself, at start, comes on top.
+// max_rows: device_comm_rows() in a job.
 int64_t device_comm_bytes(int tp_size, int64_t max_rows, int64_t dim);
 int64_t device_comm_pinned_bytes(int tp_size, int64_t max_rows, int64_t dim);
 // Parts of these.

@@ -206,6 +206,24 @@ void add_lines(Plan& plan, int rank, const std::string& place, const std::string
   }
 }
 
+// What only a rank on a GPU has.
+void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
+  const int tp_size = static_cast<int>(plan.stages[part.stage].ranks.size());
+  const bool last = part.stage == plan.last_stage();
+  const int64_t rows = device_comm_rows(plan.limits);
+  const int64_t pinned = pinned_buffers(model, part, plan.limits, plan.kv, last).total() +
+                         device_comm_pinned_bytes(tp_size, rows, model.dim);
+  const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
+    plan.ledger.push_back({part.rank, place, name, detail, bytes});
+  };
+  add("host", "program", "pinned staging", pinned + kLoadStagingBytes);
+  add("host", "activations", "messages", message_buffers(model, part, plan.limits, last).total());
+  add("gpu", "program", "CUDA context", kCudaContextBytes);
+  if (tp_size < 2) return;
+  add("gpu", "activations", "comm", device_comm_bytes(tp_size, rows, model.dim));
+  add("gpu", "program", "NCCL and CUDA in a group", kGroupContextBytes);
+}
+
 }  // namespace
 
 void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
@@ -215,22 +233,17 @@ void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster
     const bool first = part.stage == 0;
     const bool last = part.stage == plan.last_stage();
     const char* place = part.gpu ? "gpu" : "host";
+    const int tp_size = static_cast<int>(stage.ranks.size());
     add_lines(plan, part.rank, place, "weights",
               weight_buffers(model, part, stage.layers, first, last));
     add_lines(plan, part.rank, place, "kv", kv_buffers(model, part, stage.layers, plan.kv));
     add_lines(plan, part.rank, place, "activations",
-              part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last)
+              part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size)
                        : activation_buffers(model, part, plan.limits, last));
     const int threads = cluster.ranks[part.rank].threads;
     plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
                            program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
-    if (!part.gpu) continue;
-    const int64_t pinned = pinned_buffers(part, plan.limits, plan.kv, last).total();
-    plan.ledger.push_back(
-        {part.rank, "host", "program", "pinned staging", pinned + kLoadStagingBytes});
-    plan.ledger.push_back({part.rank, "host", "activations", "messages",
-                           message_buffers(model, part, plan.limits, last).total()});
-    plan.ledger.push_back({part.rank, "gpu", "program", "CUDA context", kCudaContextBytes});
+    if (part.gpu) add_gpu_lines(plan, model, part);
   }
 }
 

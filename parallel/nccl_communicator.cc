@@ -86,10 +86,11 @@ class NcclCommunicator final : public DeviceCommunicator {
     refuse(first_obstacle(group, obstacle_of([&] { connection_.nccl.open(); })));
     connect();
     // The first sum sets connections up, which a capture could not.
-    refuse(
-        first_obstacle(group, obstacle_of([&] { all_reduce(memory.wire.data(), 32, ncclFloat); })));
     refuse(first_obstacle(group, obstacle_of([&] {
-                            all_reduce(memory.wire.data(), 32, ncclBfloat16);
+                            all_reduce(stream_.handle(), memory.wire.data(), 32, ncclFloat);
+                          })));
+    refuse(first_obstacle(group, obstacle_of([&] {
+                            all_reduce(stream_.handle(), memory.wire.data(), 32, ncclBfloat16);
                             stream_.synchronize();
                           })));
   }
@@ -106,13 +107,12 @@ class NcclCommunicator final : public DeviceCommunicator {
   bool capturable(int64_t) const override { return true; }
 
   void sum(const cuda::Exec& exec, const DeviceSum& step) override {
-    CHECK(exec.stream == stream_.handle());
     const View2D<float>& partial = step.partial;
     CHECK(partial.rows <= 1 || partial.stride == partial.cols);
     const int64_t values = partial.rows * partial.cols;
     if (values == 0) return;
     if (partial.rows <= cuda::kPeerSmallRows) {
-      all_reduce(partial.data, values, ncclFloat);
+      all_reduce(exec.stream, partial.data, values, ncclFloat);
       cuda::add_rms_norm(exec, View2D<const float>(partial), step.x, step.add, step.norm_weight,
                          step.norm_eps, step.forms, step.normed);
       return;
@@ -121,7 +121,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     auto* wire = reinterpret_cast<uint16_t*>(memory_.wire.data());
     const cuda::Input halves{partial.rows, partial.cols, nullptr, nullptr, nullptr, wire};
     cuda::quantize_rows(exec, View2D<const float>(partial), cuda::kBf16Form, halves);
-    all_reduce(wire, values, ncclBfloat16);
+    all_reduce(exec.stream, wire, values, ncclBfloat16);
     cuda::add_rms_norm(exec, View2D<const uint16_t>(wire, partial.rows, partial.cols), step.x,
                        step.add, step.norm_weight, step.norm_eps, step.forms, step.normed);
   }
@@ -151,9 +151,9 @@ class NcclCommunicator final : public DeviceCommunicator {
   }
 
   // In place.
-  void all_reduce(void* data, int64_t n, ncclDataType_t type) {
+  void all_reduce(cuda::StreamHandle stream, void* data, int64_t n, ncclDataType_t type) {
     connection_.nccl.check(connection_.nccl.all_reduce(data, data, static_cast<size_t>(n), type,
-                                                       ncclSum, connection_.comm, stream_.handle()),
+                                                       ncclSum, connection_.comm, stream),
                            "ncclAllReduce");
   }
 

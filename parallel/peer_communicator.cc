@@ -55,7 +55,6 @@ class PeerCommunicator final : public DeviceCommunicator {
   bool capturable(int64_t) const override { return true; }
 
   void sum(const cuda::Exec& exec, const DeviceSum& step) override {
-    CHECK(exec.stream == stream_.handle());
     cuda::peer_sum(exec, peers_, step.partial, step.x, step.add, step.norm_weight, step.norm_eps,
                    step.forms, step.normed);
   }
@@ -106,7 +105,7 @@ class PeerCommunicator final : public DeviceCommunicator {
     refuse(proof.run());
     report.pushes = proof.measure();
     proof.clear();
-    cuda::fill_zero(stream_, memory_.wire.data(), memory_.wire.bytes());
+    cuda::fill_zero(stream_.handle(), memory_.wire.data(), memory_.wire.bytes());
   }
 
   Communicator& group_;

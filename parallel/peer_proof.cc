@@ -34,7 +34,7 @@ std::string PeerProof::missing(uint32_t salt, const char* how) const {
   const int rank = group.rank();
   const int64_t words = section_bytes() / 4;
   auto* n_wrong = reinterpret_cast<uint32_t*>(scratch);
-  cuda::fill_zero(stream, n_wrong, size * 4);
+  cuda::fill_zero(stream.handle(), n_wrong, size * 4);
   for (int from = 0; from < size; ++from) {
     if (from == rank) continue;
     cuda::count_wrong(exec, section(rank, from), words,
@@ -117,7 +117,7 @@ std::vector<CommReport::Push> PeerProof::measure() const {
 
 void PeerProof::clear() const {
   group.barrier();
-  cuda::fill_zero(stream, mailboxes[static_cast<size_t>(group.rank())], mailbox_bytes);
+  cuda::fill_zero(stream.handle(), mailboxes[static_cast<size_t>(group.rank())], mailbox_bytes);
   stream.synchronize();
   group.barrier();
 }

@@ -244,6 +244,10 @@ class Checker {
 
 }  // namespace
 
+bool Plan::uses_gpu() const {
+  return std::any_of(parts.begin(), parts.end(), [](const RankPart& part) { return part.gpu; });
+}
+
 int64_t Plan::rank_bytes(int rank, const std::string& name, const std::string& place) const {
   int64_t sum = 0;
   for (const LedgerLine& line : ledger) {

@@ -92,6 +92,11 @@ struct Plan {
 
   int n_ranks() const { return static_cast<int>(parts.size()); }
   int last_stage() const { return static_cast<int>(stages.size()) - 1; }
+  // Whether the ranks of this stage, or any rank, compute on GPUs.
+  bool on_gpu(const StagePlan& stage) const {
+    return parts[static_cast<size_t>(stage.ranks.front())].gpu;
+  }
+  bool uses_gpu() const;
   // All that this rank allocates, in bytes; with `name` or `place` only those lines.
   int64_t rank_bytes(int rank, const std::string& name = "", const std::string& place = "") const;
 };
@@ -104,7 +109,7 @@ uint64_t plan_fingerprint(const Plan& plan);
 std::vector<std::string> check_plan(const Plan& plan, const ModelSpec& model);
 // "TP2 (2:1) x PP2, layers 15+15": one line for tables and errors.
 std::string plan_title(const Plan& plan);
-// The table that a person reads before anything is allocated.
-std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+// The table that a person reads before anything is allocated. The cluster is as measured.
+std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& measured);
 
 }  // namespace spillway

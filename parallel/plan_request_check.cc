@@ -77,20 +77,58 @@ void check_limits(const StepLimits& limits) {
   positive(limits.max_candidates, "candidates a row");
 }
 
+// "--device gpu" or "--device gpu,gpu,cpu".
+std::string device_flag(const PlanRequest& request) {
+  return "--device " +
+         device_list_text(request.devices.empty() ? std::vector{request.device} : request.devices);
+}
+
+// "0, 1 and 3"
+std::string ranks_text(const std::vector<int>& ranks) {
+  std::string text;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    append_item(text, i + 1 == ranks.size() ? " and " : ", ", std::to_string(ranks[i]));
+  }
+  return text;
+}
+
+// Every rank on a GPU of its own, or the user knows.
+void check_sharing(const ClusterSpec& cluster, const PlanRequest& request) {
+  if (request.share_gpus) return;
+  for (const RankSpec& spec : cluster.ranks) {
+    if (request.device_of(spec.rank) == DeviceChoice::kCpu) continue;
+    const std::vector<int> ranks = ranks_on_gpu(cluster, spec.rank);
+    if (ranks.size() < 2) continue;
+    int here = 0;
+    int gpus = 0;
+    for (const RankSpec& other : cluster.ranks) {
+      const bool counts = other.host == spec.host && other.gpu.present();
+      here += counts ? 1 : 0;
+      gpus += counts && ranks_on_gpu(cluster, other.rank).front() == other.rank ? 1 : 0;
+    }
+    const std::string wanted = gpus == 1 ? "1 rank" : std::to_string(gpus) + " ranks";
+    throw Error(std::to_string(here) + " ranks for " + std::to_string(gpus) +
+                    (gpus == 1 ? " GPU" : " GPUs") + ": ranks " + ranks_text(ranks) +
+                    " would share " + spec.gpu.text(),
+                "host " + spec.host + ", " + device_flag(request),
+                "start " + wanted + " there, pass --share-gpus to share all the same, or use " +
+                    "--device cpu");
+  }
+}
+
 void check_device(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
-  if (request.device != DeviceChoice::kGpu) return;
-  if (cluster.size() > 1) {
-    throw Error("several GPUs are not supported yet: --device gpu with " +
-                    std::to_string(cluster.size()) + " ranks",
-                "", "start one rank, or use --device cpu");
-  }
-  const RankSpec& spec = cluster.ranks[0];
-  if (!spec.gpu.present()) {
-    throw Error("rank 0 has no GPU", "host " + spec.host + ", --device gpu",
-                "use --device cpu, or start on a machine with an NVIDIA GPU and its driver");
-  }
+  check_device_list(request.devices, cluster.size());
   const std::string obstacle = gpu_obstacle(model);
-  if (!obstacle.empty()) throw Error(obstacle, "--device gpu", "use --device cpu");
+  for (const RankSpec& spec : cluster.ranks) {
+    if (request.device_of(spec.rank) != DeviceChoice::kGpu) continue;
+    if (!spec.gpu.present()) {
+      throw Error("rank " + std::to_string(spec.rank) + " has no GPU",
+                  "host " + spec.host + ", " + device_flag(request),
+                  "use --device cpu, or start on a machine with an NVIDIA GPU and its driver");
+    }
+    if (!obstacle.empty()) throw Error(obstacle, device_flag(request), "use --device cpu");
+  }
+  if (obstacle.empty()) check_sharing(cluster, request);
 }
 
 std::string divisors_of(int n) {
@@ -223,6 +261,54 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
                     std::to_string(model.n_layers) + " layers",
                 "", "use --pp " + std::to_string(model.n_layers) + " or less, or more --tp");
   }
+}
+
+void refuse_mixture(const ClusterSpec& cluster, const PlanRequest& request) {
+  std::vector<int> gpus;
+  std::vector<int> others;
+  for (const RankSpec& spec : cluster.ranks) {
+    const bool forced = request.device_of(spec.rank) == DeviceChoice::kGpu;
+    (forced ? gpus : others).push_back(spec.rank);
+  }
+  CHECK(!gpus.empty() && !others.empty());
+  throw Error("ranks " + ranks_text(gpus) + " compute on GPUs and " + ranks_text(others) +
+                  " may not, but some share a stage",
+              device_flag(request),
+              "a stage's ranks are all of one kind: give each kind stages of its own, as " +
+                  std::string("--split 1:1+1 does for --device gpu,gpu,cpu"));
+}
+
+void check_device_list(const std::vector<DeviceChoice>& devices, int n_ranks) {
+  if (devices.empty() || static_cast<int>(devices.size()) == n_ranks) return;
+  throw Error(
+      "--device " + device_list_text(devices) + " names " + std::to_string(devices.size()) +
+          " devices, the job has " + std::to_string(n_ranks) + (n_ranks == 1 ? " rank" : " ranks"),
+      "", "name one a rank, or one for all; or start mpirun -np " + std::to_string(devices.size()));
+}
+
+std::string device_list_text(const std::vector<DeviceChoice>& devices) {
+  std::string text;
+  for (const DeviceChoice device : devices) {
+    append_item(text, ",",
+                device == DeviceChoice::kCpu   ? "cpu"
+                : device == DeviceChoice::kGpu ? "gpu"
+                                               : "auto");
+  }
+  return text;
+}
+
+bool mixes_devices(const std::vector<StagePin>& split, const PlanRequest& request) {
+  int rank = 0;
+  for (const StagePin& stage : split) {
+    bool cpu = false;
+    bool gpu = false;
+    for (size_t i = 0; i < stage.shares.size(); ++i, ++rank) {
+      cpu = cpu || request.device_of(rank) == DeviceChoice::kCpu;
+      gpu = gpu || request.device_of(rank) == DeviceChoice::kGpu;
+    }
+    if (cpu && gpu) return true;
+  }
+  return false;
 }
 
 int64_t planned_context(const ModelSpec& model, const PlanRequest& request) {

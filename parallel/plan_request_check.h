@@ -12,6 +12,10 @@ void check_model(const ModelSpec& model);
 // tp, pp, split, ranks, limits, context and device agree with each other and with the model.
 void check_request(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request);
 
+// Throws the Error of a request whose stages all mix ranks that must compute on GPUs with ranks
+// that cannot.
+[[noreturn]] void refuse_mixture(const ClusterSpec& cluster, const PlanRequest& request);
+
 // Tokens that a sequence may have: the request's, or min(the model's, 4096).
 int64_t planned_context(const ModelSpec& model, const PlanRequest& request);
 

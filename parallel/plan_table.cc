@@ -161,7 +161,9 @@ std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
         sums[g] += bytes;
         cells.push_back(size(bytes));
       }
-      cells.push_back(size(place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes));
+      const int64_t free = place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes;
+      const std::string text = size(free);
+      cells.push_back(text.size() > 8 ? text.substr(0, text.find('.')) : text);
       table.row(std::move(cells));
       ++rows;
     }
@@ -181,11 +183,13 @@ std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
 std::string gpu_lines(const Plan& plan, const ClusterSpec& cluster) {
   std::string out;
   for (const RankPart& part : plan.parts) {
-    const GpuSpec& gpu = cluster.ranks[part.rank].gpu;
+    GpuSpec gpu = cluster.ranks[part.rank].gpu;
     if (!gpu.present()) continue;
-    out += " rank " + std::to_string(part.rank) + ": GPU " + std::to_string(gpu.ordinal) + " " +
-           shortened(gpu.name, 40) +
+    gpu.name = shortened(gpu.name, 40);
+    const size_t ranks = ranks_on_gpu(cluster, part.rank).size();
+    out += " rank " + std::to_string(part.rank) + ": " + gpu.text() +
            (gpu.free_bytes > 0 ? ", " + size_text(gpu.free_bytes) + " free" : "") +
+           (ranks > 1 ? ", a share of " + std::to_string(ranks) : "") +
            (part.gpu ? "" : ", not used") + "\n";
   }
   return out;
@@ -221,8 +225,9 @@ std::string plan_title(const Plan& plan) {
   return degrees + ", layers " + layers;
 }
 
-std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
-  CHECK_EQ(plan.n_ranks(), cluster.size());
+std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSpec& measured) {
+  CHECK_EQ(plan.n_ranks(), measured.size());
+  const ClusterSpec cluster = with_shared_gpus(measured);
   const std::string name = plan.model_name.empty() ? model.architecture : plan.model_name;
   std::string out = "plan for " + name + ": " + plan_title(plan) + "\n";
   out += "context " + std::to_string(plan.kv.context) + " tokens, KV cache " +

@@ -17,8 +17,8 @@ struct StagePin {
   std::vector<double> shares;  // one a rank, each > 0
 };
 
-// Where ranks compute. kAuto: on the GPU of a rank that has one whose memory holds its part, else
-// on the CPU.
+// Where a rank computes. kAuto: on its GPU when all ranks of its stage have one and these hold the
+// stage's parts, else on the CPU.
 enum class DeviceChoice { kAuto, kCpu, kGpu };
 
 struct PlanRequest {
@@ -29,8 +29,22 @@ struct PlanRequest {
   KvType kv_type = KvType::kF16;
   StepLimits limits;
   DeviceChoice device = DeviceChoice::kAuto;
-  int64_t gpu_rows = 0;  // tokens a step when the plan uses a GPU; 0: limits.max_rows
+  std::vector<DeviceChoice> devices;  // by rank, one each; empty: `device` for all
+  bool share_gpus = false;            // several ranks may compute on one GPU
+  int64_t gpu_rows = 0;               // tokens a step when the plan uses a GPU; 0: limits.max_rows
+
+  DeviceChoice device_of(int rank) const {
+    return devices.empty() ? device : devices[static_cast<size_t>(rank)];
+  }
 };
+
+// Throws Error unless `devices` is empty or has one a rank.
+void check_device_list(const std::vector<DeviceChoice>& devices, int n_ranks);
+// "gpu,gpu,cpu"
+std::string device_list_text(const std::vector<DeviceChoice>& devices);
+// Whether some stage of the split has ranks that must compute on the CPU and ranks that must on
+// GPUs, which no plan can do.
+bool mixes_devices(const std::vector<StagePin>& split, const PlanRequest& request);
 
 // Parses `--split`: stages joined by "+", a stage is [LAYERS@]SHARE[:SHARE...]. Throws Error that
 // shows the place and an example.
@@ -38,9 +52,11 @@ std::vector<StagePin> parse_split(const std::string& text);
 std::string split_text(const std::vector<StagePin>& split);
 
 // Throws Error when the request contradicts itself, the number of ranks or the model (more stages
-// than layers, layers that do not add up), or when a rank's memory does not hold its part: with the
-// reason and the nearest thing that is possible. Only a job of one rank uses its GPU today: with
-// more ranks kAuto means the CPU, and kGpu is an Error.
+// than layers, layers that do not add up), when several ranks have one GPU unless share_gpus, or
+// when a rank's memory does not hold its part: with the reason and the nearest thing that is
+// possible. Every stage computes on GPUs or on CPUs as a whole. Where the split is free, layers and
+// shares follow the ranks' speed; in a plan with GPUs they move to where there is memory when some
+// rank has too little.
 Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request);
 
 // Every legal split of exactly n ranks into stages of TP degrees, in a fixed order (TP n first):

@@ -12,9 +12,8 @@ namespace {
 
 class StagedCommunicator final : public DeviceCommunicator {
  public:
-  StagedCommunicator(Communicator& group, const cuda::Stream& stream, CommMemory& memory,
-                     const CommReport& report)
-      : group_(group), stream_(stream), memory_(memory), report_(report) {}
+  StagedCommunicator(Communicator& group, CommMemory& memory, const CommReport& report)
+      : group_(group), memory_(memory), report_(report) {}
 
   int rank() const override { return group_.rank(); }
   int size() const override { return group_.size(); }
@@ -22,13 +21,12 @@ class StagedCommunicator final : public DeviceCommunicator {
   bool capturable(int64_t) const override { return false; }
 
   void sum(const cuda::Exec& exec, const DeviceSum& step) override {
-    CHECK(exec.stream == stream_.handle());
     const View2D<float>& partial = step.partial;
     CHECK(partial.rows <= 1 || partial.stride == partial.cols);
     const int64_t values = partial.rows * partial.cols;
     const int64_t most = memory_.piece_bytes / static_cast<int64_t>(sizeof(float));
     for (int64_t at = 0; at < values; at += most) {
-      sum_piece(partial.data + at, std::min(most, values - at));
+      sum_piece(exec, partial.data + at, std::min(most, values - at));
     }
     cuda::add_rms_norm(exec, View2D<const float>(partial), step.x, step.add, step.norm_weight,
                        step.norm_eps, step.forms, step.normed);
@@ -38,24 +36,23 @@ class StagedCommunicator final : public DeviceCommunicator {
   void abort() override {}  // it waits in the group's calls alone, and those are aborted there
 
  private:
-  void sum_piece(float* device, int64_t n) {
+  void sum_piece(const cuda::Exec& exec, float* device, int64_t n) {
     const int64_t bytes = n * static_cast<int64_t>(sizeof(float));
     const auto size = static_cast<size_t>(bytes);
     std::byte* all = memory_.pieces();
     std::byte* mine = all + bytes * group_.rank();
-    cuda::copy_to_host(stream_, mine, device, bytes);
-    stream_.synchronize();
+    cuda::copy_to_host(exec.stream, mine, device, bytes);
+    cuda::synchronize(exec.stream);
     group_.all_gather({mine, size}, {all, size * static_cast<size_t>(group_.size())});
     auto* sum = reinterpret_cast<float*>(all);
     for (int r = 1; r < group_.size(); ++r) {
       const float* part = sum + r * n;
       for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
     }
-    cuda::copy_to_device(stream_, device, sum, bytes);
+    cuda::copy_to_device(exec.stream, device, sum, bytes);
   }
 
   Communicator& group_;
-  const cuda::Stream& stream_;
   CommMemory& memory_;
   const CommReport& report_;
 };
@@ -63,10 +60,9 @@ class StagedCommunicator final : public DeviceCommunicator {
 }  // namespace
 
 std::unique_ptr<DeviceCommunicator> make_staged_communicator(Communicator& group,
-                                                             const cuda::Stream& stream,
                                                              CommMemory& memory,
                                                              const CommReport& report) {
-  return std::make_unique<StagedCommunicator>(group, stream, memory, report);
+  return std::make_unique<StagedCommunicator>(group, memory, report);
 }
 
 }  // namespace spillway

@@ -12,7 +12,6 @@
 namespace spillway {
 
 std::unique_ptr<DeviceCommunicator> make_staged_communicator(Communicator& group,
-                                                             const cuda::Stream& stream,
                                                              CommMemory& memory,
                                                              const CommReport& report);
 

@@ -142,7 +142,7 @@ Stream::~Stream() {
   if (handle_ != nullptr) (void)cudaStreamDestroy(handle_);
 }
 Stream::Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-void Stream::synchronize() const { CU(cudaStreamSynchronize(handle_)); }
+void synchronize(StreamHandle stream) { CU(cudaStreamSynchronize(stream)); }
 
 Event::Event() { CU(cudaEventCreate(&handle_)); }
 Event::~Event() {
@@ -216,15 +216,13 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
   return *this;
 }
 
-void copy_to_device(const Stream& stream, void* to, const void* from, int64_t bytes) {
+void copy_to_device(StreamHandle stream, void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
-  CU(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
-                     stream.handle()));
+  CU(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream));
 }
-void copy_to_host(const Stream& stream, void* to, const void* from, int64_t bytes) {
+void copy_to_host(StreamHandle stream, void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
-  CU(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
-                     stream.handle()));
+  CU(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
 }
 void fill_zero(StreamHandle stream, void* to, int64_t bytes) {
   if (bytes == 0) return;

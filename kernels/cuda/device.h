@@ -44,6 +44,9 @@ DeviceInfo select_device(int ordinal);
 DeviceInfo selected_device();
 int64_t free_device_bytes();
 
+// Waits for the stream; throws Error with what failed on the device.
+void synchronize(StreamHandle stream);
+
 // An ordered queue of device work.
 class Stream {
  public:
@@ -52,7 +55,7 @@ class Stream {
   Stream(Stream&& other) noexcept;
   Stream& operator=(Stream&&) = delete;
   StreamHandle handle() const { return handle_; }
-  void synchronize() const;  // throws Error with what failed on the device
+  void synchronize() const { spillway::cuda::synchronize(handle_); }
 
  private:
   StreamHandle handle_ = nullptr;
@@ -127,8 +130,17 @@ class PinnedMemory {
 };
 
 // Copies in stream order. Host memory should be pinned, or the call waits.
-void copy_to_device(const Stream& stream, void* to, const void* from, int64_t bytes);
-void copy_to_host(const Stream& stream, void* to, const void* from, int64_t bytes);
+void copy_to_device(StreamHandle stream, void* to, const void* from, int64_t bytes);
+void copy_to_host(StreamHandle stream, void* to, const void* from, int64_t bytes);
+inline void copy_to_device(const Stream& stream, void* to, const void* from, int64_t bytes) {
+  copy_to_device(stream.handle(), to, from, bytes);
+}
+inline void copy_to_host(const Stream& stream, void* to, const void* from, int64_t bytes) {
+  copy_to_host(stream.handle(), to, from, bytes);
+}
 void fill_zero(StreamHandle stream, void* to, int64_t bytes);
+inline void fill_zero(const Stream& stream, void* to, int64_t bytes) {
+  fill_zero(stream.handle(), to, bytes);
+}
 
 }  // namespace spillway::cuda

@@ -89,7 +89,8 @@ struct GpuExecutor::State {
   void connect(CommChoice comm) {
     if (mesh.tp->size() > 1) {
       aside.emplace();
-      tp = make_device_communicator(*mesh.tp, stream, {comm, plan.limits.max_rows, model.dim});
+      tp = make_device_communicator(*mesh.tp, stream,
+                                    {comm, device_comm_rows(plan.limits), model.dim});
     }
     capture_all();
     stream.synchronize();

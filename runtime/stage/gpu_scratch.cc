@@ -16,9 +16,14 @@ GpuInputBuffer take_input(BufferTaker& taker, const std::string& name) {
   return buffer;
 }
 
+int tp_size(const Plan& plan, const RankPart& part) {
+  return static_cast<int>(plan.stages[static_cast<size_t>(part.stage)].ranks.size());
+}
+
 BufferList buffers_of(const ModelSpec& model, const Plan& plan, int rank) {
   const RankPart& part = plan.parts[static_cast<size_t>(rank)];
-  return gpu_activation_buffers(model, part, plan.limits, plan.kv, part.stage == plan.last_stage());
+  return gpu_activation_buffers(model, part, plan.limits, plan.kv, part.stage == plan.last_stage(),
+                                tp_size(plan, part));
 }
 
 }  // namespace
@@ -31,6 +36,7 @@ GpuScratch::GpuScratch(const ModelSpec& model, const Plan& plan, int rank)
   BufferTaker taker(list, arena);
   const bool last = part.stage == plan.last_stage();
   x = taker.take_array<float>("x");
+  if (tp_size(plan, part) > 1) partial = taker.take_array<float>("partial");
   normed = take_input(taker, "normed");
   attended = take_input(taker, "attended");
   gated = take_input(taker, "gated");
@@ -58,11 +64,13 @@ GpuScratch::GpuScratch(const ModelSpec& model, const Plan& plan, int rank)
   }
   CHECK(taker.done());
 
-  const BufferList pinned_list = pinned_buffers(part, plan.limits, plan.kv, last);
+  const BufferList pinned_list = pinned_buffers(model, part, plan.limits, plan.kv, last);
   pinned_ = cuda::PinnedMemory("pinned staging", pinned_list.total());
   Arena pinned("pinned staging", pinned_.data(), pinned_.bytes());
   BufferTaker pinned_taker(pinned_list, pinned);
   host_step = pinned_taker.take("step");
+  if (part.stage > 0) host_recv = pinned_taker.take_array<float>("recv");
+  if (!last) host_send = pinned_taker.take_array<float>("send");
   if (last) {
     host_candidates = pinned_taker.take_array<cuda::Candidate>("candidates");
     host_logits = pinned_taker.take_array<float>("logits");

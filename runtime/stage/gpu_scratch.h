@@ -39,7 +39,7 @@ class GpuScratch {
   GpuScratch(const ModelSpec& model, const Plan& plan, int rank);
 
   float* x = nullptr;        // [rows, dim]: the residual stream
-  float* partial = nullptr;  // [rows, dim]: this rank's part of a sum, in a TP group
+  float* partial = nullptr;  // [rows, dim]: this rank's part of a sum; stages of several ranks
   GpuInputBuffer normed;
   float* qkv = nullptr;
   GpuInputBuffer attended;
@@ -65,8 +65,8 @@ class GpuScratch {
 
   // Pinned: the step's arrays on their way to the device, candidates and logits on theirs back.
   std::byte* host_step = nullptr;
-  float* host_recv = nullptr;  // [rows, dim] from the stage before
-  float* host_send = nullptr;  // [rows, dim] to the next stage
+  float* host_recv = nullptr;  // [rows, dim]: x from the stage before; not on the first
+  float* host_send = nullptr;  // [rows, dim]: x for the next stage; not on the last
   cuda::Candidate* host_candidates = nullptr;
   float* host_logits = nullptr;  // kHostLogitRows rows
 

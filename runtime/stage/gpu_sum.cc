@@ -109,7 +109,7 @@ NormedInput norm_input(GpuStep& step, View2D<float> x, std::span<const float> we
     cuda::rms_norm(step.exec, x, weight.data(), epsilon(step), forms, out.input);
     return out;
   }
-  const View2D<const float> partial(step.scratch.partial, x.rows, x.cols);
+  const View2D<float> partial(step.scratch.partial, x.rows, x.cols);
   add_pending(step, {partial, x, true, weight.data(), epsilon(step), forms, out.input}, out);
   return out;
 }
@@ -137,7 +137,7 @@ void sum_into(GpuStep& step, const PackedMatrix& w, const cuda::Input& input,
 void settle(GpuStep& step, View2D<float> x) {
   if (!step.pending) return;
   NormedInput ready;
-  add_pending(step, {View2D<const float>(step.scratch.partial, x.rows, x.cols), x, true}, ready);
+  add_pending(step, {View2D<float>(step.scratch.partial, x.rows, x.cols), x, true}, ready);
   wait_for(step, ready);
 }
 

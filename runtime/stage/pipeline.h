@@ -10,6 +10,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/cpu/ops.h"
+#include "parallel/comm_choice.h"
 #include "parallel/mesh.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"

@@ -65,6 +65,7 @@ class Job:
     def __init__(self, command, stdin=None, env=None, cwd=None):
         self.mark = uuid.uuid4().hex
         full_env = dict(os.environ)
+        full_env["CUDA_VISIBLE_DEVICES"] = ""  # these are jobs of CPUs, also where a GPU is
         full_env.update(env or {})
         full_env[MARK] = self.mark
         self.command = command

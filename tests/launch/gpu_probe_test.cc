@@ -48,7 +48,7 @@ struct FakeGpus {
 
 std::string refusal(const GpuSource& source) {
   try {
-    probe_gpu(DeviceChoice::kGpu, 0, 1, source);
+    probe_gpu(DeviceChoice::kGpu, 0, source);
   } catch (const Error& error) {
     return error.what();
   }
@@ -64,7 +64,7 @@ void expect_says(const std::string& text, const std::vector<std::string>& parts)
 TEST(GpuProbeTest, FillsEverythingOfTheSelectedGpu) {
   FakeGpus gpus;
   for (const DeviceChoice device : {DeviceChoice::kAuto, DeviceChoice::kGpu}) {
-    const GpuProbe found = probe_gpu(device, 0, 1, gpus.source());
+    const GpuProbe found = probe_gpu(device, 0, gpus.source());
     EXPECT_EQ(found.warning, "");
     EXPECT_EQ(found.gpu.name, "Made Up 0");
     EXPECT_EQ(found.gpu.uuid, "GPU-0");
@@ -80,20 +80,58 @@ TEST(GpuProbeTest, FillsEverythingOfTheSelectedGpu) {
   EXPECT_EQ(gpus.selected, (std::vector<int>{0, 0}));
 }
 
-TEST(GpuProbeTest, RanksOfAHostTakeTurnsAndOpenNoGpuYet) {
+TEST(GpuProbeTest, SeatsOfAHostTakeTurnsAndEachIsMeasured) {
   FakeGpus gpus;
-  for (int rank = 0; rank < 5; ++rank) {
-    const GpuSpec gpu = probe_gpu(DeviceChoice::kAuto, rank, 5, gpus.source()).gpu;
-    EXPECT_EQ(gpu.ordinal, rank % 2);
-    EXPECT_EQ(gpu.free_bytes, 0);
+  for (int seat = 0; seat < 5; ++seat) {
+    const GpuSpec gpu = probe_gpu(DeviceChoice::kAuto, seat, gpus.source()).gpu;
+    EXPECT_EQ(gpu.ordinal, seat % 2);
+    EXPECT_EQ(gpu.uuid, "GPU-" + std::to_string(seat % 2));
+    EXPECT_EQ(gpu.free_bytes, 1000 + seat % 2);
+    EXPECT_EQ(gpu.read_gb_per_s, 3210);
   }
-  EXPECT_TRUE(gpus.selected.empty());
+  EXPECT_EQ(gpus.selected, (std::vector<int>{0, 1, 0, 1, 0}));
+}
+
+TEST(GpuProbeTest, SeatsCountTheRanksOfAHostThatMayComputeOnAGpu) {
+  // mpirun --map-by node: ranks alternate between two hosts.
+  const std::vector<int> hosts = {0, 1, 0, 1, 0};
+  PlanRequest request;
+  const int all[] = {0, 0, 1, 1, 2};
+  for (int rank = 0; rank < 5; ++rank) EXPECT_EQ(gpu_seat(hosts, request, rank), all[rank]) << rank;
+  request.devices = {DeviceChoice::kCpu, DeviceChoice::kGpu, DeviceChoice::kGpu,
+                     DeviceChoice::kAuto, DeviceChoice::kGpu};
+  EXPECT_EQ(gpu_seat(hosts, request, 2), 0);  // rank 0 leaves its GPU to others
+  EXPECT_EQ(gpu_seat(hosts, request, 4), 1);
+  EXPECT_EQ(gpu_seat(hosts, request, 3), 1);
+}
+
+TEST(GpuProbeTest, PlanFindsTheGpusOfAHost) {
+  FakeGpus gpus;
+  ClusterSpec cluster = assumed_cluster(5);
+  PlanRequest request;
+  request.devices = {DeviceChoice::kGpu, DeviceChoice::kCpu, DeviceChoice::kGpu, DeviceChoice::kGpu,
+                     DeviceChoice::kAuto};
+  EXPECT_EQ(find_gpus(cluster, request, gpus.source()), "");
+  const int expected[] = {0, -1, 1, 0, 1};
+  for (const RankSpec& rank : cluster.ranks) {
+    EXPECT_EQ(rank.gpu.ordinal, expected[rank.rank]);
+    EXPECT_EQ(rank.gpu.present(), expected[rank.rank] >= 0);
+  }
+  EXPECT_EQ(gpus.selected, (std::vector<int>{0, 1, 0}));  // each once, and the first again
+  request.devices.pop_back();
+  EXPECT_THROW(find_gpus(cluster, request, gpus.source()), Error);
+  gpus.n = 0;
+  cluster = assumed_cluster(2);
+  EXPECT_EQ(find_gpus(cluster, {}, gpus.source()), "");
+  EXPECT_FALSE(cluster.ranks[0].gpu.present());
+  gpus.error = "the driver is too old";
+  expect_says(find_gpus(cluster, {}, gpus.source()), {"the driver is too old"});
 }
 
 TEST(GpuProbeTest, WithDeviceCpuNothingIsAsked) {
   FakeGpus gpus;
   gpus.error = "the driver is too old";
-  const GpuProbe found = probe_gpu(DeviceChoice::kCpu, 0, 1, gpus.source());
+  const GpuProbe found = probe_gpu(DeviceChoice::kCpu, 0, gpus.source());
   EXPECT_FALSE(found.gpu.present());
   EXPECT_EQ(found.warning, "");
   EXPECT_EQ(gpus.seen, 0);
@@ -102,7 +140,7 @@ TEST(GpuProbeTest, WithDeviceCpuNothingIsAsked) {
 TEST(GpuProbeTest, NoGpu) {
   FakeGpus gpus;
   gpus.n = 0;
-  const GpuProbe found = probe_gpu(DeviceChoice::kAuto, 0, 1, gpus.source());
+  const GpuProbe found = probe_gpu(DeviceChoice::kAuto, 0, gpus.source());
   EXPECT_FALSE(found.gpu.present());
   EXPECT_EQ(found.warning, "");
   expect_says(refusal(gpus.source()), {"no GPU", "CUDA_VISIBLE_DEVICES", "--device cpu"});
@@ -111,14 +149,14 @@ TEST(GpuProbeTest, NoGpu) {
 TEST(GpuProbeTest, AnOldDriverIsAWarningOrAnError) {
   FakeGpus gpus;
   gpus.error = "the driver is too old";
-  const GpuProbe found = probe_gpu(DeviceChoice::kAuto, 0, 1, gpus.source());
+  const GpuProbe found = probe_gpu(DeviceChoice::kAuto, 0, gpus.source());
   EXPECT_FALSE(found.gpu.present());
   expect_says(found.warning, {"the driver is too old", "where", "what to do", "on the CPU"});
   expect_says(refusal(gpus.source()), {"the driver is too old"});
 }
 
 TEST(GpuProbeTest, ABuildWithoutCudaSaysHowToGetOneWith) {
-  EXPECT_EQ(probe_gpu(DeviceChoice::kAuto, 0, 1, {}).warning, "");
+  EXPECT_EQ(probe_gpu(DeviceChoice::kAuto, 0, {}).warning, "");
   expect_says(refusal({}),
               {"built without CUDA", "nvcc", "cmake --preset release", "--device cpu"});
 }
@@ -128,17 +166,50 @@ TEST(GpuProbeTest, AnUnusedGpuIsExplained) {
   model.head_dim = 64;
   Plan plan;
   plan.parts.resize(1);
+  plan.stages.resize(1);
+  plan.stages[0].ranks = {0};
   ClusterSpec cluster;
   cluster.ranks.resize(1);
-  EXPECT_EQ(unused_gpu(plan, model, cluster), "");
+  EXPECT_TRUE(unused_gpus(plan, model, cluster).empty());
   cluster.ranks[0].gpu.name = "Made Up";
   cluster.ranks[0].gpu.ordinal = 2;
   cluster.ranks[0].gpu.free_bytes = int64_t{3} << 30;
-  expect_says(unused_gpu(plan, model, cluster), {"GPU 2 (Made Up)", "3.00 GiB", "--device gpu"});
+  ASSERT_EQ(unused_gpus(plan, model, cluster).size(), 1U);
+  expect_says(unused_gpus(plan, model, cluster)[0],
+              {"GPU 2 Made Up is not used", "3.00 GiB", "the plan", "--device gpu"});
   model.head_dim = 72;
-  expect_says(unused_gpu(plan, model, cluster), {"heads have 72 values"});
+  expect_says(unused_gpus(plan, model, cluster)[0], {"heads have 72 values"});
   plan.parts[0].gpu = true;
-  EXPECT_EQ(unused_gpu(plan, model, cluster), "");
+  EXPECT_TRUE(unused_gpus(plan, model, cluster).empty());
+}
+
+TEST(GpuProbeTest, OfSeveralRanksEachUnusedGpuIsExplained) {
+  ModelSpec model;
+  model.head_dim = 64;
+  Plan plan;
+  plan.parts.resize(5);
+  plan.stages.resize(3);
+  plan.stages[0].ranks = {0, 1};
+  plan.stages[1].ranks = {2, 3};
+  plan.stages[2].ranks = {4};
+  ClusterSpec cluster = assumed_cluster(5);
+  for (RankSpec& rank : cluster.ranks) {
+    rank.gpu.name = "Made Up";
+    rank.gpu.uuid = "GPU-1234567" + std::to_string(rank.rank) + "-9abc";
+    rank.gpu.ordinal = rank.rank;
+    rank.gpu.free_bytes = int64_t{3} << 30;
+  }
+  cluster.ranks[1].gpu = {};
+  plan.parts[4].gpu = true;
+  const std::vector<std::string> warnings = unused_gpus(plan, model, cluster);
+  ASSERT_EQ(warnings.size(), 3U);
+  expect_says(warnings[0], {"rank 0: GPU 0 Made Up (GPU-12345670) is not used",
+                            "rank 1 of the same stage computes on its CPU"});
+  expect_says(warnings[1], {"rank 2: GPU 2", "3.00 GiB", "its stage", "--device gpu"});
+  expect_says(warnings[2], {"rank 3: GPU 3"});
+  // Of a shared GPU a rank has its share.
+  cluster.ranks[3].gpu = cluster.ranks[2].gpu;
+  expect_says(unused_gpus(plan, model, cluster)[1], {"rank 2: GPU 2", "1.50 GiB"});
 }
 
 }  // namespace

@@ -113,6 +113,51 @@ TEST(OptionsTest, DeviceOfEveryVerbThatComputes) {
   EXPECT_EQ(request.gpu_rows, 2048);
 }
 
+TEST(OptionsTest, DevicesByRank) {
+  const Options list = parse({"run", "-m", "f.gguf", "--device", "gpu,auto,cpu"});
+  EXPECT_EQ(list.devices, (std::vector<DeviceChoice>{DeviceChoice::kGpu, DeviceChoice::kAuto,
+                                                     DeviceChoice::kCpu}));
+  EXPECT_EQ(plan_request(list).devices, list.devices);
+  EXPECT_EQ(plan_request(list).device_of(2), DeviceChoice::kCpu);
+  EXPECT_EQ(ranks_named(list), 3);
+  EXPECT_EQ(ranks_named(parse({"plan", "-m", "f", "--device", "gpu,cpu", "--ranks", "4"})), 4);
+  const Options one = parse({"run", "-m", "f.gguf", "--device", "gpu"});
+  EXPECT_TRUE(one.devices.empty());
+  EXPECT_EQ(plan_request(one).device_of(7), DeviceChoice::kGpu);
+  for (const char* text : {"gpu,", ",", ",gpu", "gpu,tpu", "gpu;cpu", "gpu cpu", "GPU", ""}) {
+    refused_with_model("run", {"--device", text}, {"--device", "gpu,gpu,cpu"});
+  }
+}
+
+TEST(OptionsTest, SharedGpusAndTheirFabric) {
+  for (Args args : {Args{"run"}, Args{"bench"}, Args{"verify"}, Args{"plan"},
+                    Args{"perplexity", "-f", "text"}}) {
+    SCOPED_TRACE(args[0]);
+    args.insert(args.end(), {"-m", "f.gguf"});
+    Options o = parse(args);
+    EXPECT_FALSE(o.share_gpus);
+    EXPECT_FALSE(plan_request(o).share_gpus);
+    EXPECT_EQ(o.comm, CommChoice::kAuto);
+    args.insert(args.end(), {"--share-gpus", "--comm", "staged"});
+    o = parse(args);
+    EXPECT_TRUE(plan_request(o).share_gpus);
+    EXPECT_EQ(o.comm, CommChoice::kStaged);
+    args.back() = "nccl";
+    EXPECT_EQ(parse(args).comm, CommChoice::kNccl);
+    args.back() = "peer";
+    EXPECT_EQ(parse(args).comm, CommChoice::kPeer);
+    args.back() = "ring";
+    refused(args, {"--comm", "ring", "nccl", "peer", "staged"});
+  }
+}
+
+TEST(OptionsTest, AToleranceThatIsGiven) {
+  EXPECT_FALSE(parse({"verify", "-m", "f"}).tolerance_given);
+  const Options o = parse({"verify", "-m", "f", "--tolerance", "0.001"});
+  EXPECT_TRUE(o.tolerance_given);
+  EXPECT_EQ(o.tolerance, 1e-3);
+}
+
 TEST(OptionsTest, RunsDefaults) {
   const Options o = parse({"run", "--model=f.gguf"});
   EXPECT_EQ(o.model, "f.gguf");

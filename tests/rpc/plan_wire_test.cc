@@ -9,6 +9,8 @@
 #include <random>
 
 #include "kernels/core/error.h"
+#include "parallel/planner.h"
+#include "tests/parallel/model_shapes.h"
 #include "tests/rpc/test_job.h"
 
 namespace spillway {
@@ -93,6 +95,37 @@ TEST(PlanWire, EveryFieldComesBack) {
   expect_equal(plan, back);
   EXPECT_EQ(plan_fingerprint(back), plan_fingerprint(plan));
   EXPECT_EQ(encode_plan(back), encode_plan(plan));
+}
+
+// The coordinator plans; a rank that plans from the cluster it was sent finds the same.
+TEST(PlanWire, APlanForGpusAndACpuIsTheSameOnEveryRank) {
+  const ModelSpec model = testing::smollm2();
+  ClusterSpec cluster = testing::measured_cluster(3);
+  for (const int rank : {0, 1}) {
+    GpuSpec& gpu = cluster.ranks[static_cast<size_t>(rank)].gpu;
+    gpu = {"Made Up",
+           "GPU-aaaaaaa" + std::to_string(rank),
+           rank,
+           9,
+           0,
+           132,
+           int64_t{24} << 30,
+           int64_t{23} << 30,
+           3000.5,
+           0};
+  }
+  PlanRequest request;
+  request.split = parse_split("2:1+1");
+  request.devices = {DeviceChoice::kGpu, DeviceChoice::kGpu, DeviceChoice::kCpu};
+  const Plan plan = make_plan(model, cluster, request);
+  ASSERT_TRUE(plan.parts[0].gpu && plan.parts[1].gpu && !plan.parts[2].gpu);
+  const Plan back = decode_plan(encode_plan(plan));
+  expect_equal(plan, back);
+  EXPECT_EQ(plan_fingerprint(back), plan_fingerprint(plan));
+  EXPECT_TRUE(check_plan(back, model).empty());
+  const ClusterSpec sent = decode_cluster(encode_cluster(cluster));
+  EXPECT_EQ(plan_fingerprint(make_plan(model, sent, request)), plan_fingerprint(plan));
+  EXPECT_EQ(plan_table(back, model, sent), plan_table(plan, model, cluster));
 }
 
 TEST(PlanWire, TheEmptyPlanComesBack) { expect_equal(Plan{}, decode_plan(encode_plan(Plan{}))); }

@@ -1,0 +1,110 @@
+// See shortage.h.
+#include "parallel/shortage.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "parallel/ledger.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+int64_t free_bytes(const RankSpec& spec, const std::string& place) {
+  return place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes;
+}
+
+// The longest context with which every rank holds its part; 0 when there is none.
+int64_t longest_context(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  const auto fits = [&](int64_t context) {
+    KvPlan kv = plan.kv;
+    kv.n_pages = div_up(context, kv.page_tokens) + plan.limits.max_sequences;
+    for (int r = 0; r < plan.n_ranks(); ++r) {
+      const RankPart& part = plan.parts[r];
+      const char* place = place_of(part);
+      const int64_t fixed = plan.rank_bytes(r, "", place) - plan.rank_bytes(r, "kv");
+      const Range& layers = plan.stages[part.stage].layers;
+      const int64_t kv_bytes = kv_buffers(model, part, layers, kv).total();
+      if (fixed + kv_bytes > free_bytes(cluster.ranks[r], place)) return false;
+    }
+    return true;
+  };
+  // Whole pages: low fits, high does not.
+  int64_t low = 0;
+  int64_t high = div_up(plan.kv.context, plan.kv.page_tokens);
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (fits(middle * plan.kv.page_tokens) ? low : high) = middle;
+  }
+  return low * plan.kv.page_tokens;
+}
+
+// "weights 3.1 GiB, kv 512.0 MiB, program 18.2 MiB": the greatest three.
+std::string greatest_groups(const Plan& plan, int rank, const std::string& place) {
+  std::vector<std::pair<int64_t, const char*>> sizes;
+  for (const char* name : {"weights", "kv", "activations", "program"}) {
+    sizes.emplace_back(plan.rank_bytes(rank, name, place), name);
+  }
+  std::stable_sort(sizes.begin(), sizes.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::string groups;
+  for (int i = 0; i < 3; ++i) {
+    if (sizes[i].first == 0) continue;
+    append_item(groups, ", ", std::string(sizes[i].second) + " " + size_text(sizes[i].first));
+  }
+  return groups;
+}
+
+}  // namespace
+
+int64_t lack_bytes(const Plan& plan, const ClusterSpec& cluster, int rank,
+                   const std::string& place) {
+  return plan.rank_bytes(rank, "", place) -
+         free_bytes(cluster.ranks[static_cast<size_t>(rank)], place);
+}
+
+Shortage shortage(const Plan& plan, const ClusterSpec& cluster) {
+  Shortage worst = {0, "host", INT64_MIN};
+  for (const RankPart& part : plan.parts) {
+    for (const char* place : {"gpu", "host"}) {
+      if (!part.gpu && std::string(place) == "gpu") continue;
+      const int64_t lack = lack_bytes(plan, cluster, part.rank, place);
+      if (lack > worst.bytes) worst = {part.rank, place, lack};
+    }
+  }
+  return worst;
+}
+
+void too_little_memory(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                       const Shortage& worst) {
+  const RankSpec& spec = cluster.ranks[static_cast<size_t>(worst.rank)];
+  const bool gpu = std::string(worst.place) == "gpu";
+  const std::string what = "rank " + std::to_string(worst.rank) + " needs " +
+                           size_text(plan.rank_bytes(worst.rank, "", worst.place)) +
+                           (gpu ? " of GPU memory (" : " (") +
+                           greatest_groups(plan, worst.rank, worst.place) + ") and has " +
+                           size_text(free_bytes(spec, worst.place)) + " free";
+  // A smaller cache spares host memory only where the host holds it.
+  const bool holds_kv = plan.rank_bytes(worst.rank, "kv", worst.place) > 0;
+  const int64_t context = holds_kv ? longest_context(plan, model, cluster) : 0;
+  const std::string shorter = "the longest context that this split holds is " +
+                              std::to_string(context) + " tokens (-c " + std::to_string(context) +
+                              ")";
+  std::string todo = context > 0 ? shorter + "; or start more ranks"
+                                 : "no context fits: start more ranks on other hosts, free memory "
+                                   "there, or give this rank a smaller share with --split";
+  if (gpu) {
+    const std::string other =
+        plan.n_ranks() > 1 ? "give this rank a smaller share with --split, " : "";
+    todo = context > 0 ? shorter + "; or " + other + "use --device cpu"
+                       : "no context fits: free the GPU's memory, " + other + "or use --device cpu";
+  } else if (!holds_kv) {
+    todo = "free memory on this host, or use --device cpu";
+  }
+  throw Error(what, plan_title(plan) + ", host " + spec.host + (gpu ? ", " + spec.gpu.text() : ""),
+              todo);
+}
+
+}  // namespace spillway

@@ -1,0 +1,32 @@
+// What a plan lacks of the memory that its ranks have, and the Error that says so. Used by
+// layout.cc, which moves layers where there is room, and by planner.cc. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "parallel/plan.h"
+
+namespace spillway {
+
+// A memory that a plan fills, and what it lacks there; 0 or less: the part fits.
+struct Shortage {
+  int rank = 0;
+  const char* place = "host";
+  int64_t bytes = 0;
+};
+
+// What this rank lacks at this place: "host" or "gpu".
+int64_t lack_bytes(const Plan& plan, const ClusterSpec& cluster, int rank,
+                   const std::string& place);
+// Where this rank's weights and cache lie.
+inline const char* place_of(const RankPart& part) { return part.gpu ? "gpu" : "host"; }
+
+// Of the rank and memory that lack most.
+Shortage shortage(const Plan& plan, const ClusterSpec& cluster);
+
+// Throws the Error of a plan that does not fit: how much is needed where, and what would do.
+[[noreturn]] void too_little_memory(const Plan& plan, const ModelSpec& model,
+                                    const ClusterSpec& cluster, const Shortage& worst);
+
+}  // namespace spillway
