@@ -21,14 +21,14 @@ double cycles(const Exec& exec, const TileShapeOf& shape, const TilePlan& plan,
   const int64_t resident =
       std::min(std::max<int64_t>(together, 1), div_up(blocks, exec.multiprocessors));
   const double pieces = static_cast<double>(of_warp * unit_pieces(shape.nt));
-  // A piece takes its instructions of a scheduler, which has a quarter of the warps, and not less
-  // than what a chain of loads, conversions and products takes of one warp alone.
+  // A piece takes its instructions of a scheduler, which has a quarter of the warps; what a chain
+  // of loads, conversions and products waits is hidden the better the more warps there are.
   const double issue = (70.0 + 14.0 * shape.nt) * static_cast<double>(resident * warps) / 4;
   const double chain = 150.0 + 10.0 * shape.nt;
   const double input = pieces * plan.parts * 64 * std::min(shape.n, 8 * shape.nt) *
                        static_cast<double>(resident) / 40;
   const double finish = 600.0 + (plan.split > 1 ? 1200.0 : 0.0);
-  return static_cast<double>(waves) * (std::max(pieces * std::max(issue, chain), input) + finish);
+  return static_cast<double>(waves) * (std::max(pieces * (issue + chain), input) + finish);
 }
 
 }  // namespace
