@@ -29,8 +29,10 @@ struct TileShapeOf {
   int n_pieces;  // of 32 columns
   int n;
   int nt;
-  int subs;  // sub-blocks of a piece
+  int subs;   // sub-blocks of a piece
+  int ahead;  // pieces of weights on their way to a warp
 };
+// The plan that is likely the fastest: by what was measured, tile_plan.cc.
 TilePlan tile_plan(const Exec& exec, const TileShapeOf& shape);
 
 }  // namespace spillway::cuda

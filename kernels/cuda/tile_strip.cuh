@@ -333,7 +333,8 @@ void launch_strips(const Exec& exec, const ProductArgs& args, const GatedOutput*
   const TilePlan plan =
       exec.tile_plan != nullptr
           ? *exec.tile_plan
-          : tile_plan(exec, {p.n_strips, p.n_pieces, p.n, nt, Form<QuantTraits<Q>>::kSubs});
+          : tile_plan(exec, {p.n_strips, p.n_pieces, p.n, nt, Form<QuantTraits<Q>>::kSubs,
+                             StripShape<Q, 2>::kAhead});
   if (nt == 2) return launch_strip<Q, 2>(exec, p, plan);
   if (nt == 4) return launch_strip<Q, 4>(exec, p, plan);
   launch_strip<Q, 8>(exec, p, plan);
