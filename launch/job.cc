@@ -235,8 +235,10 @@ void Job::connect(House& house) {
   agree(world_, error);
 }
 
-void Job::leave() {
+void Job::leave(std::unique_ptr<House> house) {
   state_ = "leaving";
+  // Its GPUs part from each other, which needs MPI.
+  house.reset();
   quiet_down();
   // All have left before the coordinator goes, so that nobody hears a broken stream.
   world_.communicator->barrier();

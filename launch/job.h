@@ -55,8 +55,8 @@ class Job {
   std::unique_ptr<House> build(const Plan& plan, bool show_progress);
   // What this rank tells with its heartbeats.
   void set_state(const char* state) { state_ = state; }
-  // Orderly end, collective.
-  void leave();
+  // Orderly end, collective; of the house too, which must not outlive it.
+  void leave(std::unique_ptr<House> house);
   // A step or a peer failed on this rank: says so once (here, or through the coordinator) and ends
   // the process with exit code 1.
   [[noreturn]] void fail(const Error& error);

@@ -40,6 +40,10 @@ void add_model(CLI::App* app, Options& o) {
 void add_split(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("-c,--ctx-size", o.context, "context in tokens [the model's, at most 4096]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  app->add_option(
+         "--ubatch-size", o.step_rows,
+         "tokens a step: a prompt is read in chunks of so many [2048 on GPUs, 512 on CPUs]")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   app->add_option("-t,--threads", o.threads, "threads of each rank [its share of the cores]")
       ->check(CLI::Range(1, 1024));
   auto* tp = app->add_option("--tp", o.tp, "tensor-parallel degree of every stage")
@@ -333,7 +337,8 @@ PlanRequest plan_request(const Options& o) {
   request.device = o.device;
   request.devices = o.devices;
   request.share_gpus = o.share_gpus;
-  request.gpu_rows = kGpuRows;
+  request.gpu_rows = o.step_rows > 0 ? o.step_rows : kGpuRows;
+  if (o.step_rows > 0) request.limits.max_rows = o.step_rows;
   // One conversation at a time; verify compares whole rows of logits, and so does sampling from
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;

@@ -50,8 +50,9 @@ struct Options {
   bool chat = false;
   std::string system;
   int64_t new_tokens = 256;
-  int64_t context = 0;  // 0: the planner's choice
-  int threads = 0;      // 0: what this rank's cores give
+  int64_t context = 0;    // 0: the planner's choice
+  int64_t step_rows = 0;  // tokens a step; 0: by device
+  int threads = 0;        // 0: what this rank's cores give
   SamplingParams sampling;
   bool seed_given = false;
   bool ignore_eos = false;

@@ -164,7 +164,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
                 std::to_string(least) + " tokens of the tests");
   }
   Job job(sized, note);
-  const std::unique_ptr<House> house = job.build(job.plan(), true);
+  std::unique_ptr<House> house = job.build(job.plan(), true);
   job.set_state("running");
   try {
     if (job.world().front()) {
@@ -180,7 +180,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
   } catch (const Error& e) {
     job.fail(e);
   }
-  job.leave();
+  job.leave(std::move(house));
   return 0;
 }
 

@@ -253,7 +253,7 @@ int verb_perplexity(const Options& options, WorkerNote& note) {
     }
   }
   agree(job.world(), error);  // before the weights are loaded
-  const std::unique_ptr<House> house = job.build(job.plan(), true);
+  std::unique_ptr<House> house = job.build(job.plan(), true);
   job.set_state("running");
   int code = 0;
   try {
@@ -265,7 +265,7 @@ int verb_perplexity(const Options& options, WorkerNote& note) {
   } catch (const Error& e) {
     job.fail(e);
   }
-  job.leave();
+  job.leave(std::move(house));
   return code;
 }
 

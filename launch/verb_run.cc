@@ -190,7 +190,7 @@ int verb_run(const Options& options, WorkerNote& note) {
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
   }
-  const std::unique_ptr<House> house = job.build(job.plan(), true);  // mesh, arenas, weights
+  std::unique_ptr<House> house = job.build(job.plan(), true);  // mesh, arenas, weights
   std::unique_ptr<Tokenizer> tokenizer;
   std::string error;
   if (job.world().front()) {
@@ -212,7 +212,7 @@ int verb_run(const Options& options, WorkerNote& note) {
   } catch (const Error& e) {
     job.fail(e);
   }
-  job.leave();
+  job.leave(std::move(house));
   return code;
 }
 

@@ -282,7 +282,7 @@ int verb_verify(const Options& options, WorkerNote& note) {
   } catch (const Error& e) {
     job.fail(e);
   }
-  job.leave();
+  job.leave(nullptr);
   // Followers know nothing of the comparison: the front's word is the job's exit code.
   return job.world().front() && !pass ? 1 : 0;
 }

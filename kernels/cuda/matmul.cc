@@ -124,7 +124,11 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     if (form == kFloatForm) {
       plain_gemv(exec, args);
     } else if (tiled) {
-      kernels_of(args.type).bf16_tiles(exec, args);
+      if (exec.strips) {
+        kernels_of(args.type).strips(exec, args, nullptr);
+      } else {
+        kernels_of(args.type).bf16_tiles(exec, args);
+      }
     } else if (vectors(exec, a.n)) {
       kernels_of(args.type).gemv(exec, args, nullptr);
     } else {
@@ -159,8 +163,12 @@ void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<
 
 bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, int64_t n,
                 unsigned forms) {
-  return vectors(exec, n) && !is_plain(gate.type) && gate.type == up.type && gate.rows == up.rows &&
-         gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
+  if (is_plain(gate.type) || gate.type != up.type || gate.rows != up.rows) return false;
+  if (vectors(exec, n)) {
+    return gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
+  }
+  return bf16_tiled(exec, gate.type, n) && exec.strips && gate.rows % kRowGroup == 0 &&
+         (forms & kBf16Form) != 0 && (forms & kInt8Form) == 0;
 }
 
 void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, bool gelu,
@@ -177,7 +185,11 @@ void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix
   gated.gelu = gelu;
   gated.forms = forms;
   gated.to = out;
-  kernels_of(args.type).gemv(exec, args, &gated);
+  if (vectors(exec, a.n)) {
+    kernels_of(args.type).gemv(exec, args, &gated);
+  } else {
+    kernels_of(args.type).strips(exec, args, &gated);
+  }
 }
 
 }  // namespace spillway::cuda

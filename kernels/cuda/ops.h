@@ -19,6 +19,15 @@ namespace spillway::cuda {
 
 class Library;  // cuBLASLt with its workspace: library.h
 
+// How tiles share out a product: strips of 32 rows of weights a block, parts of the columns within
+// a block (a warp each) and among `split` blocks of a cluster, chunks of input in shared memory.
+struct TilePlan {
+  int strips = 1;
+  int parts = 1;
+  int split = 1;
+  int stages = 2;
+};
+
 // Where CUDA ops run: passed to every op.
 struct Exec {
   StreamHandle stream = nullptr;
@@ -33,6 +42,8 @@ struct Exec {
   int64_t most_vector_rows = 8;
   int64_t most_tile_rows = 128;
   bool bf16_tiles = false;  // tiles take bf16 input: where tensor cores do, at full rate
+  bool strips = true;       // bf16 tiles by strips (tile_strip.cuh), or as tile_bf16.cuh
+  const TilePlan* tile_plan = nullptr;  // for every product of strips; nullptr: by its shape
 };
 
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.

@@ -238,7 +238,7 @@ void launch_small(const Exec& exec, const SmallSum& sum, dim3 grid, unsigned thr
   const auto kernel = sum.group.size == 2   ? small_sum_kernel<kQuads, 1>
                       : sum.group.size <= 4 ? small_sum_kernel<kQuads, 3>
                                             : small_sum_kernel<kQuads, 7>;
-  launch_clusters(exec, kernel, grid, static_cast<unsigned>(sum.group.parts), dim3(threads), 0,
+  launch_clusters(exec, static_cast<unsigned>(sum.group.parts), kernel, grid, dim3(threads), 0,
                   sum);
 }
 

@@ -240,30 +240,112 @@ struct PieceScales {
   uint32_t upper;  // grids: the upper bits of indices
 };
 
-// n numbers of 6 bits in nibble strips and strips of upper bits; number m of four rows.
-template <int n>
-__device__ __forceinline__ uint32_t six_bits(const std::byte* strips, int m) {
-  const uint32_t nibble = load_word(strips + 16 * (m % (n / 2))) >> (4 * (m / (n / 2)));
-  const uint32_t upper = load_word(strips + 16 * (n / 2 + m % (n / 4))) >> (2 * (m / (n / 4)));
-  return (nibble & 0x0f0f0f0fu) | (upper & 0x03030303u) << 4;
-}
-
-// Strips of a grid type: upper bits of indices, one a piece, where the type has them; then scale
-// bytes, whose nibbles are the sub-blocks in order. Where signs are shared there are none: the
-// scale is in the upper 4 bits of the signs (sign_scales).
+// The same as it lies in memory, so that it can be asked for long before it is taken apart.
 template <typename T>
-__device__ __forceinline__ void load_grid_scales(const std::byte* strips, int k,
-                                                 PieceScales<T>& out) {
-  constexpr int kUpper = T::kHighBits == 1 && !T::kSharedSigns ? 8 : 0;
-  if constexpr (kUpper > 0) out.upper = load_word(strips + 16 * k);
-  if constexpr (Form<T>::kTwoSubs) {
-    const uint32_t w = load_word(strips + 16 * (kUpper + k));
-    out.sub[0] = w & 0x0f0f0f0fu;
-    out.sub[1] = (w >> 4) & 0x0f0f0f0fu;
-  } else if constexpr (T::kSubBytes > 0) {
-    out.sub[0] = (load_word(strips + 16 * (kUpper + k / 2)) >> (4 * (k % 2))) & 0x0f0f0f0fu;
+constexpr int scale_words_of_piece() {
+  if constexpr (T::kGrid != 0) {
+    return T::kSubBytes == 0 ? 0 : 1 + (T::kHighBits == 1 ? 1 : 0);
+  }
+  switch (T::kScales) {
+    case Scales::kSixBit:
+      return 2 * Form<T>::kSubs;
+    case Scales::kSixBitMin:
+      return 2;
+    case Scales::kFourBitMin:
+    case Scales::kSignedByte:
+      return Form<T>::kSubs;
+    case Scales::kExponent:
+      return 1;
+    default:
+      return 0;
   }
 }
+template <typename T>
+struct RawScales {
+  static constexpr int kWords = scale_words_of_piece<T>();
+  uint2 d;
+  uint2 m;
+  uint32_t w[kWords > 0 ? kWords : 1];
+};
+
+// Number m of n numbers of 6 bits lies in a strip of nibbles and a strip of upper bits.
+template <int n>
+__device__ __forceinline__ uint32_t six_bits(uint32_t nibbles, uint32_t uppers, unsigned m) {
+  return ((nibbles >> (4 * (m / (n / 2)))) & 0x0f0f0f0fu) |
+         ((uppers >> (2 * (m / (n / 4)))) & 0x03030303u) << 4;
+}
+
+template <typename T>
+__device__ __forceinline__ void load_raw_scales(const std::byte* group, const Planes& planes,
+                                                unsigned piece, int row4, RawScales<T>& out) {
+  const unsigned block = piece / Form<T>::kBlockPieces;  // unsigned: shifts and masks
+  const unsigned k = piece % Form<T>::kBlockPieces;
+  if constexpr (T::kScales != Scales::kExponent) {
+    out.d = load_pair(group + planes.scales + block * 32 + row4 * 8);
+  }
+  if constexpr (T::kHasMin) out.m = load_pair(group + planes.mins + block * 32 + row4 * 8);
+  const std::byte* strips =
+      group + planes.sub + block * static_cast<unsigned>(T::kSubBytes * 16) + row4 * 4;
+  const auto strip = [&](unsigned i) { return load_word(strips + 16 * i); };
+  if constexpr (T::kGrid != 0) {
+    // Upper bits of indices, one strip a piece, where the type has them; then scale bytes, whose
+    // nibbles are the sub-blocks in order. Where signs are shared there are none: sign_scales.
+    constexpr int kUpper = T::kHighBits == 1 && !T::kSharedSigns ? 8 : 0;
+    if constexpr (T::kSubBytes > 0) out.w[0] = strip(kUpper + (Form<T>::kTwoSubs ? k : k / 2));
+    if constexpr (kUpper > 0) out.w[1] = strip(k);
+  } else if constexpr (T::kScales == Scales::kExponent) {
+    out.w[0] = strip(0);
+  } else if constexpr (T::kScales == Scales::kSixBitMin) {
+    out.w[0] = strip(k);  // scale k and minimum k are halves of one
+    out.w[1] = strip(8 + k % 4);
+  } else if constexpr (T::kScales == Scales::kSixBit) {
+    constexpr unsigned n = 256 / T::kSub;
+#pragma unroll
+    for (int i = 0; i < Form<T>::kSubs; ++i) {
+      const unsigned m = Form<T>::kSubs * k + i;
+      out.w[2 * i] = strip(m % (n / 2));
+      out.w[2 * i + 1] = strip(n / 2 + m % (n / 4));
+    }
+  } else if constexpr (RawScales<T>::kWords > 0) {  // a strip a sub-block
+#pragma unroll
+    for (int i = 0; i < Form<T>::kSubs; ++i) out.w[i] = strip(Form<T>::kSubs * k + i);
+  }
+}
+
+// k: the piece's place in its block.
+template <typename T>
+__device__ __forceinline__ void take_apart(const RawScales<T>& raw, unsigned k,
+                                           PieceScales<T>& out) {
+  out.d = raw.d;
+  out.m = raw.m;
+  if constexpr (T::kGrid != 0) {
+    if constexpr (RawScales<T>::kWords == 2) out.upper = raw.w[1];
+    if constexpr (Form<T>::kTwoSubs) {
+      out.sub[0] = raw.w[0] & 0x0f0f0f0fu;
+      out.sub[1] = (raw.w[0] >> 4) & 0x0f0f0f0fu;
+    } else if constexpr (T::kSubBytes > 0) {
+      out.sub[0] = (raw.w[0] >> (4 * (k % 2))) & 0x0f0f0f0fu;
+    }
+  } else if constexpr (T::kScales == Scales::kSixBitMin) {
+    out.sub[0] = six_bits<16>(raw.w[0], raw.w[1], k);
+    out.min[0] = six_bits<16>(raw.w[0], raw.w[1], 8 + k);
+  } else if constexpr (T::kScales == Scales::kSixBit) {
+#pragma unroll
+    for (int i = 0; i < Form<T>::kSubs; ++i) {
+      out.sub[i] = six_bits<256 / T::kSub>(raw.w[2 * i], raw.w[2 * i + 1], Form<T>::kSubs * k + i);
+    }
+  } else if constexpr (T::kScales == Scales::kFourBitMin) {
+#pragma unroll
+    for (int i = 0; i < Form<T>::kSubs; ++i) {
+      out.sub[i] = raw.w[i] & 0x0f0f0f0fu;
+      out.min[i] = (raw.w[i] >> 4) & 0x0f0f0f0fu;
+    }
+  } else if constexpr (RawScales<T>::kWords > 0) {
+#pragma unroll
+    for (int i = 0; i < Form<T>::kSubs; ++i) out.sub[i] = raw.w[i];
+  }
+}
+
 template <typename T>
 __device__ __forceinline__ void sign_scales(const Codes<T>& codes, PieceScales<T>& out) {
   if constexpr (T::kGrid != 0 && T::kSubBytes == 0) {
@@ -275,36 +357,9 @@ __device__ __forceinline__ void sign_scales(const Codes<T>& codes, PieceScales<T
 template <typename T>
 __device__ __forceinline__ void load_scales(const std::byte* group, const Planes& planes, int piece,
                                             int row4, PieceScales<T>& out) {
-  constexpr int kSubs = Form<T>::kSubs;
-  const int block = piece / Form<T>::kBlockPieces;
-  const int k = piece % Form<T>::kBlockPieces;
-  if constexpr (T::kScales != Scales::kExponent) {
-    out.d = load_pair(group + planes.scales + block * 32 + row4 * 8);
-  }
-  if constexpr (T::kHasMin) out.m = load_pair(group + planes.mins + block * 32 + row4 * 8);
-  const std::byte* strips =
-      group + planes.sub + block * static_cast<int>(T::kSubBytes * 16) + row4 * 4;
-  if constexpr (T::kScales == Scales::kExponent) {
-    out.sub[0] = load_word(strips);
-  } else if constexpr (T::kScales == Scales::kSixBitMin) {
-    out.sub[0] = six_bits<16>(strips, k);
-    out.min[0] = six_bits<16>(strips, 8 + k);
-  } else if constexpr (T::kScales == Scales::kSixBit) {
-#pragma unroll
-    for (int i = 0; i < kSubs; ++i) out.sub[i] = six_bits<256 / T::kSub>(strips, kSubs * k + i);
-  } else if constexpr (T::kScales == Scales::kFourBitMin) {
-#pragma unroll
-    for (int i = 0; i < kSubs; ++i) {
-      const uint32_t w = load_word(strips + 16 * (kSubs * k + i));
-      out.sub[i] = w & 0x0f0f0f0fu;
-      out.min[i] = (w >> 4) & 0x0f0f0f0fu;
-    }
-  } else if constexpr (T::kScales == Scales::kSignedByte) {
-#pragma unroll
-    for (int i = 0; i < kSubs; ++i) out.sub[i] = load_word(strips + 16 * (kSubs * k + i));
-  } else if constexpr (T::kGrid != 0) {
-    load_grid_scales<T>(strips, k, out);
-  }
+  RawScales<T> raw;
+  load_raw_scales<T>(group, planes, piece, row4, raw);
+  take_apart<T>(raw, static_cast<unsigned>(piece) % Form<T>::kBlockPieces, out);
 }
 
 // The integer factor of sub-block i of row r.

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/tile_plan.h"
 #include "tests/support/cuda_fixtures.h"
 #include "tests/support/kernel_fixtures.h"
 
@@ -158,6 +159,68 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
     }
   }
 
+  // Plans of all kinds that the device can run for n rows of input.
+  std::vector<cuda::TilePlan> plans(int64_t n) const {
+    const int nt = n <= 16 ? 2 : n <= 32 ? 4 : 8;
+    const bool clusters = run_.exec.major >= 9;
+    std::vector<cuda::TilePlan> out;
+    for (const cuda::TilePlan& plan : {cuda::TilePlan{1, 1, 1, 2},
+                                       {2, 4, 1, 3},
+                                       {7, 2, 1, 3},
+                                       {3, 1, 1, 2},
+                                       {5, 3, 1, 2},
+                                       {16, 1, 1, 2},
+                                       {1, 2, 2, 3},
+                                       {4, 2, 4, 2},
+                                       {3, 4, 8, 2}}) {
+      if (plan.split > 1 && !clusters) continue;
+      if (cuda::strip_shared_bytes(plan, nt, 2) <= (clusters ? 227 : 99) * 1024) {
+        out.push_back(plan);
+      }
+    }
+    return out;
+  }
+
+  // Every plan against the sum in double; twice the same bits.
+  void check_plans(int64_t rows, int64_t units, int64_t n) {
+    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(units * unit()) +
+                 ", n = " + std::to_string(n));
+    const Weights w = kernel_test::random_weights(cpu_, random_, GetParam(), rows, units * unit());
+    const Inputs in = random_input(n, w.cols);
+    OnDevice<std::byte> memory(packed_bytes_of(w));
+    const PackedMatrix matrix = on_device(w, memory);
+    const DeviceInput input(in);
+    const std::vector<float> values = w.dequantized();
+    std::vector<std::pair<double, double>> expected;
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t r = 0; r < rows; ++r) {
+        expected.push_back(exact(w, values, in, i, r, cuda::kBf16Form));
+      }
+    }
+    for (const cuda::TilePlan& plan : plans(n)) {
+      SCOPED_TRACE(std::to_string(plan.strips) + " x " + std::to_string(plan.parts) + " / " +
+                   std::to_string(plan.split) + ", " + std::to_string(plan.stages));
+      run_.exec.tile_plan = &plan;
+      const OnDevice<float> out(n * rows);
+      const OnDevice<float> again(n * rows);
+      cuda::matmul(run_.exec, {&matrix, 1}, input.input, {out.data(), n, rows});
+      cuda::matmul(run_.exec, {&matrix, 1}, input.input, {again.data(), n, rows});
+      run_.wait();
+      const std::vector<float> first = out.values();
+      const std::vector<float> second = again.values();
+      cuda::matmul_add(run_.exec, matrix, input.input, {out.data(), n, rows});
+      run_.wait();
+      const std::vector<float> doubled = out.values();
+      for (size_t i = 0; i < first.size(); ++i) {
+        const auto [sum, size] = expected[i];
+        ASSERT_NEAR(first[i], sum, size / 128 + 1e-30) << "output " << i;
+        ASSERT_EQ(first[i], second[i]);
+        ASSERT_EQ(doubled[i], first[i] + first[i]);
+      }
+    }
+    run_.exec.tile_plan = nullptr;
+  }
+
   Inputs random_input(int64_t n, int64_t cols) {
     return Inputs(cpu_, n, cols, kernel_test::random_floats(random_, n * cols));
   }
@@ -189,7 +252,57 @@ TEST_P(CudaProduct, TilesOfOddSizes) { check_tiles(); }
 
 TEST_P(CudaProduct, Bf16TilesOfOddSizes) {
   run_.exec.bf16_tiles = true;
-  check_tiles();
+  for (const bool strips : {true, false}) {
+    run_.exec.strips = strips;
+    check_tiles();
+  }
+}
+
+TEST_P(CudaProduct, StripsByEveryPlan) {
+  if (!quantised()) GTEST_SKIP() << "plain floats have no tiles";
+  run_.exec.bf16_tiles = true;
+  for (const auto& [rows, units, n] : {std::tuple{1, 1, 9},
+                                       {33, 2, 17},
+                                       {70, 5, 31},
+                                       {250, 9, 33},
+                                       {96, 11, 63},
+                                       {48, 17, 64},
+                                       {40, 3, 130}}) {
+    check_plans(rows, units, n);
+  }
+}
+
+TEST_P(CudaProduct, FusedGateOfStripsIsActivationOfTheirProducts) {
+  if (!quantised()) GTEST_SKIP() << "plain floats have no tiles";
+  run_.exec.bf16_tiles = true;
+  constexpr unsigned kForms = cuda::kFloatForm | cuda::kBf16Form;
+  for (const int64_t n : {9, 17, 63, 70}) {
+    const int64_t ff = n == 17 ? 16 : 240;
+    const Inputs in = random_input(n, 9 * unit());
+    const DeviceInput input(in);
+    const Weights gate = kernel_test::random_weights(cpu_, random_, GetParam(), ff, in.cols);
+    const Weights up = kernel_test::random_weights(cpu_, random_, GetParam(), ff, in.cols);
+    OnDevice<std::byte> mg(packed_bytes_of(gate)), mu(packed_bytes_of(up));
+    const PackedMatrix parts[2] = {on_device(gate, mg), on_device(up, mu)};
+    ASSERT_TRUE(cuda::fused_gate(run_.exec, parts[0], parts[1], n, kForms));
+    for (const cuda::TilePlan& plan : plans(n)) {
+      run_.exec.tile_plan = &plan;
+      const OnDevice<float> products(n * 2 * ff), x(n * ff), expected_x(n * ff);
+      const OnDevice<uint16_t> bf16(n * ff), expected_bf16(n * ff);
+      const bool gelu = plan.strips % 2 == 0;
+      cuda::matmul(run_.exec, parts, input.input, {products.data(), n, 2 * ff});
+      cuda::gated_activation(run_.exec, {products.data(), n, 2 * ff}, gelu, kForms,
+                             {n, ff, expected_x.data(), nullptr, nullptr, expected_bf16.data()});
+      cuda::matmul_gated(run_.exec, parts[0], parts[1], gelu, input.input, kForms,
+                         {n, ff, x.data(), nullptr, nullptr, bf16.data()});
+      run_.wait();
+      const std::vector<float> got = x.values();
+      const std::vector<float> want = expected_x.values();
+      for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], want[i]) << "output " << i;
+      ASSERT_EQ(bf16.values(), expected_bf16.values());
+    }
+    run_.exec.tile_plan = nullptr;
+  }
 }
 
 TEST_P(CudaProduct, ManyRowsThroughTheLibrary) {
