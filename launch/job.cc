@@ -215,6 +215,10 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
   agree(world_, error);
   connect(*house);
   state_ = "ready";
+  const bool explain = options_.show_plan || (options_.verb == Verb::kBench && !options_.json);
+  if (show_progress && world_.front() && explain && !options_.quiet) {
+    std::fputs(house->pipeline->comm_report().c_str(), stderr);
+  }
   if (show_progress && bar_ != nullptr) {
     // All have loaded; the bar ends before the first text, not with the next heartbeat.
     int64_t total = 0;

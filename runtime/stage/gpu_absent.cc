@@ -16,6 +16,7 @@ GpuExecutor::~GpuExecutor() = default;
 void GpuExecutor::connect(CommChoice) { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
+std::string GpuExecutor::comm_report() const { return ""; }
 int64_t GpuExecutor::waited_ns() const { return 0; }
 
 }  // namespace spillway

@@ -12,6 +12,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/peer.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/kv/kv_cache.h"
@@ -277,6 +278,11 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
 }
 
 int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
+
+std::string GpuExecutor::comm_report() const {
+  const DeviceCommunicator* tp = state_->tp.get();
+  return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
+}
 
 int64_t GpuExecutor::device_bytes() const {
   return state_->weight_memory.bytes() + state_->kv_memory.bytes() + state_->scratch.bytes();

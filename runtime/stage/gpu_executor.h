@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "kernels/cpu/ops.h"
 #include "parallel/device_communicator.h"
@@ -42,6 +43,8 @@ class GpuExecutor {
   int64_t device_bytes() const;  // of the arenas
   // Time that run() has spent waiting for the GPU, since the start.
   int64_t waited_ns() const;
+  // What carries the stage's sums, in lines (comm_report.h); "" for a stage of one rank.
+  std::string comm_report() const;
 
  private:
   struct State;

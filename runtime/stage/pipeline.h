@@ -41,6 +41,8 @@ class Pipeline {
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
+  // What carries the sums of this rank's stage, when it is several GPUs: lines to print.
+  std::string comm_report() const { return gpu_ == nullptr ? "" : gpu_->comm_report(); }
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
 

@@ -8,7 +8,10 @@ import time
 import harness
 from harness import generate
 
-LONG = ["-p", "Once upon a time", "-n", "1500", "--ignore-eos"]
+# GPUs are quick: as many tokens as the model's context holds.
+LONG = ["-p", "Once upon a time", "--ignore-eos"] + (
+    ["-n", "8000", "-c", "8192"] if harness.GPUS > 0 else ["-n", "1500"])
+MOST_RANKS = harness.GPUS if harness.GPUS > 0 else 3
 TRIES = int(os.environ.get("SPILLWAY_E2E_KILLS", "10"))
 LIMIT_S = 5.0
 
@@ -34,7 +37,7 @@ class Faults(harness.EndToEnd):
         seed = int(os.environ.get("SPILLWAY_E2E_SEED", time.time_ns() % 100000))
         chance = random.Random(seed)
         for number in range(TRIES):
-            ranks = chance.choice((2, 3))
+            ranks = chance.randint(2, MOST_RANKS)
             rank, delay = chance.randrange(ranks), chance.uniform(0, 1.5)
             what = "seed %d, try %d: rank %d of %d after %.2f s" % (
                 seed, number, rank, ranks, delay)
@@ -60,9 +63,9 @@ class Faults(harness.EndToEnd):
                 self.assertEqual(job.left_over(), {}, job.describe())
 
     def test_silent_rank_is_named(self):
-        for rank in (1, 2):
+        for rank in range(1, MOST_RANKS):
             with self.subTest(rank=rank):
-                job, workers = self.running(3)
+                job, workers = self.running(MOST_RANKS)
                 since = time.monotonic()
                 os.kill(workers[rank], signal.SIGSTOP)
                 job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
@@ -79,7 +82,7 @@ class Faults(harness.EndToEnd):
         self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
 
     def test_front_killed(self):
-        job, workers = self.running(3)
+        job, workers = self.running(MOST_RANKS)
         since = time.monotonic()
         os.kill(workers[0], signal.SIGKILL)
         self.check_end(job, 0, since)

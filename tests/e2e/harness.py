@@ -6,6 +6,7 @@ test looks at and ends nothing but its own job, and never by name.
 
   SPILLWAY_E2E_PROGRAM  the spillway binary; set by CMake
   SPILLWAY_TEST_MODEL   the model; set by tests/run, else looked for in launch/fetch_model's cache
+  SPILLWAY_E2E_GPUS     jobs of so many GPUs instead of CPUs, for tests that can do that: faults
 """
 
 import os
@@ -23,6 +24,7 @@ MARK = "SPILLWAY_E2E_JOB"
 MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOLDER = os.path.join(ROOT, "tests", "e2e")
+GPUS = int(os.environ.get("SPILLWAY_E2E_GPUS", "0"))
 
 
 def program():
@@ -65,7 +67,8 @@ class Job:
     def __init__(self, command, stdin=None, env=None, cwd=None):
         self.mark = uuid.uuid4().hex
         full_env = dict(os.environ)
-        full_env["CUDA_VISIBLE_DEVICES"] = ""  # these are jobs of CPUs, also where a GPU is
+        if GPUS == 0:
+            full_env["CUDA_VISIBLE_DEVICES"] = ""  # jobs of CPUs, also where a GPU is
         full_env.update(env or {})
         full_env[MARK] = self.mark
         self.command = command
@@ -239,8 +242,9 @@ class EndToEnd(unittest.TestCase):
 
 def generate(ranks, *arguments, mpi=(), threads=1):
     """The command line of a run on `ranks` ranks of `threads` threads each."""
+    device = ["--device", "gpu"] if GPUS > 0 else []
     return mpirun(ranks, *mpi) + [program(), "run", "-m", model(), "-t", str(threads)] + list(
-        arguments)
+        arguments) + device
 
 
 def greedy(prompt, n_tokens):
