@@ -36,28 +36,35 @@ void ParallelLoop::add(int64_t sequence, int64_t n_rows, bool with_logits) {
   }
 }
 
-void ParallelLoop::run() {
-  batch_.number = number_++;
-  engine_.forward(batch_);
-}
-
 void ParallelLoop::restart(int64_t depth) {
+  finish();
   for (length_ = 0; length_ < depth;) {
     const int64_t n = std::min(depth - length_, plan_.limits.max_rows);
     for (int64_t s = 0; s < n_sequences_; ++s) {
       batch_.clear();
+      batch_.number = number_++;
       add(s, n, false);
-      run();
+      engine_.forward(batch_);
     }
     length_ += n;
   }
 }
 
 void ParallelLoop::step() {
-  batch_.clear();
-  for (int64_t s = 0; s < n_sequences_; ++s) add(s, 1, true);
-  run();
+  const int64_t groups = std::min(engine_.most_in_flight(), n_sequences_);
+  for (int64_t group = 0; group < groups; ++group) {
+    if (engine_.in_flight() == groups) engine_.collect();
+    batch_.clear();
+    batch_.number = number_++;
+    const int64_t end = n_sequences_ * (group + 1) / groups;
+    for (int64_t s = n_sequences_ * group / groups; s < end; ++s) add(s, 1, true);
+    engine_.start(batch_);
+  }
   ++length_;
+}
+
+void ParallelLoop::finish() {
+  while (engine_.in_flight() > 0) engine_.collect();
 }
 
 }  // namespace spillway

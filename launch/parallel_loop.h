@@ -1,5 +1,7 @@
 // ParallelLoop: decode steps of several sequences at once, made by hand for bench: every sequence
-// has its own pages, all are equally long, tokens are random.
+// has its own pages, all are equally long, tokens are random. With several pipeline stages the
+// sequences are divided into as many groups, each with a step of its own in flight, as the
+// scheduler does it.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +19,14 @@ class ParallelLoop {
 
   // Empties all sequences and reads `depth` tokens into each.
   void restart(int64_t depth);
-  // One more token for every sequence; asks for the best candidate of each.
+  // Starts one more token for every sequence, asks for the best candidate of each. A group's step
+  // comes after the result of its last one.
   void step();
+  // Waits for all steps.
+  void finish();
 
  private:
   void add(int64_t sequence, int64_t n_rows, bool with_logits);
-  void run();
 
   const Plan& plan_;
   Engine& engine_;

@@ -79,6 +79,7 @@ BenchResult run_bench(const Options& options, Job& job, House& house) {
           const int64_t waited = house.pipeline->gpu_waited_ns();
           const auto begin = std::chrono::steady_clock::now();
           for (int64_t i = 0; i < options.bench_new; ++i) decode.step();
+          decode.finish();
           host = std::chrono::steady_clock::now() - begin -
                  std::chrono::nanoseconds(house.pipeline->gpu_waited_ns() - waited);
         });

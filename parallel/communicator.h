@@ -1,6 +1,7 @@
 // Communicator: a group of ranks that moves bytes. One contract for all fabrics: all ranks of a
 // group call the same sequence of collectives with the same sizes. CPU fabrics work on host memory;
 // they return when the data is there.
+// post() is the one call that leaves something open.
 //   Thread: collectives from the rank's main thread only; healthy() and abort() from any thread.
 //   Errors: a peer that is gone, an abort() by anybody: throws Error from the call that waits.
 //   Bits: all_reduce adds in rank order on every rank, so all ranks hold equal bits and two runs
@@ -18,6 +19,10 @@ namespace spillway {
 
 class Communicator {
  public:
+  // Posts that may be open to one rank. Steps in flight need three each, and there are as many as
+  // pipeline stages.
+  static constexpr int64_t kMostPosts = 256;
+
   virtual ~Communicator() = default;
 
   virtual int rank() const = 0;
@@ -31,6 +36,12 @@ class Communicator {
   virtual void broadcast(std::span<std::byte> bytes, int root) = 0;
   virtual void send(std::span<const std::byte> bytes, int to) = 0;
   virtual void recv(std::span<std::byte> bytes, int from) = 0;
+  // As send, in order with sends to that rank, but returns at once: the bytes must stay as they are
+  // until finish(ticket). With kMostPosts open to `to` it waits for the oldest of them first.
+  virtual int64_t post(std::span<const std::byte> bytes, int to) = 0;
+  // Waits until this post, and all earlier ones to the same rank, have been received (or copied by
+  // the fabric): nothing of them is read any more. A ticket may be finished again.
+  virtual void finish(int64_t ticket) = 0;
   virtual void barrier() = 0;
 
   // A sub-group: ranks with the same colour, ordered by key. A negative colour takes part in the

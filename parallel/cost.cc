@@ -120,8 +120,8 @@ class Clock {
     return ms;
   }
 
-  // Between stages, and the step's broadcast and the gathering of logits. A GPU's rows pass through
-  // host memory.
+  // Between stages, and the step itself and the gathering of logits. A GPU's rows pass through host
+  // memory.
   double hop_ms(int64_t rows) const {
     if (plan_.n_ranks() < 2) return 0;
     const int64_t bytes = rows * model_.dim * kHopBytes;

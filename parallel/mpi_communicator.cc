@@ -71,6 +71,13 @@ class OpScope {
   Shared& shared_;
 };
 
+// A message that nobody has waited for yet. MPI_Test makes the request null when it is through.
+struct Post {
+  MPI_Request request = MPI_REQUEST_NULL;
+  int to = 0;
+  int64_t ticket = 0;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes over `comm`.
@@ -83,6 +90,7 @@ class MpiCommunicator final : public Communicator {
     is_receive_.reserve(2 * static_cast<size_t>(size_));
     statuses_.resize(2 * static_cast<size_t>(size_));
     sources_.resize(static_cast<size_t>(size_));
+    posts_.reserve(static_cast<size_t>(std::min<int64_t>(kMostPosts * size_, 4096)));
     find_job_ranks();
   }
 
@@ -186,6 +194,31 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
+  int64_t post(std::span<const std::byte> bytes, int to) override {
+    CHECK(to >= 0 && to < size_ && to != rank_);
+    shared_->abort.throw_if_raised();
+    size_t at = 0;
+    while (at < bytes.size()) {
+      make_room_for_post(to);
+      const size_t n = std::min<size_t>(kLargestMessage, bytes.size() - at);
+      MPI_Request request = MPI_REQUEST_NULL;
+      check_mpi(MPI_Isend(bytes.data() + at, static_cast<int>(n), MPI_BYTE, to, kTagPeer, comm_,
+                          &request),
+                "post");
+      at += n;
+      posts_.push_back({request, to, next_ticket_});
+    }
+    return next_ticket_++;
+  }
+
+  void finish(int64_t ticket) override {
+    shared_->abort.throw_if_raised();
+    CHECK(ticket >= 0 && ticket < next_ticket_);
+    const auto mine = std::find_if(posts_.begin(), posts_.end(),
+                                   [&](const Post& post) { return post.ticket == ticket; });
+    if (mine != posts_.end()) finish_until(ticket, mine->to);
+  }
+
   // Dissemination (Hensgen, Finkel, Manber 1988): after round k a rank knows of 2^k others.
   void barrier() override {
     const OpScope scope(*shared_, CommOp::kBarrier);
@@ -239,18 +272,16 @@ class MpiCommunicator final : public Communicator {
     is_receive_.push_back(true);
   }
 
-  // Polls until all started messages are through, or throws what abort() said.
-  void wait() {
+  // Polls until done() says so, or throws what abort() said after calling give_up().
+  template <typename Done, typename GiveUp>
+  void poll(const Done& done, const GiveUp& give_up) {
     const auto start = std::chrono::steady_clock::now();
     bool idle = false;
-    int done = 0;
-    for (int64_t polls = 0;; ++polls) {
-      const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
-                                   statuses_.data());
-      if (code != MPI_SUCCESS) fail(code);
-      if (done != 0) break;
-      if (shared_->abort.raised()) [[unlikely]]
+    for (int64_t polls = 0; !done(); ++polls) {
+      if (shared_->abort.raised()) [[unlikely]] {
         give_up();
+        shared_->abort.throw_if_raised();
+      }
       if (polls < kSpins) continue;
       if (polls % 64 == 0) idle = std::chrono::steady_clock::now() - start > kIdleAfter;
       if (idle) {
@@ -259,7 +290,44 @@ class MpiCommunicator final : public Communicator {
         sched_yield();
       }
     }
+  }
+
+  // Until all started messages are through.
+  void wait() {
+    const auto through = [this] {
+      int done = 0;
+      const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
+                                   statuses_.data());
+      if (code != MPI_SUCCESS) fail(code);
+      return done != 0;
+    };
+    poll(through, [this] { cancel_receives(); });
     forget_requests();
+  }
+
+  // Until the posts to this rank up to this ticket are through; forgets them.
+  void finish_until(int64_t ticket, int to) {
+    const auto wanted = [&](const Post& post) { return post.to == to && post.ticket <= ticket; };
+    const auto through = [&] {
+      for (Post& post : posts_) {
+        if (!wanted(post)) continue;
+        int done = 0;
+        check_mpi(MPI_Test(&post.request, &done, MPI_STATUS_IGNORE), "waiting for a post");
+        if (done == 0) return false;
+      }
+      return true;
+    };
+    if (!through()) {
+      const OpScope scope(*shared_, CommOp::kSend, job_ranks_[to]);
+      poll(through, [] {});  // a send cannot be cancelled
+    }
+    std::erase_if(posts_, wanted);
+  }
+
+  void make_room_for_post(int to) {
+    const auto same = [&](const Post& post) { return post.to == to; };
+    if (std::count_if(posts_.begin(), posts_.end(), same) < kMostPosts) return;
+    finish_until(std::find_if(posts_.begin(), posts_.end(), same)->ticket, to);
   }
 
   void forget_requests() {
@@ -286,12 +354,6 @@ class MpiCommunicator final : public Communicator {
     cancel_receives();
     check_mpi(code, "waiting for messages");
     throw Error("MPI: waiting for messages failed without a reason");
-  }
-
-  [[noreturn]] void give_up() {
-    cancel_receives();
-    shared_->abort.throw_if_raised();
-    throw Error("aborted");
   }
 
   void add_sources(int64_t n, double* out) const {
@@ -351,6 +413,8 @@ class MpiCommunicator final : public Communicator {
   std::vector<MPI_Status> statuses_;
   std::vector<const double*> sources_;
   std::vector<int> job_ranks_;
+  std::vector<Post> posts_;  // open, in order
+  int64_t next_ticket_ = 0;
 };
 
 }  // namespace

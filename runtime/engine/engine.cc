@@ -7,6 +7,8 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/core/check.h"
+
 namespace spillway {
 namespace {
 
@@ -41,10 +43,16 @@ Engine::Engine(const Plan& plan, const ModelSpec& model, Pipeline& pipeline, Mes
       watchdog_(watchdog),
       metrics_(metrics),
       scheduler_(plan, model.vocab_size, kQueueCapacity),
-      wire_(plan),
-      batch_(plan.limits, plan.kv.n_pages),
+      wire_(plan, *mesh.world),
+      allowance_(plan),
       result_(plan.limits, static_cast<int64_t>(plan.stages.back().ranks.size())),
-      started_(std::chrono::steady_clock::now()) {}
+      started_(std::chrono::steady_clock::now()),
+      counted_(started_) {
+  flights_.reserve(plan.stages.size());
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    flights_.push_back({StepBatch(plan.limits, plan.kv.n_pages), {}, 0, 0});
+  }
+}
 
 std::string Engine::submit(Request request) {
   const std::lock_guard lock(mutex_);
@@ -56,58 +64,125 @@ void Engine::run_until_idle() {
   }
 }
 
-const StepResult& Engine::forward(StepBatch& batch) {
-  metrics_.step = batch.number;
-  const WatchedStep watched(watchdog_, batch.number, step_allowance(plan_, batch));
-  wire_.send(batch, *mesh_.world);
-  pipeline_.forward(batch, &result_);
-  check_numbers(batch, result_);
-  return result_;
+void Engine::watch() {
+  if (in_flight_ == 0) return watchdog_.end();
+  watchdog_.begin(flights_[static_cast<size_t>(oldest_)].batch.number, granted_);
+}
+
+Engine::Flight& Engine::free_flight() {
+  CHECK_LT(in_flight_, most_in_flight());
+  return flights_[static_cast<size_t>((oldest_ + in_flight_) % most_in_flight())];
+}
+
+void Engine::start(Flight& flight) {
+  metrics_.step = flight.batch.number;
+  granted_ = allowance_.next(flight.batch);
+  flight.begun = std::chrono::steady_clock::now();
+  ++in_flight_;
+  watch();
+  try {
+    wire_.send(flight.batch);
+    pipeline_.start(flight.batch);
+  } catch (...) {
+    --in_flight_;  // there is nothing of it to collect
+    watchdog_.end();
+    throw;
+  }
+}
+
+const StepResult& Engine::collect() {
+  CHECK_GT(in_flight_, 0);
+  try {
+    const Flight& flight = flights_[static_cast<size_t>(oldest_)];
+    pipeline_.collect(flight.batch, result_);
+    oldest_ = (oldest_ + 1) % most_in_flight();
+    --in_flight_;
+    watch();
+    check_numbers(flight.batch, result_);
+    return result_;
+  } catch (...) {
+    watchdog_.end();
+    throw;
+  }
+}
+
+void Engine::start(const StepBatch& batch) {
+  Flight& flight = free_flight();
+  flight.batch = batch;
+  start(flight);
+}
+
+const StepResult& Engine::forward(const StepBatch& batch) {
+  CHECK_EQ(in_flight_, 0);
+  start(batch);
+  return collect();
+}
+
+bool Engine::start_scheduled() {
+  Flight& flight = free_flight();
+  {
+    const std::lock_guard lock(mutex_);
+    flight.prompt_tokens_before = scheduler_.prompt_tokens_done();
+    if (!scheduler_.next(flight.batch)) return false;
+    flight.prompt_tokens = scheduler_.prompt_tokens_done();
+  }
+  start(flight);
+  return true;
+}
+
+void Engine::collect_scheduled() {
+  const Flight& flight = flights_[static_cast<size_t>(oldest_)];
+  collect();
+  const std::lock_guard lock(mutex_);
+  const int64_t new_before = scheduler_.new_tokens_done();
+  scheduler_.commit(flight.batch, result_);
+  count(flight, scheduler_.new_tokens_done() - new_before);
 }
 
 bool Engine::step() {
   try {
-    int64_t prompt_before = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      prompt_before = scheduler_.prompt_tokens_done();
-      if (!scheduler_.next(batch_)) return false;
+    while (in_flight_ < most_in_flight() && start_scheduled()) {
     }
-    const auto begin = std::chrono::steady_clock::now();
-    forward(batch_);
-    const std::lock_guard lock(mutex_);
-    const int64_t new_before = scheduler_.new_tokens_done();
-    scheduler_.commit(batch_, result_);
-    count(batch_, scheduler_.new_tokens_done() - new_before,
-          std::chrono::steady_clock::now() - begin,
-          scheduler_.prompt_tokens_done() > prompt_before);
-    metrics_.prompt_tokens = scheduler_.prompt_tokens_done();
-    metrics_.new_tokens = scheduler_.new_tokens_done();
+    if (in_flight_ == 0) return false;
+    collect_scheduled();
     return true;
   } catch (const std::exception& error) {
+    watchdog_.end();  // also of steps that are still in flight
     const std::lock_guard lock(mutex_);
     scheduler_.finish_all(FinishReason::kError, error.what());
     throw;
   }
 }
 
-void Engine::count(const StepBatch& batch, int64_t drawn, std::chrono::nanoseconds took,
-                   bool prefill) {
+void Engine::count(const Flight& flight, int64_t drawn) {
+  const auto now = std::chrono::steady_clock::now();
   if (drawn > 0 && metrics_.first_token_ns == 0) {
-    metrics_.first_token_ns = (std::chrono::steady_clock::now() - started_).count();
+    metrics_.first_token_ns = (now - started_).count();
   }
-  if (prefill) {
+  // Steps overlap: of each the time since the one before it was counted.
+  const std::chrono::nanoseconds took = now - std::max(flight.begun, counted_);
+  counted_ = now;
+  if (flight.prompt_tokens > flight.prompt_tokens_before) {
     metrics_.prefill_ns += took.count();
   } else {
     metrics_.decode_ns += took.count();
     metrics_.decode_tokens += drawn;
   }
+  metrics_.prompt_tokens = flight.prompt_tokens;
+  metrics_.new_tokens = scheduler_.new_tokens_done();
 }
 
 void Engine::stop() {
-  batch_.clear();
-  batch_.kind = StepKind::kStop;
-  wire_.send(batch_, *mesh_.world);
+  for (; in_flight_ > 0; --in_flight_) {
+    pipeline_.collect(flights_[static_cast<size_t>(oldest_)].batch, result_);
+    oldest_ = (oldest_ + 1) % most_in_flight();
+  }
+  StepBatch& batch = free_flight().batch;
+  batch.clear();
+  batch.kind = StepKind::kStop;
+  wire_.send(batch);
+  wire_.finish();
+  pipeline_.finish();
 }
 
 }  // namespace spillway

@@ -1,5 +1,9 @@
-// Engine: the front's loop: scheduler -> broadcast -> pipeline -> sampler -> sinks. One for `run`
-// and for serving alike.
+// Engine: the front's loop: scheduler -> wire -> pipeline -> sampler -> sinks. One for `run` and
+// for serving alike.
+//   With S pipeline stages up to S steps are in flight, a step that was started and not yet
+//   collected each, so that every stage has one to compute; with one stage it is one step after the
+//   other. Before step j + S is started step j is collected, logits or not: pipeline.h says why
+//   nobody then waits for himself.
 //   Thread: submit() and Request::cancelled from any thread; run_* from the main thread only.
 //   Owns scheduler, step batch, wire. Plan, pipeline, mesh, watchdog and metrics are the caller's.
 //   Errors: what the pipeline throws, and NotFinite for a step whose logits are,
@@ -11,6 +15,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "parallel/mesh.h"
@@ -41,15 +46,37 @@ class Engine {
   std::string submit(Request request);
   // Runs steps until nothing is left to do.
   void run_until_idle();
-  // One step; false when there was nothing to do.
+  // Starts steps while it may, then ends the oldest in flight; false when there was none.
   bool step();
-  // A step made by the caller (verify, bench): broadcast, forward, result. No sampling.
-  const StepResult& forward(StepBatch& batch);
-  // Tells the followers to return. Call once, last.
+
+  // Steps made by the caller (verify, bench), without sampling, while there are no requests.
+  // start() gives a step to the stages and returns; collect() ends the oldest one in flight. The
+  // result is valid until the next call. forward() is both, with nothing else in flight.
+  const StepResult& forward(const StepBatch& batch);
+  void start(const StepBatch& batch);
+  const StepResult& collect();
+  int64_t in_flight() const { return in_flight_; }
+  int64_t most_in_flight() const { return static_cast<int64_t>(flights_.size()); }
+
+  // Waits for the steps in flight, drops their results, and tells the followers to return. Call
+  // once, last.
   void stop();
 
  private:
-  void count(const StepBatch& batch, int64_t drawn, std::chrono::nanoseconds took, bool prefill);
+  struct Flight {
+    StepBatch batch;
+    std::chrono::steady_clock::time_point begun;
+    int64_t prompt_tokens_before = 0;  // of all requests, when the step was made and before
+    int64_t prompt_tokens = 0;
+  };
+
+  Flight& free_flight();
+  void start(Flight& flight);  // the free one
+  bool start_scheduled();
+  void collect_scheduled();
+  // The watchdog looks at the oldest step in flight; its time starts anew.
+  void watch();
+  void count(const Flight& flight, int64_t drawn);
 
   const Plan& plan_;
   Pipeline& pipeline_;
@@ -59,9 +86,14 @@ class Engine {
   std::mutex mutex_;  // guards scheduler_ between submit() and the loop
   Scheduler scheduler_;
   StepWire wire_;
-  StepBatch batch_;
+  std::vector<Flight> flights_;  // used in turn
+  int64_t oldest_ = 0;
+  int64_t in_flight_ = 0;
+  StepAllowance allowance_;
+  std::chrono::milliseconds granted_{0};  // to the step started last
   StepResult result_;
   std::chrono::steady_clock::time_point started_;
+  std::chrono::steady_clock::time_point counted_;  // up to here time is in the metrics
 };
 
 }  // namespace spillway

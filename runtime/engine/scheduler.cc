@@ -105,8 +105,9 @@ void Scheduler::add_rows(StepBatch& batch, Sequence& sequence, int64_t n) {
   const auto n_prompt = static_cast<int64_t>(sequence.request.prompt.size());
   prompt_tokens_done_ += std::max<int64_t>(0, std::min(n, n_prompt - sequence.cached));
   sequence.cached += n;
-  sequence.logit_row = -1;
-  if (sequence.cached == static_cast<int64_t>(sequence.tokens.size())) {
+  sequence.last_step = batch.number;
+  sequence.last_turn = turn_++;
+  if (sequence.uncached() == 0) {
     sequence.logit_row = static_cast<int32_t>(batch.logit_rows.size());
     batch.logit_rows.push_back(
         sequence.sampler.ask(static_cast<int32_t>(batch.n_rows()) - 1, batch.wanted));
@@ -117,21 +118,30 @@ bool Scheduler::room_for_logits(const StepBatch& batch) const {
   return static_cast<int64_t>(batch.logit_rows.size()) < plan_.limits.max_logit_rows;
 }
 
+void Scheduler::add_decoding(StepBatch& batch) {
+  int64_t decoding = 0;
+  for (const auto& sequence : running_) decoding += sequence->uncached() <= 1 ? 1 : 0;
+  int64_t most = div_up(decoding, static_cast<int64_t>(plan_.stages.size()));
+  for (; most > 0 && batch.n_rows() < plan_.limits.max_rows && room_for_logits(batch); --most) {
+    Sequence* longest = nullptr;  // without a step
+    for (const auto& sequence : running_) {
+      if (sequence->uncached() != 1) continue;
+      if (longest == nullptr || sequence->last_turn < longest->last_turn) longest = sequence.get();
+    }
+    if (longest == nullptr) return;
+    add_rows(batch, *longest, 1);
+  }
+}
+
 bool Scheduler::next(StepBatch& batch) {
   drop_cancelled();
   admit();
   batch.clear();
   batch.number = step_++;
-  for (const auto& sequence : running_) sequence->logit_row = -1;
   // Decoding sequences first: one row each keeps their tokens coming while prompts are read.
+  add_decoding(batch);
   for (const auto& sequence : running_) {
-    const int64_t left = static_cast<int64_t>(sequence->tokens.size()) - sequence->cached;
-    if (left == 1 && batch.n_rows() < plan_.limits.max_rows && room_for_logits(batch)) {
-      add_rows(batch, *sequence, 1);
-    }
-  }
-  for (const auto& sequence : running_) {
-    const int64_t left = static_cast<int64_t>(sequence->tokens.size()) - sequence->cached;
+    const int64_t left = sequence->uncached();
     const int64_t room = plan_.limits.max_rows - batch.n_rows();
     if (left <= 1 || room <= 0) continue;
     // The prompt's last row brings logits: without room for them it waits for the next step.
@@ -144,8 +154,8 @@ bool Scheduler::next(StepBatch& batch) {
 void Scheduler::commit(const StepBatch& batch, const StepResult& result) {
   CHECK_EQ(result.n_rows, static_cast<int64_t>(batch.logit_rows.size()));
   for (auto& sequence : running_) {
-    if (sequence->logit_row < 0) continue;
-    const auto row = static_cast<size_t>(sequence->logit_row);
+    if (sequence->logit_row < 0 || sequence->last_step != batch.number) continue;
+    const auto row = static_cast<size_t>(std::exchange(sequence->logit_row, -1));
     size_t wanted_begin = 0;
     for (size_t i = 0; i < row; ++i) {
       wanted_begin += static_cast<size_t>(batch.logit_rows[i].n_wanted);

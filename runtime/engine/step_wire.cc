@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <span>
 
 #include "kernels/core/check.h"
@@ -45,27 +46,19 @@ int64_t most_bytes(const Plan& plan) {
          limits.max_logit_rows * (static_cast<int64_t>(sizeof(LogitRow)) + 4 * limits.max_wanted);
 }
 
-}  // namespace
-
-std::chrono::milliseconds step_allowance(const Plan& plan, const StepBatch& batch) {
-  constexpr double kTimesPredicted = 10;
-  return std::chrono::milliseconds(
-      static_cast<int64_t>(kTimesPredicted * predicted_step_ms(plan, batch.n_rows())));
-}
-
-StepWire::StepWire(const Plan& plan)
-    : bytes_(static_cast<size_t>(std::max(kFirstBytes, most_bytes(plan)))) {}
-
-void StepWire::send(const StepBatch& batch, Communicator& world) {
-  if (world.size() == 1) return;
-  std::byte* out = bytes_.data() + sizeof(WireHeader);
+// Written to `bytes`; how many.
+int64_t pack(const StepBatch& batch, std::vector<std::byte>& bytes) {
+  const auto total = static_cast<int64_t>(
+      sizeof(WireHeader) + 4 * (batch.tokens.size() + batch.pages.size() + batch.wanted.size()) +
+      sizeof(StepSequence) * batch.sequences.size() + sizeof(LogitRow) * batch.logit_rows.size());
+  CHECK_LE(total, static_cast<int64_t>(bytes.size()));
+  std::byte* out = bytes.data() + sizeof(WireHeader);
   out = put(out, batch.tokens);
   out = put(out, batch.sequences);
   out = put(out, batch.pages);
   out = put(out, batch.logit_rows);
   out = put(out, batch.wanted);
-  const int64_t total = out - bytes_.data();
-  CHECK_LE(total, static_cast<int64_t>(bytes_.size()));
+  CHECK_EQ(out - bytes.data(), total);
   const WireHeader header{batch.number,
                           total,
                           static_cast<int32_t>(batch.kind),
@@ -74,26 +67,66 @@ void StepWire::send(const StepBatch& batch, Communicator& world) {
                           static_cast<int32_t>(batch.pages.size()),
                           static_cast<int32_t>(batch.logit_rows.size()),
                           static_cast<int32_t>(batch.wanted.size())};
-  std::memcpy(bytes_.data(), &header, sizeof(header));
-  const std::span<std::byte> all(bytes_);
-  world.broadcast(all.first(kFirstBytes), 0);
-  if (total > kFirstBytes) {
-    world.broadcast(all.subspan(kFirstBytes, static_cast<size_t>(total - kFirstBytes)), 0);
+  std::memcpy(bytes.data(), &header, sizeof(header));
+  return total;
+}
+
+}  // namespace
+
+StepAllowance::StepAllowance(const Plan& plan)
+    : plan_(plan), last_(plan.stages.size() > 1 ? plan.stages.size() + 1 : 1) {}
+
+std::chrono::milliseconds StepAllowance::next(const StepBatch& batch) {
+  constexpr double kTimesPredicted = 10;
+  last_[at_] = std::chrono::milliseconds(
+      static_cast<int64_t>(kTimesPredicted * predicted_step_ms(plan_, batch.n_rows())));
+  at_ = (at_ + 1) % last_.size();
+  return std::accumulate(last_.begin(), last_.end(), std::chrono::milliseconds(0));
+}
+
+// As many buffers as steps are in flight and one: when the front has the last of those to send, the
+// last stage has received the first, see pipeline.h.
+StepWire::StepWire(const Plan& plan, Communicator& world) : world_(world) {
+  const size_t n = world.rank() == 0 ? plan.stages.size() + 1 : 1;
+  const auto others = static_cast<size_t>(world.size() - 1);
+  for (size_t i = 0; i < n && others > 0; ++i) {
+    const auto bytes = static_cast<size_t>(std::max(kFirstBytes, most_bytes(plan)));
+    buffers_.push_back({std::vector<std::byte>(bytes), OpenPosts(2 * others)});
   }
 }
 
-void StepWire::receive(StepBatch& batch, Communicator& world) {
-  const std::span<std::byte> all(bytes_);
-  world.broadcast(all.first(kFirstBytes), 0);
+void StepWire::send(const StepBatch& batch) {
+  if (world_.size() == 1) return;
+  Buffer& buffer = buffers_[turn_];
+  turn_ = (turn_ + 1) % buffers_.size();
+  buffer.posts.finish(world_);
+  const int64_t total = pack(batch, buffer.bytes);
+  const std::span<const std::byte> all(buffer.bytes);
+  for (int to = 1; to < world_.size(); ++to) {
+    buffer.posts.post(world_, all.first(kFirstBytes), to);
+    if (total > kFirstBytes) {
+      const auto rest = static_cast<size_t>(total - kFirstBytes);
+      buffer.posts.post(world_, all.subspan(kFirstBytes, rest), to);
+    }
+  }
+}
+
+void StepWire::finish() {
+  for (Buffer& buffer : buffers_) buffer.posts.finish(world_);
+}
+
+void StepWire::receive(StepBatch& batch) {
+  const std::span<std::byte> all(buffers_.front().bytes);
+  world_.recv(all.first(kFirstBytes), 0);
   WireHeader header;
-  std::memcpy(&header, bytes_.data(), sizeof(header));
-  CHECK_LE(header.bytes, static_cast<int64_t>(bytes_.size()));
+  std::memcpy(&header, all.data(), sizeof(header));
+  CHECK_LE(header.bytes, static_cast<int64_t>(all.size()));
   if (header.bytes > kFirstBytes) {
-    world.broadcast(all.subspan(kFirstBytes, static_cast<size_t>(header.bytes - kFirstBytes)), 0);
+    world_.recv(all.subspan(kFirstBytes, static_cast<size_t>(header.bytes - kFirstBytes)), 0);
   }
   batch.number = header.number;
   batch.kind = static_cast<StepKind>(header.kind);
-  const std::byte* in = bytes_.data() + sizeof(WireHeader);
+  const std::byte* in = all.data() + sizeof(WireHeader);
   in = get(in, header.n_tokens, batch.tokens);
   in = get(in, header.n_sequences, batch.sequences);
   in = get(in, header.n_pages, batch.pages);

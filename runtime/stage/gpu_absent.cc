@@ -15,6 +15,7 @@ GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int,
 GpuExecutor::~GpuExecutor() = default;
 void GpuExecutor::connect(CommChoice) { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
+void GpuExecutor::finish() { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
 std::string GpuExecutor::comm_report() const { return ""; }
 int64_t GpuExecutor::waited_ns() const { return 0; }

@@ -266,6 +266,7 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   const int64_t n = batch.n_rows();
   const int64_t bucket = decode_bucket(n);
   const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
+  s.hop.finish_send();
   if (s.hop.receives()) s.hop.receive(n);
   if (is_decode(batch) && s.graphs_possible(bucket)) {
     s.decode(batch, bucket, k);
@@ -276,6 +277,8 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   if (s.hop.sends()) s.hop.send(n);
   if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }
+
+void GpuExecutor::finish() { state_->hop.finish_send(); }
 
 int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 

@@ -37,9 +37,11 @@ class GpuExecutor {
   void connect(CommChoice comm);
 
   const char* kind() const { return "gpu"; }
-  // One step. message: on the last stage what Head sends to the front (head.cc),
-  // head_message_bytes() of room.
+  // One step; what goes to the next stage is posted. message: on the last stage what Head sends to
+  // the front (head.cc), head_message_bytes() of room.
   void run(const StepBatch& batch, std::byte* message);
+  // Waits until the next stage has received what run() posted to it last.
+  void finish();
   int64_t device_bytes() const;  // of the arenas
   // Time that run() has spent waiting for the GPU, since the start.
   int64_t waited_ns() const;

@@ -4,7 +4,7 @@
 namespace spillway {
 
 GpuHop::GpuHop(Mesh& mesh, const GpuScratch& scratch, int64_t dim)
-    : mesh_(mesh), scratch_(scratch), dim_(dim) {}
+    : mesh_(mesh), scratch_(scratch), dim_(dim), posts_(mesh.sends_to.size()) {}
 
 void GpuHop::receive(int64_t n) {
   mesh_.world->recv({reinterpret_cast<std::byte*>(scratch_.host_recv), bytes_of(n)},
@@ -22,7 +22,8 @@ void GpuHop::to_host(const cuda::Stream& stream, int64_t rows) {
 
 void GpuHop::send(int64_t n) {
   for (const int to : mesh_.sends_to) {
-    mesh_.world->send({reinterpret_cast<const std::byte*>(scratch_.host_send), bytes_of(n)}, to);
+    const auto* rows = reinterpret_cast<const std::byte*>(scratch_.host_send);
+    posts_.post(*mesh_.world, {rows, bytes_of(n)}, to);
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/device.h"
 #include "parallel/mesh.h"
+#include "parallel/open_posts.h"
 #include "runtime/stage/gpu_scratch.h"
 
 namespace spillway {
@@ -26,8 +27,12 @@ class GpuHop {
   // Copies that many rows between the pinned buffers and the residual stream, in stream order.
   void to_device(const cuda::Stream& stream, int64_t rows);
   void to_host(const cuda::Stream& stream, int64_t rows);
-  // Sends n rows, once the stream has been waited for.
+  // Posts n rows, once the stream has been waited for.
   void send(int64_t n);
+  // Waits until the next stage has received what was sent last: before to_host() writes the buffer
+  // again. With a second buffer in turn this could wait for the step before the last instead, and a
+  // stage would be a step ahead of the next one.
+  void finish_send() { posts_.finish(*mesh_.world); }
 
  private:
   size_t bytes_of(int64_t n) const { return static_cast<size_t>(n * dim_) * sizeof(float); }
@@ -35,6 +40,7 @@ class GpuHop {
   Mesh& mesh_;
   const GpuScratch& scratch_;
   int64_t dim_;
+  OpenPosts posts_;
 };
 
 }  // namespace spillway

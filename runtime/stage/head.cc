@@ -56,6 +56,7 @@ void Head::run(const StepBatch& batch, View2D<const float> x) {
   if (reads_int8({&weights_.output, 1})) cpu::quantize_rows(exec_, input);
   cpu::matmul(exec_, {&weights_.output, 1}, input, scratch_.logits.head_rows(n));
 
+  finish();
   write_message(batch, scratch_.head_message);
   deliver(batch);
 }
@@ -65,7 +66,7 @@ void Head::deliver(const StepBatch& batch) {
   const int64_t bytes = message_bytes(batch, part.output_rows);
   CHECK_LE(bytes, scratch_.head_message_bytes);
   if (bytes == 0 || mesh_.front()) return;
-  mesh_.world->send({scratch_.head_message, static_cast<size_t>(bytes)}, 0);
+  posts_.post(*mesh_.world, {scratch_.head_message, static_cast<size_t>(bytes)}, 0);
 }
 
 void Head::write_message(const StepBatch& batch, std::byte* out) const {
@@ -134,6 +135,7 @@ void Head::collect(const StepBatch& batch, StepResult& result) {
     if (rank != mesh_.rank) {
       const int64_t bytes = message_bytes(batch, vocab);
       CHECK_LE(bytes, scratch_.front_message_bytes);
+      if (bytes == 0) continue;  // it has no part of the vocabulary, see deliver()
       mesh_.world->recv({scratch_.front_message, static_cast<size_t>(bytes)}, rank);
       message = scratch_.front_message;
     }

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/ops.h"
 #include "parallel/mesh.h"
+#include "parallel/open_posts.h"
 #include "parallel/plan.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/scratch.h"
@@ -20,8 +21,12 @@ class Head {
   // On the last stage: logits of the wanted rows of x, then the message to the front (kept here
   // when this rank is the front).
   void run(const StepBatch& batch, View2D<const float> x);
-  // The message in scratch.head_message to the front, when this rank is another; run() calls it.
+  // Posts the message in scratch.head_message to the front, when this rank is another; run() calls
+  // it.
   void deliver(const StepBatch& batch);
+  // Waits until the front has received what was delivered last: before the message is written
+  // again. run() calls it.
+  void finish() { posts_.finish(*mesh_.world); }
   // On the front: merges what every rank of the last stage sent. Candidates best first, equal
   // logits by smaller token first, so the order does not depend on the split.
   void collect(const StepBatch& batch, StepResult& result);
@@ -38,6 +43,7 @@ class Head {
   Mesh& mesh_;
   const Weights& weights_;
   Scratch& scratch_;
+  OpenPosts posts_{1};
 };
 
 }  // namespace spillway

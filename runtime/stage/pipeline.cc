@@ -41,7 +41,8 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       mesh_(mesh),
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
       scratch_(model, plan, mesh.rank),
-      head_(exec, model, plan, mesh, weights_, scratch_) {
+      head_(exec, model, plan, mesh, weights_, scratch_),
+      x_posts_(mesh.sends_to.size()) {
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
@@ -75,30 +76,43 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
   }
 }
 
-void Pipeline::forward_on_cpu(const StepBatch& batch) {
+void Pipeline::start_on_cpu(const StepBatch& batch) {
   const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
+  x_posts_.finish(*mesh_.world);
   if (mesh_.stage == 0) {
     embed(batch, x);
   } else {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
   }
   executor_->forward(batch, x);
-  for (const int to : mesh_.sends_to) mesh_.world->send(bytes_of(x), to);
+  for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }
 
-void Pipeline::forward(const StepBatch& batch, StepResult* result) {
+void Pipeline::start(const StepBatch& batch) {
   CHECK_LE(batch.n_rows(), plan_.limits.max_rows);
-  if (gpu_ != nullptr) {
-    gpu_->run(batch, scratch_.head_message);
-    if (mesh_.stage == plan_.last_stage()) head_.deliver(batch);
-  } else {
-    forward_on_cpu(batch);
-  }
-  if (mesh_.front()) {
-    CHECK(result != nullptr);
-    head_.collect(batch, *result);
-  }
+  if (gpu_ == nullptr) return start_on_cpu(batch);
+  head_.finish();
+  gpu_->run(batch, scratch_.head_message);
+  if (mesh_.stage == plan_.last_stage()) head_.deliver(batch);
+}
+
+void Pipeline::collect(const StepBatch& batch, StepResult& result) {
+  CHECK(mesh_.front());
+  head_.collect(batch, result);
+}
+
+void Pipeline::forward(const StepBatch& batch, StepResult* result) {
+  start(batch);
+  if (!mesh_.front()) return;
+  CHECK(result != nullptr);
+  collect(batch, *result);
+}
+
+void Pipeline::finish() {
+  x_posts_.finish(*mesh_.world);
+  head_.finish();
+  if (gpu_ != nullptr) gpu_->finish();
 }
 
 }  // namespace spillway

@@ -2,6 +2,30 @@
 // the last stage, logits gathered on the front. The same call on every rank of the job.
 //   Owns the rank's arenas, weights and executor; the mesh is the caller's and must outlive it.
 //   Thread: the rank's main thread. After connect() nothing allocates.
+//
+// Steps in flight. Every rank runs start() for all steps in the same order and posts what it sends,
+// so that stage s computes step k while stage s - 1 computes step k + 1. A rank that waits within
+// step k waits for one of
+//   1. the step itself, which the front posts, or its rows from the stage before: step k, earlier;
+//   2. its TP group, in the same sum of step k;
+//   3. the next stage to receive the rows of step k - 1, before it writes the buffer that they were
+//      posted from: for that stage to be done with step k - 2;
+//   4. on the last stage: the front to collect the last step before k that has logits, for the same
+//      reason;
+//   5. on the front, in collect(k): the last stage to be done with step k;
+//   6. on the front, before it writes the step's own bytes: all ranks to have received the step
+//      S + 1 before (S stages, S + 1 buffers, see StepWire).
+// Why there is no circle: let stage s of step k have the time k + s, as in a pipeline where every
+// stage takes equally long, and collect(k) the time k + S - 1, after the last stage. 1 and 2 wait
+// for the same or an earlier time in stages that come before, 3 for the receiving at the start of
+// step k - 1 in stage s + 1, which has the same time and a smaller step, 5 for the same time, 6 for
+// an earlier one (at most k - 2). 4 waits for a collect(j), j < k, whose time is earlier too, but
+// only if the front gets there: it must not start() a step of a later time first. It may start
+// j + S - 1 (time j + S - 1) at the most. Hence the rule of engine.h: at most S steps are in
+// flight, those without logits counted, and start(j + S) comes after collect(j). A front that
+// collects earlier, because it has nothing to start, is safe: no wait of step k is for a later
+// step. Then every wait is for something that is smaller by (time, step), and the smallest one of
+// all waits for nobody.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +36,7 @@
 #include "kernels/cpu/ops.h"
 #include "parallel/comm_choice.h"
 #include "parallel/mesh.h"
+#include "parallel/open_posts.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
 #include "runtime/model/weights.h"
@@ -36,8 +61,17 @@ class Pipeline {
   // the GPUs of every stage. comm: what carries their sums.
   void connect(CommChoice comm);
 
-  // One step. On the front fills `result` (may be nullptr elsewhere).
+  // This rank's legs of a step. Waits for the stage before, and for nobody to compute this step
+  // after it.
+  void start(const StepBatch& batch);
+  // On the front: the result of the step that was started first of those not yet collected. At once
+  // when it has no logits.
+  void collect(const StepBatch& batch, StepResult& result);
+  // One step from start to end; on the front fills `result` (may be nullptr elsewhere).
   void forward(const StepBatch& batch, StepResult* result);
+  // Waits until everything that was posted has been received: after the last step, before the
+  // pipeline goes. On the front when all steps have been collected.
+  void finish();
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
@@ -49,7 +83,7 @@ class Pipeline {
  private:
   void embed(const StepBatch& batch, View2D<float> x);
   // The legs of a rank on the CPU.
-  void forward_on_cpu(const StepBatch& batch);
+  void start_on_cpu(const StepBatch& batch);
 
   const cpu::Exec& exec_;
   const ModelSpec& model_;
@@ -61,6 +95,7 @@ class Pipeline {
   std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
+  OpenPosts x_posts_;  // of scratch_.x
 };
 
 }  // namespace spillway

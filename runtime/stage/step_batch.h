@@ -1,6 +1,6 @@
 // StepBatch: what one step computes, the same on every rank: made by the scheduler on the front,
-// sent with one broadcast (engine/step_wire.*), run by Pipeline::forward. StepResult: what comes
-// back to the front. Both keep their memory from step to step.
+// posted to all (engine/step_wire.*), run by Pipeline::start. StepResult: what comes back to the
+// front. Both keep their memory from step to step.
 #pragma once
 
 #include <cstdint>

@@ -43,6 +43,16 @@ class Verbs(harness.EndToEnd):
         found = self.as_json("bench", "-m", model(), "-p", "64", "-n", "16", "-t", "1")
         self.assertTrue(found)
 
+    def test_bench_of_three_stages_and_six_sequences(self):
+        """Three groups of two in flight, prompts of several chunks behind each other."""
+        found = json.loads(self.succeed(
+            [*mpirun(3), program(), "bench", "-m", model(), "--split", "1+1+1", "-t", "1", "-p",
+             "1100", "-n", "16", "--depth", "20", "--sequences", "6", "-r", "1", "--device", "cpu",
+             "--json"]).text())
+        self.assertEqual(found["sequences"], 6)
+        self.assertGreater(found["prefill_tok_per_s"]["median"], 0)
+        self.assertGreater(found["decode_tok_per_s"]["median"], 0)
+
     def perplexity(self, *arguments, mpi=()):
         text = os.path.join(harness.ROOT, "LICENSE")
         return json.loads(self.succeed(

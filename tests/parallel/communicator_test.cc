@@ -55,6 +55,8 @@ TEST(SoloDeathTest, HasNoPeers) {
   const auto solo = make_solo_communicator();
   EXPECT_DEATH(solo->send({}, 1), "group of one");
   EXPECT_DEATH(solo->recv({}, 0), "group of one");
+  EXPECT_DEATH(solo->post({}, 1), "group of one");
+  EXPECT_DEATH(solo->finish(0), "ticket");
 }
 
 TEST(WaitState, TextOfEveryKind) {
@@ -85,6 +87,8 @@ class FakeWorld final : public Communicator {
   void broadcast(std::span<std::byte>, int) override {}
   void send(std::span<const std::byte>, int) override {}
   void recv(std::span<std::byte>, int) override {}
+  int64_t post(std::span<const std::byte>, int) override { return 0; }
+  void finish(int64_t) override {}
   void barrier() override {}
   // The whole job's colours and keys are known, so the group can be worked out here.
   std::unique_ptr<Communicator> split(int color, int key) override {

@@ -1,13 +1,15 @@
 // ThreadCommunicator: the ranks of a job as threads of one process, a fake of Communicator for
-// tests. send() waits until its message was received, as a large MPI message may, so an order of
-// sends that could lock up a job locks up (and is ended by the test's limit) here too. Calls that
-// do not match over the ranks (sizes, kinds) throw std::logic_error instead of moving bytes.
+// tests. send() and finish() wait until the message was received, as a large MPI message may, so an
+// order of sends that could lock up a job locks up (and is ended by the test's limit) here too.
+// Calls that do not match over the ranks (sizes, kinds) throw std::logic_error instead of moving
+// bytes, and so does finish() of bytes that have changed since their post().
 //   Thread: one rank a thread; abort() and healthy() from any.
 #pragma once
 
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <map>
@@ -55,8 +57,8 @@ struct ThreadGroup {
     int key = 0;
   };
   struct Letter {
-    std::span<const std::byte> bytes;
-    bool taken = false;
+    std::vector<std::byte> bytes;
+    int64_t ticket = 0;  // the sender's
   };
   explicit ThreadGroup(int n) : size(n), posted(static_cast<size_t>(n)) {}
 
@@ -64,7 +66,7 @@ struct ThreadGroup {
   int arrived = 0;
   uint64_t generation = 0;
   std::vector<Post> posted;
-  std::map<std::pair<int, int>, Letter*> letters;  // (from, to): the one under way
+  std::map<std::pair<int, int>, std::deque<Letter>> letters;  // (from, to): under way, in order
   std::map<std::pair<uint64_t, int>, std::shared_ptr<ThreadGroup>> made;  // by split() and colour
 };
 
@@ -101,31 +103,53 @@ class ThreadCommunicator : public Communicator {
     if (rank_ != root && !bytes.empty()) std::memcpy(bytes.data(), posted(root), bytes.size());
     leave();
   }
-  void send(std::span<const std::byte> bytes, int to) override {
+  void send(std::span<const std::byte> bytes, int to) override { finish(post(bytes, to)); }
+  int64_t post(std::span<const std::byte> bytes, int to) override {
     if (to == rank_ || to < 0 || to >= size()) misuse("send to rank " + std::to_string(to));
+    const auto same = [&](const Post& post) { return post.to == to; };
+    if (std::count_if(open_.begin(), open_.end(), same) >= kMostPosts) {
+      finish(std::find_if(open_.begin(), open_.end(), same)->ticket);
+    }
     std::unique_lock lock(hub_->mutex);
-    ThreadGroup::Letter letter{bytes, false};
-    const std::pair<int, int> way{rank_, to};
-    hub_->wait(lock, [&] { return group_->letters.count(way) == 0; });
-    group_->letters[way] = &letter;
+    if (hub_->aborted) throw Error(hub_->reason);
+    const int64_t ticket = next_ticket_++;
+    open_.push_back({ticket, to, bytes, {bytes.begin(), bytes.end()}});
+    group_->letters[{rank_, to}].push_back({{bytes.begin(), bytes.end()}, ticket});
     hub_->changed.notify_all();
-    hub_->wait(lock, [&] { return letter.taken; });
+    return ticket;
+  }
+  void finish(int64_t ticket) override {
+    const auto mine = std::find_if(open_.begin(), open_.end(),
+                                   [&](const Post& post) { return post.ticket == ticket; });
+    if (mine == open_.end()) return;
+    const int to = mine->to;
+    {
+      std::unique_lock lock(hub_->mutex);
+      const auto& letters = group_->letters[{rank_, to}];
+      hub_->wait(lock, [&] { return letters.empty() || letters.front().ticket > ticket; });
+    }
+    const auto done = [&](const Post& post) { return post.to == to && post.ticket <= ticket; };
+    for (const Post& post : open_) {
+      if (!done(post) || std::equal(post.copy.begin(), post.copy.end(), post.bytes.begin()))
+        continue;
+      misuse("bytes of an open post to rank " + std::to_string(to) + " were changed");
+    }
+    std::erase_if(open_, done);
   }
   void recv(std::span<std::byte> bytes, int from) override {
     if (from == rank_ || from < 0 || from >= size()) misuse("recv from " + std::to_string(from));
     std::unique_lock lock(hub_->mutex);
-    const std::pair<int, int> way{from, rank_};
-    hub_->wait(lock, [&] { return group_->letters.count(way) > 0; });
-    ThreadGroup::Letter& letter = *group_->letters[way];
+    auto& letters = group_->letters[{from, rank_}];
+    hub_->wait(lock, [&] { return !letters.empty(); });
+    const ThreadGroup::Letter letter = std::move(letters.front());
+    letters.pop_front();
+    hub_->changed.notify_all();
     if (letter.bytes.size() != bytes.size()) {
       lock.unlock();
       misuse("recv of " + std::to_string(bytes.size()) + " bytes, sent were " +
              std::to_string(letter.bytes.size()));
     }
-    if (!bytes.empty()) std::memcpy(bytes.data(), letter.bytes.data(), bytes.size());
-    letter.taken = true;
-    group_->letters.erase(way);
-    hub_->changed.notify_all();
+    std::copy(letter.bytes.begin(), letter.bytes.end(), bytes.begin());
   }
   void barrier() override {
     meet({"barrier", nullptr, 0, 0});
@@ -162,6 +186,14 @@ class ThreadCommunicator : public Communicator {
   std::string waiting_for() const override { return ""; }
 
  private:
+  // Sent and not finished yet.
+  struct Post {
+    int64_t ticket = 0;
+    int to = 0;
+    std::span<const std::byte> bytes;
+    std::vector<std::byte> copy;
+  };
+
   [[noreturn]] void misuse(const std::string& what) {
     hub_->abort("a call that the other ranks do not make: " + what);
     throw std::logic_error("rank " + std::to_string(rank_) + ": " + what);
@@ -201,6 +233,8 @@ class ThreadCommunicator : public Communicator {
   std::shared_ptr<ThreadHub> hub_;
   std::shared_ptr<ThreadGroup> group_;
   int rank_;
+  std::vector<Post> open_;
+  int64_t next_ticket_ = 0;
 };
 
 // Runs body(communicator) on n threads and waits for all. What a rank throws aborts the others;

@@ -66,6 +66,7 @@ class TinyJob {
       Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, {});
       TinyRank rank{plan, mesh, pipeline};
       body(rank);
+      pipeline.finish();
     });
   }
 

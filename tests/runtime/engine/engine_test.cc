@@ -10,64 +10,12 @@
 #include "kernels/core/error.h"
 #include "runtime/engine/follower.h"
 #include "tests/support/paged_echo.h"
-#include "tests/support/tiny_job.h"
+#include "tests/support/tiny_engine.h"
 
 namespace spillway::testing {
 namespace {
 
 using Text = std::vector<int32_t>;
-
-TinyOptions tiny() {
-  TinyOptions options;
-  options.n_layers = 3;
-  options.heads = 6;
-  options.kv_heads = 3;
-  options.head_dim = 32;
-  options.type = QuantType::kQ8_0;
-  return options;
-}
-
-PlanRequest request_of(const std::string& split) {
-  PlanRequest request = tiny_request(parse_split(split));
-  request.limits.max_rows = 8;
-  request.limits.max_logit_rows = 4;
-  request.limits.max_wanted = 70;
-  request.limits.max_candidates = 80;
-  return request;
-}
-
-Watchdog quiet_watchdog() {
-  return {std::chrono::minutes(5), [] { return std::string(); }, [](const std::string&) {}};
-}
-
-// Runs `front` on rank 0 with an engine, followers elsewhere; stops them at the end.
-void run_engine(const TinyJob& job, const std::string& split,
-                const std::function<void(Engine&, Metrics&)>& front) {
-  const Plan plan = job.plan(request_of(split));
-  job.run(plan, [&](TinyRank& rank) {
-    Watchdog watchdog = quiet_watchdog();
-    Metrics metrics;
-    if (!rank.mesh.front()) {
-      follow(plan, &rank.pipeline, rank.mesh, watchdog, metrics);
-      EXPECT_GE(metrics.step, 0);
-      return;
-    }
-    Engine engine(plan, job.spec, rank.pipeline, rank.mesh, watchdog, metrics);
-    front(engine, metrics);
-    engine.stop();
-  });
-}
-
-SamplingParams warm(uint64_t seed) {
-  SamplingParams params;
-  params.temperature = 1.3F;
-  params.top_k = 20;
-  params.repeat_penalty = 1.2F;
-  params.frequency_penalty = 0.3F;
-  params.logit_bias = {{3, 2.0F}, {70, -std::numeric_limits<float>::infinity()}};
-  params.seed = seed;
-  return params;
-}
 
 Text generate(const TinyJob& job, const std::string& split, const SamplingParams& sampling) {
   EchoSink sink;
@@ -138,7 +86,7 @@ TEST(EngineTest, RequestsBesideEachOtherGetWhatTheyGetAlone) {
       c.alone = sink.tokens;
     }
   });
-  for (const char* split : {"1", "1:1", "1+1:1"}) {
+  for (const char* split : {"1", "1:1", "1+1", "1+1:1"}) {
     SCOPED_TRACE(split);
     std::vector<EchoSink> sinks(cases.size());
     run_engine(job, split, [&](Engine& engine, Metrics& metrics) {
@@ -218,10 +166,10 @@ TEST(EngineTest, StepsMadeByHandBringWholeRows) {
 
 // A follower that gives up in its third step.
 void follow_then_fail(const Plan& plan, TinyRank& rank) {
-  StepWire wire(plan);
+  StepWire wire(plan, *rank.mesh.world);
   StepBatch batch(plan.limits, plan.kv.n_pages);
   for (int i = 0; i < 2; ++i) {
-    wire.receive(batch, *rank.mesh.world);
+    wire.receive(batch);
     rank.pipeline.forward(batch, nullptr);
   }
   throw Error("out of memory");

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "parallel/solo_communicator.h"
 #include "tests/support/thread_communicator.h"
@@ -13,6 +15,7 @@ namespace {
 
 Plan plan_of() {
   Plan plan;
+  plan.stages.resize(3);
   plan.limits.max_rows = 2000;
   plan.limits.max_sequences = 16;
   plan.limits.max_logit_rows = 16;
@@ -61,18 +64,19 @@ void expect_equal(const StepBatch& a, const StepBatch& b) {
 
 void round_trip(const Plan& plan, const std::vector<StepBatch>& batches) {
   run_ranks(3, [&](std::unique_ptr<Communicator> world) {
-    StepWire wire(plan);
+    StepWire wire(plan, *world);
     StepBatch received(plan.limits, plan.kv.n_pages);
     const int32_t* memory = received.tokens.data();
     for (const StepBatch& batch : batches) {
       if (world->rank() == 0) {
-        wire.send(batch, *world);
+        wire.send(batch);
       } else {
-        wire.receive(received, *world);
+        wire.receive(received);
         expect_equal(received, batch);
         EXPECT_EQ(received.tokens.data(), memory) << "a step made a follower allocate";
       }
     }
+    if (world->rank() == 0) wire.finish();
   });
 }
 
@@ -86,11 +90,11 @@ TEST(StepWireTest, RandomSteps) {
   round_trip(plan, batches);
 }
 
-TEST(StepWireTest, AroundTheFirstBroadcastsEnd) {
-  // One token more or less beside 4096 bytes: a second broadcast or none.
+TEST(StepWireTest, AroundTheFirstMessagesEnd) {
+  // One token more or less beside 2048 bytes: a second message or none.
   const Plan plan = plan_of();
   std::vector<StepBatch> batches;
-  for (size_t n = 1000; n < 1030; ++n) {
+  for (size_t n = 490; n < 520; ++n) {
     StepBatch batch(plan.limits, plan.kv.n_pages);
     batch.number = static_cast<int64_t>(n);
     for (size_t i = 0; i < n; ++i) batch.tokens.push_back(static_cast<int32_t>(i * n));
@@ -111,11 +115,64 @@ TEST(StepWireTest, TheLongestStepOfThePlan) {
   round_trip(plan, {batch, empty, batch});
 }
 
+// The fake's posts stay open until they are received: the front may be as many steps ahead of the
+// last rank as there are stages and one.
+TEST(StepWireTest, TheFrontGoesOnWhileARankIsBehind) {
+  const Plan plan = plan_of();
+  std::vector<StepBatch> batches;
+  for (size_t n = 0; n < 12; ++n) {
+    batches.emplace_back(plan.limits, plan.kv.n_pages);
+    batches.back().number = static_cast<int64_t>(n);
+    batches.back().tokens.assign(1000 + n, static_cast<int32_t>(n));
+  }
+  std::atomic<size_t> sent{0};
+  run_ranks(3, [&](std::unique_ptr<Communicator> world) {
+    StepWire wire(plan, *world);
+    StepBatch received(plan.limits, plan.kv.n_pages);
+    for (size_t n = 0; n < batches.size(); ++n) {
+      if (world->rank() == 0) {
+        wire.send(batches[n]);
+        sent = n + 1;
+        continue;
+      }
+      if (world->rank() == 2) {
+        while (sent < std::min(n + 4, batches.size())) std::this_thread::yield();
+        EXPECT_LE(sent, n + 5);  // it may be about to count the one that n - 1 made room for
+      }
+      wire.receive(received);
+      expect_equal(received, batches[n]);
+    }
+    if (world->rank() == 0) wire.finish();
+  });
+}
+
+TEST(StepAllowanceTest, GrantsTheStepsBeforeItAsWell) {
+  Plan plan = plan_of();
+  plan.prediction.total_ms = 3;
+  plan.prediction.prefill_tok_per_s = 1000;
+  const auto granted = [&](std::initializer_list<size_t> steps) {
+    StepAllowance allowance(plan);
+    StepBatch batch(plan.limits, plan.kv.n_pages);
+    std::vector<int64_t> ms;
+    for (const size_t rows : steps) {
+      batch.tokens.assign(rows, 0);
+      ms.push_back(allowance.next(batch).count());
+    }
+    return ms;
+  };
+  // Ten times 3 ms, or a millisecond a row; three stages may be four steps behind.
+  EXPECT_EQ(granted({1, 100, 1, 1, 1, 1, 50}),
+            (std::vector<int64_t>{30, 1030, 1060, 1090, 1090, 120, 590}));
+  plan.stages.resize(1);
+  EXPECT_EQ(granted({1, 100, 1}), (std::vector<int64_t>{30, 1000, 30}));
+}
+
 TEST(StepWireTest, AloneNothingIsSent) {
   const Plan plan = plan_of();
-  StepWire wire(plan);
   const auto solo = make_solo_communicator();
-  wire.send(StepBatch(plan.limits, plan.kv.n_pages), *solo);
+  StepWire wire(plan, *solo);
+  wire.send(StepBatch(plan.limits, plan.kv.n_pages));
+  wire.finish();
 }
 
 TEST(StepWireDeathTest, MoreThanThePlanAllows) {
@@ -124,9 +181,9 @@ TEST(StepWireDeathTest, MoreThanThePlanAllows) {
   batch.tokens.assign(10000, 1);
   const auto send = [&] {
     run_ranks(2, [&](std::unique_ptr<Communicator> world) {
-      StepWire wire(plan);
+      StepWire wire(plan, *world);
       StepBatch received(plan.limits, plan.kv.n_pages);
-      world->rank() == 0 ? wire.send(batch, *world) : wire.receive(received, *world);
+      world->rank() == 0 ? wire.send(batch) : wire.receive(received);
     });
   };
   EXPECT_DEATH(send(), "step_wire.cc");
