@@ -98,7 +98,8 @@ int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, in
   const int64_t sums = pieces * n_heads * (head_dim + 2) * kFloatBytes;
   const bool crossing = head_dim % kActivationBlock != 0;
   const int64_t rows = crossing ? max_rows * n_heads * head_dim * kFloatBytes : 0;
-  return sums + rows + max_sequences * 32 + 1024;  // where a sequence's pieces lie, and alignment
+  constexpr int64_t kCounters = 32768;    // cuda::kAttendCounterBytes
+  return sums + rows + kCounters + 1024;  // and alignment
 }
 
 int64_t decode_bucket(int64_t n) {

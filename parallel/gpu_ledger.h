@@ -55,8 +55,8 @@ BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const St
 
 // The most that attention's partial sums take, whatever the GPU: head_dim sums and two numbers a
 // query head for up to 64 pieces of the context a sequence, or three blocks a multiprocessor over
-// the KV heads if that is more; and a row of outputs where quant blocks cross heads. Not less than
-// cuda::attend_workspace_bytes(), which knows the GPU.
+// the KV heads if that is more; a row of outputs where quant blocks cross heads; and 32 KiB of
+// counters. Not less than cuda::attend_workspace_bytes(), which knows the GPU.
 int64_t attend_workspace_bytes_bound(int64_t max_rows, int64_t max_sequences, int64_t n_heads,
                                      int64_t n_kv_heads, int64_t head_dim);
 

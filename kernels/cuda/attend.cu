@@ -1,73 +1,20 @@
-// attend: one-row sequences go through attend_decode.cu and the sum over splits here, the others
-// through attend_prefill.cu; a step with both launches both, and every block finds out on the
-// device whether it has work: the grids depend on numbers of the host alone, so that a captured
-// step can be replayed at other positions.
+// attend and attend_decode: one-row sequences go through attend_decode.cuh, the others through
+// attend_prefill.cu; a step with both launches both, and every block finds out on the device
+// whether it has work: the grids depend on numbers of the host alone, so that a captured step can
+// be replayed at other positions.
 //   Splits: slots are dealt over all one-row sequences by tiles of 16 tokens, about three blocks a
-//   multiprocessor. Their partial sums, 4 * head_dim bytes a head, are added slot by slot.
-#include <math_constants.h>
-
+//   multiprocessor. Their partial sums are 4 * head_dim bytes a head.
 #include <algorithm>
 #include <bit>
 
 #include "kernels/core/int_math.h"
 #include "kernels/cuda/attend_common.cuh"
+#include "kernels/cuda/attend_merge.cuh"
 
 namespace spillway::cuda {
 namespace {
 
-constexpr int kBlocksAMultiprocessor = 3;  // of attend_decode at head_dim 128, by its registers
-constexpr int kSumWarps = 8;
-
-// A block adds up 32 columns of a row: warp w takes slots w, w + 8, ...
-__global__ void __launch_bounds__(32 * kSumWarps) add_splits(const AttendParams a) {
-  __shared__ float3 parts[kSumWarps][32];
-  let_next_start();
-  wait_for_previous();
-  const auto sequence = static_cast<int>(blockIdx.y);
-  if (a.sequences[sequence].n_rows != 1) return;
-  const SplitPlan plan = a.plan[sequence];
-  if (a.single && plan.n == 1) return;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int col = static_cast<int>(blockIdx.x) * 32 + lane;
-  const bool live = col < a.out.cols;
-  const int head = live ? col / a.head_dim : 0;
-  float maximum = -CUDART_INF_F;
-  float weights = 0;
-  float sum = 0;
-  const auto merge = [&](float other_maximum, float other_weights, float other_sum) {
-    const float greater = fmaxf(maximum, other_maximum);
-    const float own = maximum == -CUDART_INF_F ? 0.0f : power_of_two(maximum - greater);
-    const float factor =
-        other_maximum == -CUDART_INF_F ? 0.0f : power_of_two(other_maximum - greater);
-    weights = weights * own + other_weights * factor;
-    sum = sum * own + other_sum * factor;
-    maximum = greater;
-  };
-  constexpr int kAhead = 4;
-  for (int first = warp; first < plan.n; first += kAhead * kSumWarps) {
-    float2 stats[kAhead];
-    float sums[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int split = first + i * kSumWarps;
-      stats[i] = {-CUDART_INF_F, 0.0f};
-      sums[i] = 0;
-      if (split < plan.n && live) {
-        const int64_t slot = plan.begin + split;
-        stats[i] = __ldcg(a.stats + slot * a.n_heads + head);
-        sums[i] = __ldcg(a.partial + slot * a.out.cols + col);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) merge(stats[i].x, stats[i].y, sums[i]);
-  }
-  parts[warp][lane] = {maximum, weights, sum};
-  __syncthreads();
-  if (warp != 0) return;
-  for (int w = 1; w < kSumWarps; ++w) merge(parts[w][lane].x, parts[w][lane].y, parts[w][lane].z);
-  put_columns(a.out, a.sequences[sequence].first_row, col, sum / weights, live);
-}
+constexpr int kBlocksAMultiprocessor = 3;  // of attend_split at head_dim 128, by its registers
 
 // Rows of floats in other forms; a block of 8 warps, a warp 32 columns of a row.
 __global__ void __launch_bounds__(256) put_forms(const float* x, int64_t n, AttendOut out) {
@@ -94,16 +41,16 @@ int64_t wanted_slots(const Exec& exec, int64_t n_sequences, int64_t n_kv_heads,
 
 constexpr int64_t kAlignment = 256;
 
-// Where things lie in the workspace, in bytes.
+// Where things lie in the workspace, in bytes. The counters lie at the same place for every step:
+// they are what one launch leaves for the next.
 struct Workspace {
-  int64_t plan = 0;
-  int64_t stats = 0;
+  int64_t counters = 0;
+  int64_t stats = kAttendCounterBytes;
   int64_t partial = 0;
   int64_t rows = 0;
   int64_t bytes = 0;
 
-  Workspace(int64_t slots, int64_t n_rows, int64_t n_sequences, int64_t n_heads, int64_t head_dim) {
-    stats = plan + round_up(n_sequences * int64_t{sizeof(SplitPlan)}, kAlignment);
+  Workspace(int64_t slots, int64_t n_rows, int64_t n_heads, int64_t head_dim) {
     partial = stats + round_up(slots * n_heads * int64_t{sizeof(float2)}, kAlignment);
     rows = partial + round_up(slots * n_heads * head_dim * 4, kAlignment);
     // Blocks of 32 that cross heads are made from whole rows.
@@ -120,6 +67,7 @@ void check_step(View2D<const float> q, const StepRows& step, const HeadMap& head
   CHECK(kv_type_fits(cache.type, cache.head_dim));
   CHECK_GT(heads.group, 0);
   CHECK_GE(rule.window, 0);
+  CHECK(reinterpret_cast<uintptr_t>(step.sequences) % 16 == 0);
   CHECK_EQ(q.cols, heads.n_heads * cache.head_dim);
   CHECK_EQ(q.rows, step.n_rows);
   CHECK(q.stride % 4 == 0 && reinterpret_cast<uintptr_t>(q.data) % 16 == 0);
@@ -147,17 +95,23 @@ AttendOut out_forms(const Input& out, unsigned forms) {
   return made;
 }
 
-}  // namespace
+// Blocks of 32 that cross heads: made from rows of floats by another kernel.
+bool crossing(const KvView& cache, unsigned forms) {
+  return cache.head_dim % 32 != 0 && (forms & kInt8Form) != 0;
+}
 
-void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const HeadMap& heads,
-            const KvView& cache, const AttendRule& rule, std::byte* workspace, unsigned forms,
-            const Input& out) {
-  if (heads.n_heads == 0 || step.n_sequences == 0 || q.rows == 0) return;
+AttendParams params_of(const Exec& exec, View2D<const float> q, const StepRows& step,
+                       const HeadMap& heads, const KvView& cache, const AttendRule& rule,
+                       std::byte* workspace, unsigned forms, const Input& out) {
   check_step(q, step, heads, cache, rule, forms, out);
-  const int64_t slots = wanted_slots(exec, step.n_sequences, cache.n_kv_heads, step.most_context);
-  const Workspace place(slots + step.n_sequences - 1, step.n_rows, step.n_sequences, heads.n_heads,
-                        cache.head_dim);
-  const bool crossing = cache.head_dim % 32 != 0 && (forms & kInt8Form) != 0;
+  // A counter a slot and span of heads: a GPU's blocks leave room for groups of 40 heads.
+  const int64_t kv_heads =
+      (heads.first_head + heads.n_heads - 1) / heads.group - heads.first_head / heads.group + 1;
+  const int64_t most_slots =
+      std::max<int64_t>(1, kAttendCounters / (kv_heads * div_up(heads.group, 8)));
+  const int64_t slots = std::min(
+      most_slots, wanted_slots(exec, step.n_sequences, cache.n_kv_heads, step.most_context));
+  const Workspace place(slots + step.n_sequences - 1, step.n_rows, heads.n_heads, cache.head_dim);
   AttendParams a;
   a.q = q.data;
   a.q_stride = q.stride;
@@ -175,28 +129,65 @@ void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const
   a.n_heads = static_cast<int>(heads.n_heads);
   a.first_head = static_cast<int>(heads.first_head);
   a.group = static_cast<int>(heads.group);
+  a.first_group = static_cast<int>(heads.first_head / heads.group);
   a.first_kv_head = static_cast<int>(heads.first_kv_head);
   a.scale_log2 = rule.scale * 1.44269504f;
   a.window = static_cast<int>(std::min<int64_t>(rule.window, int64_t{1} << 30));
-  a.out = out_forms(out, crossing ? 0u : forms);
-  if (crossing) a.out.x = reinterpret_cast<float*>(workspace + place.rows);
+  a.out = out_forms(out, crossing(cache, forms) ? 0u : forms);
+  if (crossing(cache, forms)) a.out.x = reinterpret_cast<float*>(workspace + place.rows);
   a.slots = static_cast<int>(slots);
-  a.single = true;
-  a.plan = reinterpret_cast<SplitPlan*>(workspace + place.plan);
+  a.counters = reinterpret_cast<unsigned*>(workspace + place.counters);
   a.stats = reinterpret_cast<float2*>(workspace + place.stats);
   a.partial = reinterpret_cast<float*>(workspace + place.partial);
+  return a;
+}
+
+void put_crossing(const Exec& exec, const AttendParams& a, const KvView& cache, unsigned forms,
+                  const Input& out) {
+  if (!crossing(cache, forms)) return;
+  const auto blocks = static_cast<unsigned>(div_up(out.n * (out.cols / 32), 8));
+  launch(exec, put_forms, blocks, 256, 0, a.out.x, out.n, out_forms(out, forms));
+}
+
+}  // namespace
+
+void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const HeadMap& heads,
+            const KvView& cache, const AttendRule& rule, std::byte* workspace, unsigned forms,
+            const Input& out) {
+  if (heads.n_heads == 0 || step.n_sequences == 0 || q.rows == 0) return;
+  const AttendParams a = params_of(exec, q, step, heads, cache, rule, workspace, forms, out);
   // Steps of most_rows rows for every sequence have none with a single one.
   if (step.most_rows == 1 || step.n_rows != step.most_rows * step.n_sequences) {
     launch_decode(exec, a, cache.type);
-    const dim3 grid(static_cast<unsigned>(div_up(q.cols, 32)),
-                    static_cast<unsigned>(step.n_sequences));
-    launch(exec, add_splits, grid, 32 * kSumWarps, 0, a);
   }
   if (step.most_rows > 1) launch_prefill(exec, a, cache.type, step.most_rows);
-  if (crossing) {
-    const auto blocks = static_cast<unsigned>(div_up(q.rows * (q.cols / 32), 8));
-    launch(exec, put_forms, blocks, 256, 0, a.out.x, q.rows, out_forms(out, forms));
-  }
+  put_crossing(exec, a, cache, forms, out);
+}
+
+void attend_decode(const Exec& exec, const RopeTable& table, RopePairing pairing,
+                   View2D<const float> q, View2D<const float> k, View2D<const float> v,
+                   const int64_t* slots, const StepRows& step, const HeadMap& heads,
+                   const KvView& cache, const AttendRule& rule, std::byte* workspace,
+                   unsigned forms, const Input& out) {
+  if (step.n_sequences == 0 || q.rows == 0) return;
+  CHECK_GT(heads.n_heads, 0);
+  CHECK_EQ(step.most_rows, 1);
+  CHECK_EQ(step.n_rows, step.n_sequences);
+  CHECK_EQ(k.rows, q.rows);
+  CHECK_EQ(v.rows, q.rows);
+  CHECK_EQ(k.cols, cache.n_kv_heads * cache.head_dim);
+  CHECK_EQ(v.cols, k.cols);
+  AttendParams a = params_of(exec, q, step, heads, cache, rule, workspace, forms, out);
+  a.append.wanted = true;
+  a.append.rotation = rotation_of(table, pairing, cache.head_dim, q.rows);
+  a.append.k = k.data;
+  a.append.v = v.data;
+  a.append.k_stride = k.stride;
+  a.append.v_stride = v.stride;
+  a.append.slots = slots;
+  a.append.cache = kv_pages(cache);
+  launch_decode(exec, a, cache.type);
+  put_crossing(exec, a, cache, forms, out);
 }
 
 int64_t attend_workspace_bytes(const Exec& exec, int64_t max_rows, int64_t max_sequences,
@@ -207,7 +198,7 @@ int64_t attend_workspace_bytes(const Exec& exec, int64_t max_rows, int64_t max_s
   for (int64_t n = 1; n <= max_sequences; ++n) {
     slots = std::max(slots, wanted_slots(exec, n, n_kv_heads, max_context) + n - 1);
   }
-  return Workspace(slots, max_rows, max_sequences, n_heads, head_dim).bytes;
+  return Workspace(slots, max_rows, n_heads, head_dim).bytes;
 }
 
 }  // namespace spillway::cuda

@@ -4,7 +4,9 @@
 
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/kv_store.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rope_turn.cuh"
 
 namespace spillway::cuda {
 
@@ -18,11 +20,17 @@ struct AttendOut {
   int cols = 0;
 };
 
-// Splits of the one-row sequences, made by the first kernel for the second: sequence s has the
-// slots [begin, begin + n) of partial sums.
-struct SplitPlan {
-  int begin;
-  int n;
+// What attend_decode does on its way: rotates q, and puts each row's k, rotated, and v into the
+// cache. Of attend nothing is set.
+struct AppendRows {
+  bool wanted = false;
+  Rotation rotation{};
+  const float* k = nullptr;
+  const float* v = nullptr;
+  int64_t k_stride = 0;
+  int64_t v_stride = 0;
+  const int64_t* slots = nullptr;
+  KvPages cache{};
 };
 
 struct AttendParams {
@@ -40,15 +48,16 @@ struct AttendParams {
   int n_heads = 0;
   int first_head = 0;
   int group = 1;
+  int first_group = 0;  // first_head / group
   int first_kv_head = 0;
   float scale_log2 = 1;  // scale * log2(e): weights are powers of two
   int window = 0;
   AttendOut out;
-  int slots = 0;              // wanted over all sequences; one a sequence more are there
-  bool single = false;        // a sequence with one split is written without the second kernel
-  SplitPlan* plan = nullptr;  // [n_sequences]
-  float2* stats = nullptr;    // maximum and sum of a partial, [slot, n_heads]
-  float* partial = nullptr;   // [slot, out.cols], divided by nothing
+  AppendRows append;
+  int slots = 0;                 // wanted over all sequences; one a sequence more are there
+  unsigned* counters = nullptr;  // [2][kAttendCounters], zeros between launches
+  float2* stats = nullptr;       // maximum and sum of a partial, [slot, n_heads]
+  float* partial = nullptr;      // [slot, out.cols], divided by nothing
 };
 
 // Local query heads [begin, begin + n) of the block's KV head and chunk of its group.
@@ -61,7 +70,7 @@ struct HeadSpan {
 // KV head number `index` of those that the rank's heads read, part `chunk` of `most` heads.
 __device__ __forceinline__ HeadSpan heads_of(const AttendParams& a, int index, int chunk,
                                              int most) {
-  const int kv = a.first_head / a.group + index;
+  const int kv = a.first_group + index;
   const int begin = max(kv * a.group, a.first_head) - a.first_head + chunk * most;
   const int end = min((kv + 1) * a.group, a.first_head + a.n_heads) - a.first_head;
   return {begin, min(end - begin, most), kv - a.first_kv_head};

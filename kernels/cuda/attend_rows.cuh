@@ -64,9 +64,14 @@ struct PlainRows {
     return Elements::address(plane, element(a, row, dim));
   }
 
+  // Where dimensions first + lane, of a lane's, lie. Without padding the constant comes last, so
+  // that a row's pieces are one address and offsets in the instructions.
   template <int kDim, bool kPadded>
-  static __device__ __forceinline__ int stored(const AttendParams& a, int dim) {
-    return !kPadded || dim < a.head_dim ? dim : 0;
+  static __device__ __forceinline__ int64_t piece(const AttendParams& a, CacheRow row, int first,
+                                                  int lane) {
+    const int64_t at = row.first + row.offset;
+    if (!kPadded) return at * kDim + lane + first;
+    return at * a.head_dim + (first + lane < a.head_dim ? first + lane : 0);
   }
 
   // Lane c of a key: pieces of 8 dimensions, 32 apart; 4 of the last 16.
@@ -80,19 +85,16 @@ struct PlainRows {
     uint32_t word[kDim / 16][2];
     template <bool kPadded>
     __device__ __forceinline__ void load(const AttendParams& a, CacheRow row, int c) {
-      const int64_t at =
-          static_cast<int64_t>(row.first + row.offset) * (kPadded ? a.head_dim : kDim);
 #pragma unroll
       for (int i = 0; i < kDim / 32; ++i) {
-        const uint4 r = Elements::load8(a.k, at + stored<kDim, kPadded>(a, 32 * i + 8 * c));
+        const uint4 r = Elements::load8(a.k, piece<kDim, kPadded>(a, row, 32 * i, 8 * c));
         word[2 * i][0] = r.x;
         word[2 * i][1] = r.y;
         word[2 * i + 1][0] = r.z;
         word[2 * i + 1][1] = r.w;
       }
       if constexpr (kDim % 32 != 0) {
-        const int dim = stored<kDim, kPadded>(a, kDim / 32 * 32 + 4 * c);
-        const uint2 r = Elements::load4(a.k, at + dim);
+        const uint2 r = Elements::load4(a.k, piece<kDim, kPadded>(a, row, kDim / 32 * 32, 4 * c));
         word[kDim / 16 - 1][0] = r.x;
         word[kDim / 16 - 1][1] = r.y;
       }
@@ -114,25 +116,22 @@ struct PlainRows {
     uint32_t word[kDim / 16];
     template <bool kPadded>
     __device__ __forceinline__ void load(const AttendParams& a, CacheRow row, int g) {
-      const int64_t at =
-          static_cast<int64_t>(row.first + row.offset) * (kPadded ? a.head_dim : kDim);
 #pragma unroll
       for (int i = 0; i < kDim / 64; ++i) {
-        const uint4 r = Elements::load8(a.v, at + stored<kDim, kPadded>(a, 64 * i + 8 * g));
+        const uint4 r = Elements::load8(a.v, piece<kDim, kPadded>(a, row, 64 * i, 8 * g));
         word[4 * i] = r.x;
         word[4 * i + 1] = r.y;
         word[4 * i + 2] = r.z;
         word[4 * i + 3] = r.w;
       }
       if constexpr (kDim % 64 >= 32) {
-        const int dim = stored<kDim, kPadded>(a, kDim / 64 * 64 + 4 * g);
-        const uint2 r = Elements::load4(a.v, at + dim);
+        const uint2 r = Elements::load4(a.v, piece<kDim, kPadded>(a, row, kDim / 64 * 64, 4 * g));
         word[kDim / 64 * 4] = r.x;
         word[kDim / 64 * 4 + 1] = r.y;
       }
       if constexpr (kDim % 32 != 0) {
-        const int dim = stored<kDim, kPadded>(a, kDim / 32 * 32 + 2 * g);
-        word[kDim / 16 - 1] = Elements::load2(a.v, at + dim);
+        word[kDim / 16 - 1] =
+            Elements::load2(a.v, piece<kDim, kPadded>(a, row, kDim / 32 * 32, 2 * g));
       }
     }
     // Two dimensions of tile m.

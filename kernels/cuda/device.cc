@@ -190,7 +190,9 @@ void Graph::launch(const Stream& stream) const {
 
 DeviceMemory::DeviceMemory(const std::string& name, int64_t bytes)
     : data_(allocate(name, bytes, false)), bytes_(bytes) {
-  if (bytes > 0) CU(cudaMemset(data_, 0, static_cast<size_t>(bytes)));
+  if (bytes == 0) return;
+  CU(cudaMemset(data_, 0, static_cast<size_t>(bytes)));
+  CU(cudaStreamSynchronize(nullptr));  // our streams do not wait for the default one
 }
 DeviceMemory::~DeviceMemory() {
   if (data_ != nullptr) (void)cudaFree(data_);

@@ -1,4 +1,5 @@
-// Values on their way into the pages of the KV cache: for kv_write and rope_kv_write.
+// Values on their way into the pages of the KV cache: for kv_write, rope_kv_write and
+// attend_decode.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -29,13 +30,22 @@ inline KvPages kv_pages(const KvView& cache) {
           static_cast<int>(cache.head_dim)};
 }
 
-// Halves are rounded to nearest, ties to even, as the CPU's kv_write does.
-__device__ __forceinline__ void store_value(const KvPages& cache, std::byte* plane, int64_t slot,
-                                            int head, int dim, float value) {
-  if (slot < 0) return;  // a row of nobody's: padding of a graph's bucket
+// Where a token lies. page -1: nowhere, a row of nobody's that fills a graph's bucket up.
+struct KvPlace {
+  int64_t page;
+  int64_t offset;
+};
+__device__ __forceinline__ KvPlace kv_place(const KvPages& cache, int64_t slot) {
+  if (slot < 0) return {-1, 0};
   const int64_t page = slot / cache.page_tokens;
-  const int64_t offset = slot - page * cache.page_tokens;
-  const int64_t row = (page * cache.n_kv_heads + head) * cache.page_tokens + offset;
+  return {page, slot - page * cache.page_tokens};
+}
+
+// Halves are rounded to nearest, ties to even, as the CPU's kv_write does.
+__device__ __forceinline__ void store_value(const KvPages& cache, std::byte* plane, KvPlace place,
+                                            int head, int dim, float value) {
+  if (place.page < 0) return;
+  const int64_t row = (place.page * cache.n_kv_heads + head) * cache.page_tokens + place.offset;
   const int64_t at = row * cache.head_dim + dim;
   if (cache.type == KvType::kF16) {
     reinterpret_cast<__half*>(plane)[at] = __float2half_rn(value);
@@ -64,8 +74,9 @@ __device__ __forceinline__ unsigned short kv_block_scale(KvType type, float valu
 
 // The same value's code and place, by a warp that has a block: head and dim / 32 are the warp's.
 // Codes are those of the CPU's kv_write.
-__device__ __forceinline__ void store_code(const KvPages& cache, std::byte* plane, int64_t slot,
+__device__ __forceinline__ void store_code(const KvPages& cache, std::byte* plane, KvPlace place,
                                            int head, int dim, float value) {
+  if (place.page < 0) return;  // the whole warp
   const unsigned short half = kv_block_scale(cache.type, value);
   const bool usable = (half & 0x7fffu) != 0 && (half & 0x7fffu) < 0x7c00u;
   const float inverse = usable ? __frcp_rn(__half2float(__ushort_as_half(half))) : 0.0f;
@@ -74,13 +85,11 @@ __device__ __forceinline__ void store_code(const KvPages& cache, std::byte* plan
   code = bytes ? min(max(code, -127), 127) : min(max(code + 8, 0), 15);
   const int high = __shfl_down_sync(0xffffffffu, code, 16);
 
-  const int64_t page = slot / cache.page_tokens;
-  const int64_t offset = slot - page * cache.page_tokens;
   const int blocks = cache.head_dim / 32;
   const int code_bytes = bytes ? cache.head_dim : cache.head_dim / 2;
-  std::byte* start =
-      plane + (page * cache.n_kv_heads + head) * cache.page_tokens * (code_bytes + 2 * blocks);
-  std::byte* codes = start + offset * code_bytes + dim / 32 * (bytes ? 32 : 16);
+  std::byte* start = plane + (place.page * cache.n_kv_heads + head) * cache.page_tokens *
+                                 (code_bytes + 2 * blocks);
+  std::byte* codes = start + place.offset * code_bytes + dim / 32 * (bytes ? 32 : 16);
   const int i = dim % 32;
   if (bytes) {
     codes[i] = static_cast<std::byte>(code);
@@ -89,7 +98,7 @@ __device__ __forceinline__ void store_code(const KvPages& cache, std::byte* plan
   }
   if (i == 0) {
     auto* scales = reinterpret_cast<unsigned short*>(start + cache.page_tokens * code_bytes);
-    scales[offset * blocks + dim / 32] = half;
+    scales[place.offset * blocks + dim / 32] = half;
   }
 }
 

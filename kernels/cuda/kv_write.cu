@@ -23,10 +23,11 @@ __global__ void __launch_bounds__(kThreads)
   const float value = i < cols ? k[row * k_stride + col] : v[row * v_stride + col];
   std::byte* plane = i < cols ? cache.k : cache.v;
   const int dim = col - head * cache.head_dim;
+  const KvPlace place = kv_place(cache, slots[row]);
   if (kv_quantized(cache.type)) {  // a warp has a block: heads are whole blocks
-    store_code(cache, plane, slots[row], head, dim, value);
+    store_code(cache, plane, place, head, dim, value);
   } else {
-    store_value(cache, plane, slots[row], head, dim, value);
+    store_value(cache, plane, place, head, dim, value);
   }
 }
 

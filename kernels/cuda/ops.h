@@ -181,11 +181,27 @@ struct AttendRule {
   int64_t window = 0;
 };
 // Causal softmax(scale q k) v. q [n, n_heads*head_dim], not out.x; out in the forms asked for.
-// workspace: attend_workspace_bytes() for the greatest step. head_dim a multiple of 16, at most 256
-// (64, 80, 96, 128 and 256 without padding); page_tokens a multiple of 16.
+// head_dim a multiple of 16, at most 256 (64, 80, 96, 128 and 256 without padding); page_tokens a
+// multiple of 16.
+//   workspace: attend_workspace_bytes() for the greatest step. Its first kAttendCounterBytes are
+//   zeros before the first call, every call leaves them so, and nobody else writes them; one call
+//   at a time.
+//   sequences (16-byte aligned) and pages are read before the kernels ahead on the stream have
+//   ended: they are copied to the device, not written by a kernel.
+inline constexpr int64_t kAttendCounterBytes = 32768;
 void attend(const Exec& exec, View2D<const float> q, const StepRows& step, const HeadMap& heads,
             const KvView& cache, const AttendRule& rule, std::byte* workspace, unsigned forms,
             const Input& out);
+// rope_kv_write and attend in one launch, with their bits, for a step in which every row is a
+// sequence of its own: no row sees another's new token (most_rows is 1, n_rows is n_sequences). q
+// is not written. Early, like sequences and pages, slots are read, and what the cache holds of
+// earlier tokens: kernels between the step's copies and this one do not write it. A row whose slot
+// is -1 writes nowhere and attends to what its pages hold.
+void attend_decode(const Exec& exec, const RopeTable& table, RopePairing pairing,
+                   View2D<const float> q, View2D<const float> k, View2D<const float> v,
+                   const int64_t* slots, const StepRows& step, const HeadMap& heads,
+                   const KvView& cache, const AttendRule& rule, std::byte* workspace,
+                   unsigned forms, const Input& out);
 int64_t attend_workspace_bytes(const Exec& exec, int64_t max_rows, int64_t max_sequences,
                                int64_t n_heads, int64_t n_kv_heads, int64_t head_dim,
                                int64_t max_context);

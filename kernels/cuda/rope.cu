@@ -1,54 +1,14 @@
-// rope, rope_table and rope_kv_write. Products and sums are rounded one by one, as the CPU's are,
-// so that a rotated value has the CPU's bits. Bytes: 8 a value of q in place, 4 in and an element's
-// out for K and V, and the table; a decode step's is one launch of latency.
+// rope, rope_table and rope_kv_write. Bytes: 8 a value of q in place, 4 in and an element's out for
+// K and V, and the table. Decode steps have the work done by attend_decode.
 #include "kernels/core/int_math.h"
 #include "kernels/cuda/kv_store.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rope_turn.cuh"
 
 namespace spillway::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-struct Rotation {
-  const float* cos;
-  const float* sin;
-  int64_t cos_stride;
-  int64_t sin_stride;
-  int pairs;
-  int head_dim;
-  bool halves;
-};
-
-// What one thread turns: dimensions first and second of a head; pairs beyond n_rot stay as they
-// are.
-struct Turned {
-  int first;
-  int second;
-  float x;
-  float y;
-};
-
-__device__ __forceinline__ Turned turn(const Rotation& r, int64_t row, const float* head,
-                                       int pair) {
-  Turned t;
-  if (pair >= r.pairs || !r.halves) {
-    t.first = 2 * pair;
-    t.second = 2 * pair + 1;
-  } else {
-    t.first = pair;
-    t.second = pair + r.pairs;
-  }
-  t.x = head[t.first];
-  t.y = head[t.second];
-  if (pair >= r.pairs) return t;
-  const float cos = r.cos[row * r.cos_stride + pair];
-  const float sin = r.sin[row * r.sin_stride + pair];
-  const float x = t.x;
-  t.x = __fsub_rn(__fmul_rn(x, cos), __fmul_rn(t.y, sin));
-  t.y = __fadd_rn(__fmul_rn(x, sin), __fmul_rn(t.y, cos));
-  return t;
-}
 
 __global__ void __launch_bounds__(kThreads)
     rotate_rows(Rotation r, float* x, int64_t stride, int pairs_a_row) {
@@ -58,9 +18,10 @@ __global__ void __launch_bounds__(kThreads)
   if (i >= pairs_a_row) return;
   const int64_t row = blockIdx.y;
   float* head = x + row * stride + i / (r.head_dim / 2) * r.head_dim;
-  const Turned t = turn(r, row, head, i % (r.head_dim / 2));
-  head[t.first] = t.x;
-  head[t.second] = t.y;
+  const Pair pair = load_pair(r, row, head, i % (r.head_dim / 2));
+  const float2 turned = turn(pair);
+  head[pair.first] = turned.x;
+  head[pair.second] = turned.y;
 }
 
 struct RopeKvParams {
@@ -86,27 +47,29 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(const RopeKvParams 
   const int64_t row = blockIdx.y;
   if (i < p.q_pairs) {
     float* head = p.q + row * p.q_stride + i / half_dim * p.rotation.head_dim;
-    const Turned t = turn(p.rotation, row, head, i % half_dim);
-    head[t.first] = t.x;
-    head[t.second] = t.y;
+    const Pair pair = load_pair(p.rotation, row, head, i % half_dim);
+    const float2 turned = turn(pair);
+    head[pair.first] = turned.x;
+    head[pair.second] = turned.y;
     return;
   }
   i -= p.q_pairs;
   if (i >= 2 * kv_pairs) return;
-  const int64_t slot = p.slots[row];
+  const KvPlace place = kv_place(p.cache, p.slots[row]);
   if (i < kv_pairs) {
     const int head = i / half_dim;
     const float* from = p.k + row * p.k_stride + head * p.rotation.head_dim;
-    const Turned t = turn(p.rotation, row, from, i % half_dim);
-    store_value(p.cache, p.cache.k, slot, head, t.first, t.x);
-    store_value(p.cache, p.cache.k, slot, head, t.second, t.y);
+    const Pair pair = load_pair(p.rotation, row, from, i % half_dim);
+    const float2 turned = turn(pair);
+    store_value(p.cache, p.cache.k, place, head, pair.first, turned.x);
+    store_value(p.cache, p.cache.k, place, head, pair.second, turned.y);
   } else {
     i -= kv_pairs;
     const int head = i / half_dim;
     const int dim = i % half_dim * 2;
     const float* from = p.v + row * p.v_stride + head * p.rotation.head_dim + dim;
-    store_value(p.cache, p.cache.v, slot, head, dim, from[0]);
-    store_value(p.cache, p.cache.v, slot, head, dim + 1, from[1]);
+    store_value(p.cache, p.cache.v, place, head, dim, from[0]);
+    store_value(p.cache, p.cache.v, place, head, dim + 1, from[1]);
   }
 }
 
@@ -123,9 +86,10 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store_blocks(const RopeKv
   if (i < q_threads) {
     if (i >= p.q_pairs) return;
     float* head = p.q + row * p.q_stride + i / (head_dim / 2) * head_dim;
-    const Turned t = turn(p.rotation, row, head, i % (head_dim / 2));
-    head[t.first] = t.x;
-    head[t.second] = t.y;
+    const Pair pair = load_pair(p.rotation, row, head, i % (head_dim / 2));
+    const float2 turned = turn(pair);
+    head[pair.first] = turned.x;
+    head[pair.second] = turned.y;
     return;
   }
   i -= q_threads;
@@ -136,15 +100,16 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store_blocks(const RopeKv
   const int dim = col - head * head_dim;
   float value;
   if (key) {
-    // The pair that the value belongs to, of which the neighbour computes the other.
-    int pair = dim / 2;
-    if (p.rotation.halves && dim < 2 * p.rotation.pairs) pair = dim % p.rotation.pairs;
-    const Turned t = turn(p.rotation, row, p.k + row * p.k_stride + head * head_dim, pair);
-    value = t.first == dim ? t.x : t.y;
+    // Another thread computes the pair's other value.
+    const float* from = p.k + row * p.k_stride + head * head_dim;
+    const Pair pair = load_pair(p.rotation, row, from, pair_of(p.rotation, dim));
+    const float2 turned = turn(pair);
+    value = pair.first == dim ? turned.x : turned.y;
   } else {
     value = p.v[row * p.v_stride + col];
   }
-  store_code(p.cache, key ? p.cache.k : p.cache.v, p.slots[row], head, dim, value);
+  const KvPlace place = kv_place(p.cache, p.slots[row]);
+  store_code(p.cache, key ? p.cache.k : p.cache.v, place, head, dim, value);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -163,22 +128,6 @@ __global__ void __launch_bounds__(kThreads)
   sin_out[row * sin_stride + pair] = static_cast<float>(sine * magnitude);
 }
 
-Rotation checked(const RopeTable& table, RopePairing pairing, int64_t head_dim, int64_t rows) {
-  CHECK(head_dim > 0 && head_dim % 2 == 0);
-  CHECK_LE(2 * table.cos.cols, head_dim);
-  CHECK_EQ(table.sin.cols, table.cos.cols);
-  CHECK_EQ(table.cos.rows, rows);
-  CHECK_EQ(table.sin.rows, rows);
-  CHECK_LE(rows, 65535);
-  return {table.cos.data,
-          table.sin.data,
-          table.cos.stride,
-          table.sin.stride,
-          static_cast<int>(table.cos.cols),
-          static_cast<int>(head_dim),
-          pairing == RopePairing::kHalves};
-}
-
 }  // namespace
 
 void rope_table(const Exec& exec, const int32_t* positions, const double* angles, double magnitude,
@@ -193,7 +142,7 @@ void rope_table(const Exec& exec, const int32_t* positions, const double* angles
 
 void rope(const Exec& exec, const RopeTable& table, RopePairing pairing, int64_t head_dim,
           View2D<float> x) {
-  const Rotation rotation = checked(table, pairing, head_dim, x.rows);
+  const Rotation rotation = rotation_of(table, pairing, head_dim, x.rows);
   const int64_t pairs = div_exact(x.cols, head_dim) * (head_dim / 2);
   if (x.rows == 0 || pairs == 0) return;
   const dim3 grid(static_cast<unsigned>(div_up(pairs, kThreads)), static_cast<unsigned>(x.rows));
@@ -209,7 +158,7 @@ void rope_kv_write(const Exec& exec, const RopeTable& table, RopePairing pairing
   CHECK_EQ(v.cols, k.cols);
   const int64_t q_pairs = div_exact(q.cols, cache.head_dim) * (cache.head_dim / 2);
   RopeKvParams p;
-  p.rotation = checked(table, pairing, cache.head_dim, q.rows);
+  p.rotation = rotation_of(table, pairing, cache.head_dim, q.rows);
   if (q.rows == 0 || q_pairs + k.cols == 0) return;
   p.q = q.data;
   p.k = k.data;

@@ -181,8 +181,10 @@ struct GpuExecutor::State {
     }
   }
 
-  // Launches the stage's part of a step of n rows.
-  View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows) {
+  // Launches the stage's part of a step of n rows. decode: every row is a sequence of its own, not
+  // one of several that attend row by row.
+  View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows,
+                        bool decode) {
     const View2D<float> x(scratch.x, n, model.dim);
     enter(arrays, x);
     const int32_t* positions = arrays.positions(scratch.step);
@@ -191,6 +193,7 @@ struct GpuExecutor::State {
     GpuAside* beside = tp != nullptr && n >= GpuAside::kLeastRows ? &*aside : nullptr;
     GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
                  rows, tp.get(), beside};
+    step.decode = decode;
     for (size_t i = 0; i < weights.layers.size(); ++i) {
       gpu_attention_half(step, weights.layers[i], kv[i], x);
       gpu_feed_forward_half(step, weights.layers[i], x);
@@ -225,7 +228,7 @@ struct GpuExecutor::State {
                               1,
                               plan.kv.context};
     cuda::Graph::begin(stream);
-    const View2D<float> x = forward(arrays, bucket, rows);
+    const View2D<float> x = forward(arrays, bucket, rows, true);
     if (last_stage()) head.run(x, k);
     return cuda::Graph::end(stream);
   }
@@ -243,7 +246,9 @@ struct GpuExecutor::State {
       rows.most_rows = rowwise ? 1 : std::max<int64_t>(rows.most_rows, s.n_rows);
       rows.most_context = std::max<int64_t>(rows.most_context, s.first_position + s.n_rows);
     }
-    const View2D<float> x = forward(arrays, n, rows);
+    const bool decode = std::all_of(batch.sequences.begin(), batch.sequences.end(),
+                                    [](const StepSequence& s) { return s.n_rows == 1; });
+    const View2D<float> x = forward(arrays, n, rows, decode);
     if (n_logits == 0 || !last_stage()) return;
     // The rows with logits, side by side where the layers' scratch is free again.
     const View2D<float> wanted(scratch.normed.all.x, n_logits, model.dim);

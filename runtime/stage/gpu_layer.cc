@@ -38,15 +38,20 @@ void gpu_attention_half(GpuStep& step, const LayerWeights& w, const KvView& kv, 
 
   const cuda::RopePairing pairing =
       step.model.rope.halves ? cuda::RopePairing::kHalves : cuda::RopePairing::kAdjacent;
-  cuda::rope_kv_write(step.exec, w.window > 0 ? step.window_rope : step.rope, pairing, q, k, v,
-                      step.slots, kv);
-
+  const cuda::RopeTable& rope = w.window > 0 ? step.window_rope : step.rope;
   const HeadMap heads{w.part.heads.size(), w.part.heads.begin, step.model.heads_per_kv(),
                       w.part.kv_heads.begin};
   const double scale = step.model.query_scale > 0 ? step.model.query_scale
                                                   : 1.0 / std::sqrt(static_cast<double>(head_dim));
-  cuda::attend(step.exec, q, step.rows, heads, kv, {static_cast<float>(scale), w.window},
-               step.scratch.attend, forms_of(step.exec, {&w.o, 1}, n), attended);
+  const cuda::AttendRule rule{static_cast<float>(scale), w.window};
+  const unsigned forms = forms_of(step.exec, {&w.o, 1}, n);
+  if (step.decode) {
+    cuda::attend_decode(step.exec, rope, pairing, q, k, v, step.slots, step.rows, heads, kv, rule,
+                        step.scratch.attend, forms, attended);
+  } else {
+    cuda::rope_kv_write(step.exec, rope, pairing, q, k, v, step.slots, kv);
+    cuda::attend(step.exec, q, step.rows, heads, kv, rule, step.scratch.attend, forms, attended);
+  }
   sum_into(step, w.o, attended, w.o_bias, w.attention_post_norm, x);
 }
 

@@ -38,6 +38,7 @@ struct GpuStep {
   DeviceCommunicator* tp = nullptr;  // of a TP group of several ranks
   GpuAside* aside = nullptr;         // in a TP group, for a step of many rows
   bool pending = false;              // partial sums in scratch.partial are not in x yet
+  bool decode = false;               // every row is a sequence of its own
 };
 
 // A half layer's input: its forms, and the blocks of rows in which they become ready.

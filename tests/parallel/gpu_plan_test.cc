@@ -187,7 +187,7 @@ TEST(GpuLedger, EveryBufferByHand) {
       {"rope.sin", 2048},
       {"rope.angles", 256},
       {"step", 5440},        // 16 * 16 + 64 * 16 + 4 * 4 + 8 * 4 + 4096 = 5424, to a multiple of 64
-      {"attend", 763392},    // 768 / 3 + 64 pieces, 9 heads, 66 floats; 64 * 32 + 1024
+      {"attend", 794112},    // 768 / 3 + 64 pieces, 9 heads, 66 floats; 32768 + 1024
       {"scratch", 1769472},  // 1536 x 576 in bf16
       {"library", 33554432},
       {"logits", 1572864},    // 8 x 49152 floats
@@ -214,12 +214,12 @@ TEST(GpuLedger, EveryBufferByHand) {
 TEST(GpuLedger, AttentionsWorkspaceByHand) {
   // The blocks of a GPU over its KV heads, and one more for each sequence.
   EXPECT_EQ(attend_workspace_bytes_bound(2048, 32, 32, 8, 128),
-            (96 + 32) * 32 * 130 * 4 + 32 * 32 + 1024);
+            (96 + 32) * 32 * 130 * 4 + 32768 + 1024);
   // One KV head takes all blocks of a GPU.
-  EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 4, 1, 256), 769 * 4 * 258 * 4 + 32 + 1024);
+  EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 4, 1, 256), 769 * 4 * 258 * 4 + 32768 + 1024);
   // Heads of 80 are no whole blocks of 32: all rows once more.
   EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 32, 32, 80),
-            (24 + 1) * 32 * 82 * 4 + 512 * 32 * 80 * 4 + 32 + 1024);
+            (24 + 1) * 32 * 82 * 4 + 512 * 32 * 80 * 4 + 32768 + 1024);
   EXPECT_EQ(attend_workspace_bytes_bound(512, 1, 0, 0, 64), 0);
 }
 

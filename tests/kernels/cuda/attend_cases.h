@@ -18,6 +18,42 @@ struct AttendShape {
   KvType type = KvType::kF16;
 };
 
+inline const std::vector<AttendShape>& attend_shapes() {
+  static const std::vector<AttendShape> all = {
+      {9, 3, 0, 3, 0, 64, 16},                 // SmolLM2 whole
+      {2, 3, 4, 1, 1, 64, 16},                 // heads 4 and 5, inside one group
+      {4, 3, 2, 2, 0, 48, 32},                 // a cut through two groups; padded
+      {4, 4, 4, 2, 0, 32, 32, KvType::kF32},   // a KV head here that no query reads
+      {32, 4, 0, 8, 0, 128, 64},               // Llama 3 8B
+      {8, 8, 0, 1, 0, 128, 32},                // Llama 3 70B on one of eight ranks
+      {7, 7, 0, 1, 0, 64, 16},                 // Qwen 2.5
+      {2, 1, 0, 2, 0, 80, 16},                 // no grouping
+      {4, 2, 0, 2, 0, 96, 48},                 // pages that are no power of two
+      {4, 4, 0, 1, 0, 256, 16},                // Gemma 3
+      {12, 12, 0, 1, 0, 128, 16},              // more than 8 heads
+      {20, 20, 0, 1, 0, 256, 16},              // more than 16
+      {16, 16, 0, 1, 0, 16, 16},               // the smallest head
+      {2, 1, 0, 2, 0, 112, 16},                // padded to 128
+      {3, 3, 0, 1, 0, 240, 64, KvType::kF32},  // padded to 256
+      {6, 6, 0, 1, 0, 128, 16, KvType::kF32},
+      {9, 3, 0, 3, 0, 64, 16, KvType::kQ8_0},
+      {8, 4, 0, 2, 0, 128, 32, KvType::kQ8_0},
+      {2, 3, 4, 1, 1, 96, 48, KvType::kQ8_0},
+      {4, 4, 0, 1, 0, 256, 16, KvType::kQ8_0},
+      {2, 1, 0, 2, 0, 32, 64, KvType::kQ8_0},
+      {12, 12, 0, 1, 0, 128, 16, KvType::kQ8_0},
+      {3, 3, 0, 1, 0, 160, 16, KvType::kQ8_0},
+      {9, 3, 0, 3, 0, 64, 16, KvType::kQ4_0},
+      {8, 4, 0, 2, 0, 128, 32, KvType::kQ4_0},
+      {2, 3, 4, 1, 1, 96, 48, KvType::kQ4_0},
+      {4, 4, 0, 1, 0, 256, 16, KvType::kQ4_0},
+      {2, 1, 0, 2, 0, 32, 64, KvType::kQ4_0},
+      {12, 12, 0, 1, 0, 128, 16, KvType::kQ4_0},
+      {3, 3, 0, 1, 0, 160, 16, KvType::kQ4_0},
+  };
+  return all;
+}
+
 struct Tokens {
   int64_t before;
   int64_t n;
@@ -39,9 +75,10 @@ struct AttendCase {
   float scale;
   int64_t window = 0;
 
-  // room: tokens that every sequence's page list holds beyond its own.
+  // room: tokens that every sequence's page list holds beyond its own. whole: the cache holds the
+  // step's own tokens too.
   AttendCase(std::mt19937& random, const AttendShape& s, const std::vector<Tokens>& runs,
-             int64_t room = 0)
+             int64_t room = 0, bool whole = true)
       : shape(s),
         heads{s.heads, s.first_head, s.group, s.first_kv},
         scale(1 / std::sqrt(static_cast<float>(s.dim))) {
@@ -70,7 +107,9 @@ struct AttendCase {
     k.assign(static_cast<size_t>(bytes), std::byte{0xff});
     v = k;
     cache = {k.data(), v.data(), s.type, n_pages, s.kv_heads, s.page_tokens, s.dim};
-    for (size_t i = 0; i < runs.size(); ++i) write_tokens(random, i, runs[i].before + runs[i].n);
+    for (size_t i = 0; i < runs.size(); ++i) {
+      write_tokens(random, i, runs[i].before + (whole ? runs[i].n : 0));
+    }
     q = kernel_test::random_floats(random, rows * s.heads * s.dim, 2.0f);
   }
   AttendCase(const AttendCase&) = delete;
@@ -84,8 +123,15 @@ struct AttendCase {
         d);
   }
 
+  int64_t slot(size_t sequence, int64_t position) const {
+    return int64_t{pages[sequence][static_cast<size_t>(position / shape.page_tokens)]} *
+               shape.page_tokens +
+           position % shape.page_tokens;
+  }
+
   // New keys and values of a sequence's first n tokens, by the CPU's kv_write.
   void write_tokens(std::mt19937& random, size_t sequence, int64_t n) {
+    if (n == 0) return;
     const int64_t width = shape.kv_heads * shape.dim;
     std::vector<float> new_k = kernel_test::random_floats(random, n * width);
     std::vector<float> new_v = kernel_test::random_floats(random, n * width);
@@ -93,11 +139,7 @@ struct AttendCase {
     for (float& x : new_k) x = f16_to_f32(f32_to_f16(x));
     for (float& x : new_v) x = f16_to_f32(f32_to_f16(x));
     std::vector<int64_t> slots;
-    for (int64_t t = 0; t < n; ++t) {
-      slots.push_back(int64_t{pages[sequence][static_cast<size_t>(t / shape.page_tokens)]} *
-                          shape.page_tokens +
-                      t % shape.page_tokens);
-    }
+    for (int64_t t = 0; t < n; ++t) slots.push_back(slot(sequence, t));
     ThreadPool pool(1);
     cpu::kv_write({&pool, cpu::best_isa()}, {new_k.data(), n, width}, {new_v.data(), n, width},
                   slots, cache);
@@ -159,6 +201,14 @@ struct AttendCase {
   }
 };
 
+// A workspace of attend, poisoned where it may be.
+inline std::vector<std::byte> attend_workspace(int64_t bytes) {
+  std::vector<std::byte> workspace(static_cast<size_t>(bytes), std::byte{0xff});
+  const int64_t counters = std::min(bytes, cuda::kAttendCounterBytes);
+  std::fill_n(workspace.begin(), counters, std::byte{0});
+  return workspace;
+}
+
 // A case's memory on the device, outputs poisoned.
 struct AttendOnDevice {
   Runner& runner;
@@ -181,24 +231,36 @@ struct AttendOnDevice {
         sequences(in.rows_of),
         pages(in.page_list),
         q(in.q),
-        workspace(cuda::attend_workspace_bytes(
+        workspace(attend_workspace(cuda::attend_workspace_bytes(
             r.exec, in.rows, static_cast<int64_t>(in.rows_of.size()), in.shape.heads,
-            in.shape.kv_heads, in.shape.dim, in.most_context)),
+            in.shape.kv_heads, in.shape.dim, in.most_context))),
         x(in.rows * in.cols()),
         q8(cuda::padded_rows(in.rows) * in.cols()),
         blocks(cuda::padded_rows(in.rows) * in.cols() / 32),
         bf16(in.rows * in.cols()) {}
 
-  void launch(unsigned forms) const {
+  KvView cache() const {
     KvView cache = c.cache;
     cache.k = k.data();
     cache.v = v.data();
-    const cuda::StepRows step{
-        sequences.data(), pages.data(), static_cast<int64_t>(c.rows_of.size()),
-        c.rows,           c.most_rows,  c.most_context};
-    const cuda::Input out{c.rows, c.cols(), x.data(), q8.data(), blocks.data(), bf16.data()};
-    cuda::attend(runner.exec, {q.data(), c.rows, c.cols()}, step, c.heads, cache,
-                 {c.scale, c.window}, workspace.data(), forms, out);
+    return cache;
+  }
+  cuda::StepRows step() const {
+    return {sequences.data(), pages.data(), static_cast<int64_t>(c.rows_of.size()),
+            c.rows,           c.most_rows,  c.most_context};
+  }
+  cuda::Input out() const {
+    return {c.rows, c.cols(), x.data(), q8.data(), blocks.data(), bf16.data()};
+  }
+  void launch(unsigned forms) const {
+    cuda::attend(runner.exec, {q.data(), c.rows, c.cols()}, step(), c.heads, cache(),
+                 {c.scale, c.window}, workspace.data(), forms, out());
+  }
+  // As every call must leave them.
+  bool counters_are_zero() const {
+    const std::vector<std::byte> all = workspace.values();
+    const int64_t n = std::min(static_cast<int64_t>(all.size()), cuda::kAttendCounterBytes);
+    return std::all_of(all.begin(), all.begin() + n, [](std::byte b) { return b == std::byte{0}; });
   }
   std::vector<float> run(unsigned forms = cuda::kFloatForm) const {
     launch(forms);

@@ -25,6 +25,7 @@ class CudaAttend : public testing::Test {
     if (HasFatalFailure()) return;
     EXPECT_EQ(kernel_test::bits(on_device.run()), kernel_test::bits(out))
         << cuda_test::describe(c) << ": two runs differ";
+    EXPECT_TRUE(on_device.counters_are_zero()) << cuda_test::describe(c);
     ThreadPool pool(2);
     std::vector<float> cpu(out.size());
     cpu::attend({&pool, cpu::best_isa()}, {c.q.data(), c.rows, c.cols()}, c.sequences, c.heads,
@@ -43,44 +44,8 @@ class CudaAttend : public testing::Test {
   cuda_test::Runner runner_;
 };
 
-const std::vector<AttendShape>& shapes() {
-  static const std::vector<AttendShape> all = {
-      {9, 3, 0, 3, 0, 64, 16},                 // SmolLM2 whole
-      {2, 3, 4, 1, 1, 64, 16},                 // heads 4 and 5, inside one group
-      {4, 3, 2, 2, 0, 48, 32},                 // a cut through two groups; padded
-      {4, 4, 4, 2, 0, 32, 32, KvType::kF32},   // a KV head here that no query reads
-      {32, 4, 0, 8, 0, 128, 64},               // Llama 3 8B
-      {8, 8, 0, 1, 0, 128, 32},                // Llama 3 70B on one of eight ranks
-      {7, 7, 0, 1, 0, 64, 16},                 // Qwen 2.5
-      {2, 1, 0, 2, 0, 80, 16},                 // no grouping
-      {4, 2, 0, 2, 0, 96, 48},                 // pages that are no power of two
-      {4, 4, 0, 1, 0, 256, 16},                // Gemma 3
-      {12, 12, 0, 1, 0, 128, 16},              // more than 8 heads
-      {20, 20, 0, 1, 0, 256, 16},              // more than 16
-      {16, 16, 0, 1, 0, 16, 16},               // the smallest head
-      {2, 1, 0, 2, 0, 112, 16},                // padded to 128
-      {3, 3, 0, 1, 0, 240, 64, KvType::kF32},  // padded to 256
-      {6, 6, 0, 1, 0, 128, 16, KvType::kF32},
-      {9, 3, 0, 3, 0, 64, 16, KvType::kQ8_0},
-      {8, 4, 0, 2, 0, 128, 32, KvType::kQ8_0},
-      {2, 3, 4, 1, 1, 96, 48, KvType::kQ8_0},
-      {4, 4, 0, 1, 0, 256, 16, KvType::kQ8_0},
-      {2, 1, 0, 2, 0, 32, 64, KvType::kQ8_0},
-      {12, 12, 0, 1, 0, 128, 16, KvType::kQ8_0},
-      {3, 3, 0, 1, 0, 160, 16, KvType::kQ8_0},
-      {9, 3, 0, 3, 0, 64, 16, KvType::kQ4_0},
-      {8, 4, 0, 2, 0, 128, 32, KvType::kQ4_0},
-      {2, 3, 4, 1, 1, 96, 48, KvType::kQ4_0},
-      {4, 4, 0, 1, 0, 256, 16, KvType::kQ4_0},
-      {2, 1, 0, 2, 0, 32, 64, KvType::kQ4_0},
-      {12, 12, 0, 1, 0, 128, 16, KvType::kQ4_0},
-      {3, 3, 0, 1, 0, 160, 16, KvType::kQ4_0},
-  };
-  return all;
-}
-
 TEST_F(CudaAttend, OneRowASequence) {
-  for (const AttendShape& shape : shapes()) {
+  for (const AttendShape& shape : cuda_test::attend_shapes()) {
     const AttendCase c(random_, shape,
                        {{0, 1}, {1, 1}, {14, 1}, {15, 1}, {16, 1}, {63, 1}, {64, 1}, {300, 1}});
     ASSERT_NO_FATAL_FAILURE(expect_parity(c));
@@ -94,6 +59,14 @@ TEST_F(CudaAttend, OneSequenceOfAnyLength) {
   }
 }
 
+// One KV head: hundreds of splits, which are added in groups of 8 and of 16.
+TEST_F(CudaAttend, LongContextsOfOneHead) {
+  for (const auto& [heads, before] : {std::pair<int64_t, int64_t>{8, 10000}, {2, 27000}}) {
+    const AttendCase c(random_, {heads, heads, 0, 1, 0, 64, 16}, {{before, 1}});
+    ASSERT_NO_FATAL_FAILURE(expect_parity(c));
+  }
+}
+
 TEST_F(CudaAttend, ManySequences) {
   std::vector<Tokens> runs;
   for (int i = 0; i < 70; ++i) runs.push_back({static_cast<int64_t>(random_() % 400), 1});
@@ -103,14 +76,14 @@ TEST_F(CudaAttend, ManySequences) {
 }
 
 TEST_F(CudaAttend, SeveralRows) {
-  for (const AttendShape& shape : shapes()) {
+  for (const AttendShape& shape : cuda_test::attend_shapes()) {
     const AttendCase c(random_, shape, {{0, 5}, {13, 37}, {64, 2}, {0, 64}, {31, 33}});
     ASSERT_NO_FATAL_FAILURE(expect_parity(c));
   }
 }
 
 TEST_F(CudaAttend, OneRowAndSeveralInAStep) {
-  for (const AttendShape& shape : shapes()) {
+  for (const AttendShape& shape : cuda_test::attend_shapes()) {
     const AttendCase c(random_, shape, {{0, 5}, {200, 1}, {13, 37}, {7, 0}, {0, 1}, {129, 3}});
     ASSERT_NO_FATAL_FAILURE(expect_parity(c));
   }
@@ -124,7 +97,7 @@ TEST_F(CudaAttend, ALongPrompt) {
 }
 
 TEST_F(CudaAttend, Windows) {
-  for (const AttendShape& shape : shapes()) {
+  for (const AttendShape& shape : cuda_test::attend_shapes()) {
     AttendCase c(random_, shape,
                  {{0, 5}, {90, 1}, {13, 37}, {7, 0}, {64, 11}, {300, 1}, {200, 80}});
     for (const int64_t window : {1, 2, 15, 16, 17, 33, 64, 91, 1 << 30}) {
@@ -167,7 +140,7 @@ TEST_F(CudaAttend, MaximumThatKeepsRising) {
 // Every form from one launch: bf16 and codes are those of the floats.
 TEST_F(CudaAttend, Forms) {
   ThreadPool pool(1);
-  for (const AttendShape& shape : shapes()) {
+  for (const AttendShape& shape : cuda_test::attend_shapes()) {
     for (const auto& runs : std::vector<std::vector<Tokens>>{{{30, 1}, {900, 1}, {2, 1}},
                                                              {{40, 9}, {0, 13}, {55, 1}}}) {
       const AttendCase c(random_, shape, runs);
