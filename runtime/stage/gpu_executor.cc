@@ -120,6 +120,8 @@ struct GpuExecutor::State {
     out.overlap = device.major >= 9;
     // GeForce multiplies bf16 at half rate and int8 at full.
     out.bf16_tiles = device.major == 9 || (device.major == 8 && device.minor == 0);
+    // There 5 rows cost what 16 do, and vectors more from 5 on: docs/bench/gpu.md.
+    if (out.bf16_tiles) out.most_vector_rows = 4;
     return out;
   }
 
