@@ -20,13 +20,12 @@ namespace spillway::cuda {
 class Library;  // cuBLASLt with its workspace: library.h
 
 // How tiles share out a product: strips of 32 rows of weights a block, parts of the columns within
-// a block (a warp each) and among `split` blocks of a cluster. `early` units of weights of each
-// warp are asked into L2 before the kernel before has ended, beyond those that its ring holds.
+// a block (a warp each) and among `split` blocks of a cluster, chunks of input in shared memory.
 struct TilePlan {
   int strips = 1;
   int parts = 1;
   int split = 1;
-  int early = 0;
+  int stages = 2;
 };
 
 // Where CUDA ops run: passed to every op.

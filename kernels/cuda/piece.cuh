@@ -134,17 +134,13 @@ __device__ __forceinline__ void look_up(const ByteTable& table, uint32_t nibbles
 template <typename T>
 __device__ __forceinline__ void expand_high(const Codes<T>& codes, int r, int q, uint32_t& first,
                                             uint32_t& second) {
-  // A turn brings the bits above the low ones at once; what it carries from byte to byte is masked.
-  const auto placed = [](uint32_t word, int from, uint32_t mask) {
-    return __funnelshift_r(word, word, from - T::kLowBits) & (mask << T::kLowBits);
-  };
   if constexpr (T::kHighBits == 1) {
     const uint32_t h = word_of(codes.high.v[0], r);
-    first |= placed(h, q, 0x01010101u);
-    second |= placed(h, q + 4, 0x01010101u);
+    first |= ((h >> q) & 0x01010101u) << T::kLowBits;
+    second |= ((h >> (q + 4)) & 0x01010101u) << T::kLowBits;
   } else if constexpr (T::kHighBits == 2) {
-    first |= placed(word_of(codes.high.v[0], r), 2 * q, 0x03030303u);
-    second |= placed(word_of(codes.high.v[1], r), 2 * q, 0x03030303u);
+    first |= ((word_of(codes.high.v[0], r) >> (2 * q)) & 0x03030303u) << T::kLowBits;
+    second |= ((word_of(codes.high.v[1], r) >> (2 * q)) & 0x03030303u) << T::kLowBits;
   }
 }
 

@@ -5,9 +5,6 @@
 // fragment is then 8 bytes of a row as it lies. An unsigned byte c is, as the lower half of a
 // bf16's bits, the number c * 2^-133, exactly, below the smallest normal number or not: one
 // multiply-add of pairs makes c * scale + minimum of two codes, the scale having 2^133 on top.
-//   Codes come through a ring in shared memory, some 4 KiB a warp, which no register waits for: the
-// compiler gathers loads to registers behind the products of a unit, where their way from memory is
-// waited for in full.
 //   Scales of a unit are taken apart once, a quarter by each of the four lanes that need them, and
 // pass through shared memory as words of scale and minimum.
 #pragma once
@@ -31,38 +28,21 @@ __host__ __device__ constexpr float binary_power(int n) {
   return out;
 }
 
-template <typename T>
-inline constexpr bool kUpperIndices = T::kGrid != 0 && T::kHighBits == 1 && T::kSubBytes > 0;
-
-// A strip's codes of one piece in the ring: vectors of 16 bytes that each lane has for its own,
-// [vector][lane]; those that four lanes share, [vector][eight times four rows]; the upper bits of
-// indices, 16 bytes a group.
-template <typename T>
-struct RingPiece {
-  static constexpr int kOwn = T::kGrid != 0 ? 0 : T::kLowBits / 4;
-  static constexpr int kLow = kOwn == 0 ? T::kLowBits : 0;
-  static constexpr int kHigh = T::kHighBits;
-  static constexpr bool kShared = kLow + kHigh > 0;
-  static constexpr int kLowAt = 512 * kOwn;
-  static constexpr int kHighAt = kLowAt + 128 * kLow;
-  static constexpr int kUpperAt = kHighAt + 128 * kHigh;
-  static constexpr int kBytes = kUpperAt + (kUpperIndices<T> ? 32 : 0);
-};
-
 template <QuantType Q, int NT>
 struct StripShape {
   using T = QuantTraits<Q>;
   static constexpr int kColumns = 8 * NT;  // rows of input
   static constexpr int kUnit = unit_pieces(NT);
   static constexpr int kMine = kUnit / 4;  // pieces whose scales a lane takes apart
-  static constexpr int kRowBytes = strip_row_bytes(NT);
-  static constexpr int kUnitBytes = kColumns * kRowBytes;
-  // Pieces of weights on their way to a warp, those that one wait is for, and such groups.
-  static constexpr int kAhead = RingPiece<T>::kBytes > 512 ? 4 : kUnit;
-  static constexpr int kStep = kAhead == 8 ? 2 : 1;
-  static constexpr int kGroups = kAhead / kStep;
-  static constexpr int kRingBytes = kAhead * RingPiece<T>::kBytes;
-  static_assert(kRingBytes <= kMostRingBytes && kUnit % kAhead == 0);
+  static constexpr int kPieceBytes = strip_piece_bytes(NT);
+  static constexpr int kUnitBytes = kUnit * kPieceBytes;
+  // Pieces of weights on their way to a warp: as many as some 32 registers hold.
+  static constexpr int kLowRegisters = T::kGrid != 0      ? 4 * T::kLowBits
+                                       : T::kLowBits == 8 ? 8
+                                       : T::kLowBits == 4 ? 4
+                                                          : 8;
+  static constexpr int kRegisters = kLowRegisters + 4 * T::kHighBits;
+  static constexpr int kAhead = kRegisters <= 4 ? kUnit : kRegisters <= 8 ? 4 : 2;
   // All units are whole where blocks are units.
   static constexpr bool kWhole = T::kBlock % (kUnit * kPiece) == 0;
 };
@@ -74,116 +54,26 @@ template <typename T>
 inline constexpr bool kSignedQuads = T::kTable || T::kGrid != 0 || T::kLowBits == 8;
 template <typename T>
 inline constexpr float kCodeOffset = kSignedQuads<T> ? 128.0f : static_cast<float>(T::kOffset);
+template <typename T>
+inline constexpr bool kUpperIndices = T::kGrid != 0 && T::kHighBits == 1 && T::kSubBytes > 0;
 
-// A piece as a lane multiplies it.
+// A piece on its way.
 template <typename T>
 struct StripPiece {
   Codes<T> codes;
   uint32_t upper;  // grids: the upper bits of indices
 };
-
-__device__ __forceinline__ void copy_weights(void* to, const std::byte* from) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(from)
-               : "memory");
-}
-template <int kLeft>
-__device__ __forceinline__ void wait_weights() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
-
-__device__ __forceinline__ void fetch_to_l2(const std::byte* from, unsigned bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
-// Asks all that pieces first to end of a group are made of into L2, by one lane. first: of a block.
 template <QuantType Q>
-__device__ __forceinline__ void fetch_pieces(const std::byte* group, const Planes& planes,
-                                             unsigned first, unsigned end) {
+__device__ __forceinline__ void load_strip_piece(const std::byte* group, const Planes& planes,
+                                                 int piece, int row4, int t,
+                                                 StripPiece<QuantTraits<Q>>& out) {
   using T = QuantTraits<Q>;
-  constexpr unsigned kPieces = Form<T>::kBlockPieces;
-  const unsigned n = end - first;
-  const unsigned block = first / kPieces;
-  const unsigned n_blocks = (n + kPieces - 1) / kPieces;
-  const auto fetch = [&](uint32_t plane, unsigned at, unsigned of_each, unsigned count) {
-    if (of_each > 0) fetch_to_l2(group + plane + at * of_each, count * of_each);
-  };
-  fetch(planes.codes, first, T::kLowBits * 64, n);
-  fetch(planes.high, first, T::kHighBits * 64, n);
-  fetch(planes.sub, block, static_cast<unsigned>(T::kSubBytes * 16), n_blocks);
-  if (T::kScales != Scales::kExponent) fetch(planes.scales, block, 32, n_blocks);
-  if (T::kHasMin) fetch(planes.mins, block, 32, n_blocks);
+  load_tile_codes<Q>(group, planes, piece, row4, t, out.codes);
+  if constexpr (kUpperIndices<T>) {
+    out.upper = load_word(group + planes.sub + piece / 8 * static_cast<int>(T::kSubBytes * 16) +
+                          16 * (piece % 8) + row4 * 4);
+  }
 }
-
-// A lane's part in a warp's ring: what it copies there and what it reads.
-template <QuantType Q>
-struct StripRing {
-  using T = QuantTraits<Q>;
-  using R = RingPiece<T>;
-  unsigned char* ring;
-  int lane;
-  // Of piece 0, where the lane copies such vectors.
-  const std::byte* own;
-  const std::byte* low;
-  const std::byte* high;
-  const std::byte* upper;
-
-  // first, second: the strip's groups.
-  __device__ __forceinline__ StripRing(unsigned char* warps_ring, const Planes& planes,
-                                       const std::byte* first, const std::byte* second)
-      : ring(warps_ring), lane(static_cast<int>(threadIdx.x)) {
-    const auto half = [&](int i) { return i == 0 ? first : second; };
-    own = half(lane / 16) + planes.codes + 64 * (lane % 4) + 16 * (lane / 4 % 4);
-    const std::byte* shared = half(lane / 4 % 2) + 64 * (lane / 8) + 16 * (lane % 4);
-    low = shared + planes.codes;
-    high = shared + planes.high;
-    upper = half(lane % 2) + planes.sub;
-  }
-
-  __device__ __forceinline__ void ask(int piece, int slot) const {
-    unsigned char* to = ring + slot * R::kBytes + 16 * lane;
-    const auto at = static_cast<unsigned>(piece);
-    if constexpr (R::kOwn > 0) {
-#pragma unroll
-      for (int i = 0; i < R::kOwn; ++i) {
-        copy_weights(to + 512 * i, own + at * (T::kLowBits * 64) + 256 * i);
-      }
-    }
-    if constexpr (R::kLow > 0) {
-      if (lane < 8 * R::kLow) copy_weights(to + R::kLowAt, low + at * (T::kLowBits * 64));
-    }
-    if constexpr (R::kHigh > 0) {
-      if (lane < 8 * R::kHigh) copy_weights(to + R::kHighAt, high + at * (T::kHighBits * 64));
-    }
-    if constexpr (kUpperIndices<T>) {
-      const unsigned from = at / 8 * static_cast<unsigned>(T::kSubBytes * 16) + 16 * (at % 8);
-      if (lane < 2) copy_weights(to + R::kUpperAt, upper + from);
-    }
-  }
-
-  __device__ __forceinline__ void read(int slot, StripPiece<T>& out) const {
-    const unsigned char* from = ring + slot * R::kBytes;
-    const unsigned char* shared = from + 16 * (lane / 4);
-    const auto vector = [](const unsigned char* at) { return *reinterpret_cast<const uint4*>(at); };
-    if constexpr (R::kOwn > 0) {
-#pragma unroll
-      for (int i = 0; i < R::kOwn; ++i) out.codes.low.v[4 * i] = vector(from + 512 * i + 16 * lane);
-    }
-    if constexpr (R::kLow > 0) {
-#pragma unroll
-      for (int i = 0; i < R::kLow; ++i) out.codes.low.v[i] = vector(shared + R::kLowAt + 128 * i);
-    }
-    if constexpr (R::kHigh > 0) {
-#pragma unroll
-      for (int i = 0; i < R::kHigh; ++i)
-        out.codes.high.v[i] = vector(shared + R::kHighAt + 128 * i);
-    }
-    if constexpr (kUpperIndices<T>) {
-      out.upper = *reinterpret_cast<const uint32_t*>(from + R::kUpperAt + 4 * (lane / 4));
-    }
-  }
-};
 
 // Four rows' scales of a piece as words of two bf16, scale and minimum, by sub-block.
 template <typename T>
@@ -290,12 +180,13 @@ __device__ __forceinline__ void scaled_pairs(uint32_t codes, uint32_t scale_and_
   second = as_bits(__hfma2(as_bf16(__byte_perm(codes, 0, 0x4342)), scale, minimum));
 }
 
-// words: the piece's scales from the lane's four rows on; x: the piece's input from the lane's row
-// and columns on.
+// words: the piece's scales from the lane's four rows on; x: the piece's input from the lane's
+// column on, its first and its second k16 step.
 template <QuantType Q, int NT>
 __device__ __forceinline__ void strip_piece(const StripPiece<QuantTraits<Q>>& piece,
                                             const uint32_t* words, const uint32_t* grid,
-                                            const unsigned char* x, int t, float (&acc)[2][NT][4]) {
+                                            const unsigned char* x0, const unsigned char* x1, int t,
+                                            float (&acc)[2][NT][4]) {
   using T = QuantTraits<Q>;
   const uint4 near_words = *reinterpret_cast<const uint4*>(words);
   uint4 far_words = near_words;
@@ -317,9 +208,8 @@ __device__ __forceinline__ void strip_piece(const StripPiece<QuantTraits<Q>>& pi
   }
 #pragma unroll
   for (int nt = 0; nt < NT; ++nt) {
-    const unsigned char* row = x + nt * (8 * strip_row_bytes(NT));
-    const uint2 b0 = *reinterpret_cast<const uint2*>(row);
-    const uint2 b1 = *reinterpret_cast<const uint2*>(row + 32);
+    const uint2 b0 = *reinterpret_cast<const uint2*>(x0 + nt * (8 * 64));
+    const uint2 b1 = *reinterpret_cast<const uint2*>(x1 + nt * (8 * 64));
     add_mma(acc[0][nt], a[0][0], b0);
     add_mma(acc[1][nt], a[1][0], b0);
     add_mma(acc[0][nt], a[0][1], b1);

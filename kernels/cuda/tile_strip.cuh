@@ -22,7 +22,7 @@ struct StripParams {
   int n_pieces;
   int n;
   int split;          // blocks that share a strip's columns
-  int early;          // units of a warp that are asked into L2 at once
+  int stages;         // chunks in shared memory: 2 or 3
   const uint16_t* x;  // [n, 32 * n_pieces]
   const uint32_t* grid;
   float* out;
@@ -34,8 +34,9 @@ struct StripParams {
   InputWriter gated_to;
 };
 
-// Asks for a warp's share of a unit of the input, [row][pieces of 32 columns]. Pieces and rows
-// beyond the input stay as they are: nobody reads their sums.
+// Asks for a warp's share of a unit of the input, [piece][row][32 columns]. The 16-byte units 0 to
+// 3 of a row lie at unit ^ 2 in every other pair of rows, so that the lanes of a fragment read
+// different banks. Pieces and rows beyond the input stay as they are: nobody reads their sums.
 template <QuantType Q, int NT>
 __device__ __forceinline__ void stage_unit(const StripParams& p, int unit, int column0,
                                            unsigned char* to) {
@@ -43,18 +44,17 @@ __device__ __forceinline__ void stage_unit(const StripParams& p, int unit, int c
   constexpr int kLanes = 4 * S::kUnit;  // that a row takes
   constexpr int kRows = 32 / kLanes;    // of a warp at once
   const int lane = threadIdx.x;
-  if (!S::kWhole && unit * S::kUnit + lane % kLanes / 4 >= p.n_pieces) return;
+  const int k = lane % kLanes / 4;
+  if (!S::kWhole && unit * S::kUnit + k >= p.n_pieces) return;
   const int n_rows = min(S::kColumns, p.n - column0);
   const int step = kRows * blockDim.z;
   int row = kRows * threadIdx.z + lane / kLanes;
   const int64_t stride = static_cast<int64_t>(p.n_pieces) * kPiece;
   const uint16_t* from =
       p.x + (column0 + row) * stride + unit * (S::kUnit * kPiece) + lane % kLanes * 8;
-  to += row * S::kRowBytes + lane % kLanes * 16;
-#pragma unroll 2
+  to += k * S::kPieceBytes;
   for (; row < n_rows; row += step) {
-    copy_async(to, from);
-    to += step * S::kRowBytes;
+    copy_async(to + row * 64 + 16 * (lane % 4 ^ (row & 2)), from);
     from += step * stride;
   }
 }
@@ -69,17 +69,12 @@ __device__ __forceinline__ const std::byte* strip_data(const StripParams& p, int
   return part.data + static_cast<int64_t>(group - first) * p.group_bytes;
 }
 
-// What a block wrote before it, the others of its cluster read after it; `ordered` or not, all come
-// to it before one leaves.
-template <bool kOrdered>
 __device__ __forceinline__ void cluster_barrier() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  if (kOrdered) {
-    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-  } else {
-    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-  }
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+  asm volatile(
+      "barrier.cluster.arrive;\n"
+      "barrier.cluster.wait;" ::
+          : "memory");
 #endif
 }
 // What block `rank` of the cluster has at the place of `mine`.
@@ -169,7 +164,7 @@ __device__ __forceinline__ void finish_strips(const StripParams& p, const float 
                                       i % kTileRows);
       *at = sum_of_parts<kColumns>(at);
     }
-    cluster_barrier<true>();
+    cluster_barrier();
   }
   const auto sum_at = [&](float* at) {
     return p.split > 1 ? sum_of_blocks(at, p.split) : sum_of_parts<kColumns>(at);
@@ -195,68 +190,48 @@ __device__ __forceinline__ void finish_strips(const StripParams& p, const float 
     float* out = p.out + (column0 + column) * p.out_stride + to.first_column + part_row;
     *out = p.add ? *out + sum : sum;
   }
-  if (p.split > 1) cluster_barrier<false>();  // nobody leaves while its sums are read
+  if (p.split > 1) cluster_barrier();  // nobody leaves while its sums are read
 }
 
-// What a warp reads: its strip, the units before `end`.
+// A lane's weights: four rows of its strip, the units before `end`.
 template <QuantType Q, int NT>
 struct StripReader {
   using T = QuantTraits<Q>;
   using S = StripShape<Q, NT>;
   const StripParams& p;
-  const std::byte* data;  // the lane's group
-  StripRing<Q> ring;
+  const std::byte* data;  // of the group
   int end;
   int g;
   int t;
 
-  // A group of copies: pieces k to k + kStep of a unit.
-  __device__ __forceinline__ void ask(int unit, int k) const {
-#pragma unroll
-    for (int i = k; i < k + S::kStep; ++i) {
-      const int piece = unit * S::kUnit + i;
-      if (unit < end && (S::kWhole || piece < p.n_pieces)) ring.ask(piece, i % S::kAhead);
-    }
-    commit_copies();
+  __device__ __forceinline__ void ask(int unit, int k, StripPiece<T>& to) const {
+    const int piece = unit * S::kUnit + k;
+    if (unit >= end || (!S::kWhole && piece >= p.n_pieces)) return;
+    load_strip_piece<Q>(data, p.planes, piece, g % 4, t, to);
   }
   __device__ __forceinline__ void ask(int unit, UnitScales<Q, NT>& to) const {
     if (unit < end) load_unit_scales<Q, NT>(data, p.planes, p.n_pieces, unit, g % 4, t, to);
   }
 
-  // The units that the warp has after `unit`, as many as are to come early.
-  __device__ __forceinline__ void fetch(int unit, int parts) const {
-    if (t != 0 || g % 4 != 0) return;  // a lane for each half of the strip
-    for (int i = 0; i < p.early; ++i) {
-      unit += parts;
-      if (unit >= end) return;
-      fetch_pieces<Q>(data, p.planes, unit * S::kUnit, min((unit + 1) * S::kUnit, p.n_pieces));
-    }
-  }
-
-  // A unit against its input x, from the lane's row and columns on; asks for the pieces that
-  // follow, at last those of unit `next`.
+  // A unit against its input x; asks for the pieces that follow, at last those of unit `next`.
   __device__ __forceinline__ void multiply(int unit, int next, const uint32_t* words,
-                                           const unsigned char* x, float (&acc)[2][NT][4]) const {
+                                           const unsigned char* x,
+                                           StripPiece<T> (&pieces)[S::kAhead],
+                                           float (&acc)[2][NT][4]) const {
+    const int flip = 16 * (g & 2);
+    const unsigned char* x0 = x + 64 * g + 8 * t + flip;
+    const unsigned char* x1 = x + 64 * g + 8 * t + (flip ^ 32);
     const int count = S::kWhole ? S::kUnit : min(S::kUnit, p.n_pieces - unit * S::kUnit);
 #pragma unroll 1
     for (int k0 = 0; k0 < S::kUnit; k0 += S::kAhead) {
-      const bool same = k0 + S::kAhead < S::kUnit;
 #pragma unroll
-      for (int j = 0; j < S::kAhead; j += S::kStep) {
-        wait_weights<S::kGroups - 1>();
-        if (RingPiece<T>::kShared) __syncwarp();
-#pragma unroll
-        for (int i = j; i < j + S::kStep; ++i) {
-          const int k = k0 + i;
-          if (S::kWhole || k < count) {
-            StripPiece<T> piece;
-            ring.read(i, piece);
-            strip_piece<Q, NT>(piece, words + k * Form<T>::kSubs * 32 + 4 * g, p.grid, x + k * 64,
-                               t, acc);
-          }
-        }
-        if (RingPiece<T>::kShared) __syncwarp();  // the others have read these pieces too
-        ask(same ? unit : next, same ? k0 + S::kAhead + j : j);
+      for (int j = 0; j < S::kAhead; ++j) {
+        const int k = k0 + j;
+        if (!S::kWhole && k >= count) break;
+        strip_piece<Q, NT>(pieces[j], words + k * Form<T>::kSubs * 32 + 4 * g, p.grid,
+                           x0 + k * S::kPieceBytes, x1 + k * S::kPieceBytes, t, acc);
+        const bool same = k + S::kAhead < S::kUnit;
+        ask(same ? unit : next, same ? k + S::kAhead : k + S::kAhead - S::kUnit, pieces[j]);
       }
     }
   }
@@ -266,8 +241,8 @@ struct StripReader {
 template <QuantType Q, int NT>
 __global__ void __launch_bounds__(32 * kMostStripWarps, 1)
     strip_kernel(const __grid_constant__ StripParams p) {
+  using T = QuantTraits<Q>;
   using S = StripShape<Q, NT>;
-  constexpr int kWordBytes = S::kUnit * Form<QuantTraits<Q>>::kSubs * 128;
   extern __shared__ __align__(16) unsigned char shared[];
   let_next_start();
   const int t = threadIdx.x % 4;
@@ -277,46 +252,48 @@ __global__ void __launch_bounds__(32 * kMostStripWarps, 1)
   const int block = blockIdx.x / p.split;
   const int column0 = blockIdx.y * S::kColumns;
   const int n_units = (p.n_pieces + S::kUnit - 1) / S::kUnit;
+  const int first = n_units * rank / p.split;
   const int end = n_units * (rank + 1) / p.split;
-  // Shared memory: [2][part] units of the input, then each warp's scales and ring.
-  unsigned char* const input = shared + threadIdx.y * S::kUnitBytes;
-  const int other = parts * S::kUnitBytes;
-  const int warp = threadIdx.z * parts + threadIdx.y;
-  unsigned char* const mine = shared + 2 * other + warp * (kWordBytes + S::kRingBytes);
-  auto* words = reinterpret_cast<uint32_t*>(mine);
+  const int stage_bytes = parts * S::kUnitBytes;
+  const int ring_bytes = p.stages * stage_bytes;
+  unsigned char* const stages = shared + threadIdx.y * S::kUnitBytes;  // this part's
+  auto* words = reinterpret_cast<uint32_t*>(shared + ring_bytes) +
+                (threadIdx.z * parts + threadIdx.y) * (S::kUnit * Form<T>::kSubs * 32);
 
-  const int strip = block * blockDim.z + threadIdx.z;
-  const std::byte* upper = strip_data(p, strip, 0);
-  const std::byte* lower = strip_data(p, strip, 1);
-  const StripReader<Q, NT> reader{
-      p, g < 4 ? upper : lower, StripRing<Q>(mine + kWordBytes, p.planes, upper, lower), end, g, t};
-  int first = n_units * rank / p.split;
+  const StripReader<Q, NT> reader{p, strip_data(p, block * blockDim.z + threadIdx.z, g / 4), end, g,
+                                  t};
   int unit = first + threadIdx.y;
+  float acc[2][NT][4] = {};
+  StripPiece<T> pieces[S::kAhead];
   UnitScales<Q, NT> scales;
 #pragma unroll
-  for (int k = 0; k < S::kAhead; k += S::kStep) reader.ask(unit, k);
+  for (int k = 0; k < S::kAhead; ++k) reader.ask(unit, k, pieces[k]);
   reader.ask(unit, scales);
-  reader.fetch(unit, parts);
   wait_for_previous();
-  if (unit < end) stage_unit<Q, NT>(p, unit, column0, input);
-  commit_copies();
-  wait_copies<0>();
-  __syncthreads();
-  float acc[2][NT][4] = {};
+  int ahead = unit;  // unit of the input that is asked for next
+  int to = 0;        // and where it goes
+  const auto stage = [&] {
+    if (ahead < end) stage_unit<Q, NT>(p, ahead, column0, stages + to);
+    commit_copies();
+    ahead += parts;
+    to = to + stage_bytes == ring_bytes ? 0 : to + stage_bytes;
+  };
+  for (int i = 0; i < p.stages - 1; ++i) stage();
   int from = 0;
-  const int lane_place = g * S::kRowBytes + 8 * t;
-  for (; first < end; first += parts, unit += parts) {
+  for (int unit0 = first; unit0 < end; unit0 += parts) {
     __syncwarp();  // nobody reads the scales of the unit before
     if (unit < end) put_unit_scales<Q, NT>(scales, unit, words, g, t);
-    __syncwarp();
-    const int next = unit + parts;
-    reader.ask(next, scales);
-    // Goes with the first group of weights.
-    if (next < end) stage_unit<Q, NT>(p, next, column0, input + (other - from));
-    if (unit < end) reader.multiply(unit, next, words, input + from + lane_place, acc);
-    wait_weights<S::kGroups - 1>();
-    __syncthreads();  // the next unit's input is there, and all have done with this one's
-    from = other - from;
+    reader.ask(unit + parts, scales);
+    if (p.stages == 2) {
+      wait_copies<0>();
+    } else {
+      wait_copies<1>();
+    }
+    __syncthreads();  // the chunk is there, and all have done with the one before
+    stage();
+    if (unit < end) reader.multiply(unit, unit + parts, words, stages + from, pieces, acc);
+    from = from + stage_bytes == ring_bytes ? 0 : from + stage_bytes;
+    unit += parts;
   }
   wait_copies<0>();
   __syncthreads();
@@ -324,20 +301,15 @@ __global__ void __launch_bounds__(32 * kMostStripWarps, 1)
 }
 
 template <QuantType Q, int NT>
-void launch_strip(const Exec& exec, StripParams& p) {
+void launch_strip(const Exec& exec, StripParams& p, const TilePlan& plan) {
   using S = StripShape<Q, NT>;
-  constexpr int kSubs = Form<QuantTraits<Q>>::kSubs;
+  const int64_t shared_bytes = strip_shared_bytes(plan, NT, Form<QuantTraits<Q>>::kSubs);
   static const int64_t most_bytes = allow_shared(strip_kernel<Q, NT>);
-  const TilePlan plan =
-      exec.tile_plan != nullptr
-          ? *exec.tile_plan
-          : tile_plan(exec, {p.n_strips, p.n_pieces, p.n, NT, kSubs, S::kRingBytes, most_bytes});
-  const int64_t shared_bytes = strip_shared_bytes(plan, NT, kSubs, S::kRingBytes);
   CHECK_LE(shared_bytes, most_bytes);
   CHECK_LE(plan.strips * plan.parts, kMostStripWarps);
   CHECK_LE(plan.split, kMostSplit);
   p.split = plan.split;
-  p.early = plan.early;
+  p.stages = plan.stages;
   const dim3 grid(static_cast<unsigned>(div_up(p.n_strips, plan.strips) * plan.split),
                   static_cast<unsigned>(div_up(p.n, S::kColumns)));
   const dim3 block(32, static_cast<unsigned>(plan.parts), static_cast<unsigned>(plan.strips));
@@ -357,9 +329,15 @@ void launch_strips(const Exec& exec, const ProductArgs& args, const GatedOutput*
     p.gated_to = input_writer(gated->to, gated->forms);
     p.n_strips = p.parts[1].first_group;
   }
-  if (p.n <= 16) return launch_strip<Q, 2>(exec, p);
-  if (p.n <= 32) return launch_strip<Q, 4>(exec, p);
-  launch_strip<Q, 8>(exec, p);
+  const int nt = p.n <= 16 ? 2 : p.n <= 32 ? 4 : 8;
+  const TilePlan plan =
+      exec.tile_plan != nullptr
+          ? *exec.tile_plan
+          : tile_plan(exec, {p.n_strips, p.n_pieces, p.n, nt, Form<QuantTraits<Q>>::kSubs,
+                             StripShape<Q, 2>::kAhead});
+  if (nt == 2) return launch_strip<Q, 2>(exec, p, plan);
+  if (nt == 4) return launch_strip<Q, 4>(exec, p, plan);
+  launch_strip<Q, 8>(exec, p, plan);
 }
 
 }  // namespace spillway::cuda

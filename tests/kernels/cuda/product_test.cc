@@ -164,18 +164,17 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
     const int nt = n <= 16 ? 2 : n <= 32 ? 4 : 8;
     const bool clusters = run_.exec.major >= 9;
     std::vector<cuda::TilePlan> out;
-    for (const cuda::TilePlan& plan : {cuda::TilePlan{1, 1, 1, 0},
-                                       {2, 4, 1, 2},
-                                       {7, 2, 1, 1},
-                                       {3, 1, 1, 0},
-                                       {5, 3, 1, 4},
-                                       {16, 1, 1, 0},
+    for (const cuda::TilePlan& plan : {cuda::TilePlan{1, 1, 1, 2},
+                                       {2, 4, 1, 3},
+                                       {7, 2, 1, 3},
+                                       {3, 1, 1, 2},
+                                       {5, 3, 1, 2},
+                                       {16, 1, 1, 2},
                                        {1, 2, 2, 3},
-                                       {4, 2, 4, 0},
-                                       {3, 4, 8, 1}}) {
+                                       {4, 2, 4, 2},
+                                       {3, 4, 8, 2}}) {
       if (plan.split > 1 && !clusters) continue;
-      if (cuda::strip_shared_bytes(plan, nt, 2, cuda::kMostRingBytes) <=
-          (clusters ? 227 : 99) * 1024) {
+      if (cuda::strip_shared_bytes(plan, nt, 2) <= (clusters ? 227 : 99) * 1024) {
         out.push_back(plan);
       }
     }
@@ -200,7 +199,7 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
     }
     for (const cuda::TilePlan& plan : plans(n)) {
       SCOPED_TRACE(std::to_string(plan.strips) + " x " + std::to_string(plan.parts) + " / " +
-                   std::to_string(plan.split) + ", " + std::to_string(plan.early));
+                   std::to_string(plan.split) + ", " + std::to_string(plan.stages));
       run_.exec.tile_plan = &plan;
       const OnDevice<float> out(n * rows);
       const OnDevice<float> again(n * rows);

@@ -1,8 +1,7 @@
-// Speed of the products of 16 to 64 rows in the shapes of an 8B model, for the plans of tile_plan.h
-// that may win: microseconds and GB/s of weights, the best plans beside the one that is chosen and
-// beside the int8 tiles of tile.cuh; for the best one also what it takes behind a norm of its
-// input, with nothing, 1, 2 and 4 units of weights a warp on their way to L2 meanwhile. Matrices
-// rotate through 2 GiB, so that nothing comes from the cache. gate+up includes the activation.
+// Speed of the products of 9 to 64 rows in the shapes of an 8B model, for every plan of
+// tile_plan.h: microseconds and GB/s of weights, the best plans beside the one that is chosen and
+// beside the tiles of tile.cuh (int8) and tile_bf16.cuh. Matrices rotate through 2 GiB, so that
+// nothing comes from the cache. gate+up includes the activation.
 //
 //   kernels_cuda_tile_bench [TYPE...]
 #include <algorithm>
@@ -56,7 +55,7 @@ class Bench {
 
   void type(QuantType type) {
     for (const Shape& s : kShapes) {
-      for (const int64_t n : {16, 32, 64}) shape(type, s, n);
+      for (const int64_t n : {9, 16, 32, 64}) shape(type, s, n);
     }
   }
 
@@ -87,11 +86,6 @@ class Bench {
     }
   }
 
-  void norm(int64_t n, int64_t cols) const {
-    const auto* x = reinterpret_cast<const float*>(x_.data() + (32 << 20));
-    cuda::rms_norm(run_.exec, {x, n, cols}, x, 1e-5f, cuda::kBf16Form, input(n, cols));
-  }
-
   // Microseconds of one product, the median of some chains.
   double time(QuantType type, const Shape& s, int64_t n, int chains) {
     const int64_t bytes = packed_bytes(type, s.rows, s.cols);
@@ -99,7 +93,6 @@ class Bench {
     cuda::Graph::begin(run_.stream);
     for (int i = 0; i < count; ++i) {
       if (at_ + bytes > kPool) at_ = 0;
-      if (behind_norm_) norm(n, s.cols);
       product(s, {type, s.rows, s.cols, weights_.data() + at_}, n);
       at_ += bytes;
     }
@@ -118,41 +111,22 @@ class Bench {
     return ms[ms.size() / 2] * 1000.0 / count;
   }
 
-  // Strips x parts by split. At most 16 warps, at least 6 unless blocks are many.
   std::vector<cuda::TilePlan> plans(const Shape& s, int64_t n) const {
     const int nt = n <= 16 ? 2 : n <= 32 ? 4 : 8;
     std::vector<cuda::TilePlan> out;
-    const auto add = [&](int split, std::initializer_list<std::pair<int, int>> shapes) {
-      if (split > (run_.exec.major < 9 ? 1 : s.rows > 8192 ? 2 : 8)) return;
-      for (const auto& [strips, parts] : shapes) {
-        const cuda::TilePlan plan{strips, parts, split, 0};
-        if (cuda::strip_shared_bytes(plan, nt, 2, cuda::kMostRingBytes) <= most_shared()) {
-          out.push_back(plan);
+    for (const int split : {1, 2, 4, 8}) {
+      if (split > (run_.exec.major < 9 ? 1 : s.rows > 8192 ? 2 : 8)) continue;
+      for (int strips = 1; strips <= 8; ++strips) {
+        for (const int parts : {1, 2, 3, 4, 5, 6, 8}) {
+          const int warps = strips * parts;
+          if (warps < 4 || warps > cuda::kMostStripWarps) continue;
+          for (const int stages : {2, 3}) {
+            const cuda::TilePlan plan{strips, parts, split, stages};
+            if (cuda::strip_shared_bytes(plan, nt, 2) <= most_shared()) out.push_back(plan);
+          }
         }
       }
-    };
-    add(1,
-        {{4, 1}, {5, 1}, {6, 1}, {7, 1}, {8, 1}, {14, 1}, {16, 1}, {2, 2}, {3, 2}, {4, 2}, {5, 2},
-         {6, 2}, {7, 2}, {8, 2}, {2, 3}, {5, 3}, {2, 4},  {3, 4},  {4, 4}, {2, 6}, {1, 8}, {2, 8}});
-    add(2, {{7, 1},
-            {8, 1},
-            {4, 2},
-            {7, 2},
-            {8, 2},
-            {2, 3},
-            {5, 3},
-            {2, 4},
-            {3, 4},
-            {4, 4},
-            {1, 6},
-            {2, 6},
-            {1, 8},
-            {2, 8}});
-    if (s.rows > 8192) return out;
-    add(4,
-        {{8, 1}, {3, 2}, {4, 2}, {5, 2}, {8, 2}, {4, 3}, {5, 3}, {2, 4}, {3, 4}, {4, 4}, {2, 6}});
-    add(8,
-        {{4, 1}, {5, 1}, {6, 1}, {7, 1}, {8, 1}, {4, 2}, {8, 2}, {3, 3}, {4, 4}, {3, 4}, {3, 5}});
+    }
     return out;
   }
   int64_t most_shared() const { return (run_.exec.major >= 9 ? 227 : 99) * 1024; }
@@ -162,7 +136,7 @@ class Bench {
   }
   static std::string name_of(const cuda::TilePlan& plan) {
     return std::to_string(plan.strips) + "x" + std::to_string(plan.parts) + "/" +
-           std::to_string(plan.split);
+           std::to_string(plan.split) + "s" + std::to_string(plan.stages);
   }
 
   void shape(QuantType type, const Shape& s, int64_t n) {
@@ -171,6 +145,9 @@ class Bench {
     run_.exec.bf16_tiles = false;
     print("int8", time(type, s, n, 5), bytes);
     run_.exec.bf16_tiles = true;
+    run_.exec.strips = false;
+    print("bf16", time(type, s, n, 5), bytes);
+    run_.exec.strips = true;
     print("| chosen", time(type, s, n, 7), bytes);
     std::vector<Timed> all;
     for (const cuda::TilePlan& plan : plans(s, n)) {
@@ -186,15 +163,6 @@ class Bench {
     std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.us < b.us; });
     std::printf(" | best");
     for (const Timed& one : all) print(name_of(one.plan).c_str(), one.us, bytes);
-    std::printf(" | behind a norm, early 0 1 2 4:");
-    behind_norm_ = true;
-    for (const int early : {0, 1, 2, 4}) {
-      cuda::TilePlan plan = all[0].plan;
-      plan.early = early;
-      run_.exec.tile_plan = &plan;
-      std::printf(" %.1f", time(type, s, n, 7));
-    }
-    behind_norm_ = false;
     std::printf("\n");
     std::fflush(stdout);
     run_.exec.tile_plan = nullptr;
@@ -203,7 +171,6 @@ class Bench {
   cuda_test::Runner run_;
   cuda::DeviceMemory weights_, x_, out_, gated_;
   int64_t at_ = 0;
-  bool behind_norm_ = false;
 };
 
 }  // namespace
