@@ -42,6 +42,10 @@ class Communicator {
   // Waits until this post, and all earlier ones to the same rank, have been received (or copied by
   // the fabric): nothing of them is read any more. A ticket may be finished again.
   virtual void finish(int64_t ticket) = 0;
+  // Moves open posts along and returns at once: whether any is still open. Who waits for something
+  // else than this communicator calls it meanwhile, since a long message goes piece by piece, and
+  // what is waited for may need it.
+  virtual bool progress() = 0;
   virtual void barrier() = 0;
 
   // A sub-group: ranks with the same colour, ordered by key. A negative colour takes part in the

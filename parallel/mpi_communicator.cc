@@ -211,6 +211,15 @@ class MpiCommunicator final : public Communicator {
     return next_ticket_++;
   }
 
+  bool progress() override {
+    shared_->abort.throw_if_raised();
+    std::erase_if(posts_, [](Post& post) {
+      int done = 0;
+      check_mpi(MPI_Test(&post.request, &done, MPI_STATUS_IGNORE), "a post");
+      return done != 0;
+    });
+    return !posts_.empty();
+  }
   void finish(int64_t ticket) override {
     shared_->abort.throw_if_raised();
     CHECK(ticket >= 0 && ticket < next_ticket_);

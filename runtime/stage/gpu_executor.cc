@@ -58,6 +58,7 @@ struct GpuExecutor::State {
   std::unique_ptr<DeviceCommunicator> tp;  // nullptr: the stage is this rank alone
   std::optional<GpuAside> aside;           // with tp
   std::chrono::nanoseconds waited{0};      // for the GPU
+  cuda::Event reached;                     // the end of a step
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates

@@ -89,6 +89,7 @@ class FakeWorld final : public Communicator {
   void recv(std::span<std::byte>, int) override {}
   int64_t post(std::span<const std::byte>, int) override { return 0; }
   void finish(int64_t) override {}
+  bool progress() override { return false; }
   void barrier() override {}
   // The whole job's colours and keys are known, so the group can be worked out here.
   std::unique_ptr<Communicator> split(int color, int key) override {

@@ -31,6 +31,26 @@ void expect_recv(Communicator& group, size_t n, int with, int from) {
   EXPECT_EQ(bytes, filled(n, with)) << "message " << with;
 }
 
+// A rank that waits for something else, here for its peer's mark in shared time, moves them along.
+TEST(MpiPost, GoesOnWhileTheSenderOnlyMakesProgress) {
+  const auto world = make_mpi_communicator();
+  if (world->size() == 1) GTEST_SKIP() << "needs two ranks";
+  EXPECT_FALSE(world->progress());
+  world->barrier();
+  if (world->rank() == 0) {
+    const std::vector<std::byte> message = filled(kLarge, 5);
+    const int64_t ticket = world->post(message, 1);
+    const auto end = Clock::now() + std::chrono::seconds(10);
+    while (world->progress() && Clock::now() < end) {
+    }
+    EXPECT_FALSE(world->progress()) << "still open after 10 s of progress";
+    world->finish(ticket);
+  } else if (world->rank() == 1) {
+    expect_recv(*world, kLarge, 5, 0);
+  }
+  world->barrier();
+}
+
 TEST(MpiPost, ReturnsAtOnceAndKeepsTheOrderWithSends) {
   const auto world = make_mpi_communicator();
   if (world->size() == 1) GTEST_SKIP() << "needs two ranks";

@@ -118,6 +118,14 @@ class ThreadCommunicator : public Communicator {
     hub_->changed.notify_all();
     return ticket;
   }
+  bool progress() override {
+    const std::unique_lock lock(hub_->mutex);
+    if (hub_->aborted) throw Error(hub_->reason);
+    return std::any_of(open_.begin(), open_.end(), [&](const Post& post) {
+      const auto& letters = group_->letters[{rank_, post.to}];
+      return !letters.empty() && letters.front().ticket <= post.ticket;
+    });
+  }
   void finish(int64_t ticket) override {
     const auto mine = std::find_if(open_.begin(), open_.end(),
                                    [&](const Post& post) { return post.ticket == ticket; });
