@@ -17,8 +17,9 @@ class OpenPosts {
   // most: posts between two calls of finish(), so that post() allocates nothing.
   explicit OpenPosts(size_t most) { tickets_.reserve(most); }
 
-  void post(Communicator& group, std::span<const std::byte> bytes, int to) {
+  int64_t post(Communicator& group, std::span<const std::byte> bytes, int to) {
     tickets_.push_back(group.post(bytes, to));
+    return tickets_.back();
   }
   // Waits until all have been received. Throws as Communicator::finish().
   void finish(Communicator& group) {

@@ -93,6 +93,10 @@ StepWire::StepWire(const Plan& plan, Communicator& world) : world_(world) {
     const auto bytes = static_cast<size_t>(std::max(kFirstBytes, most_bytes(plan)));
     buffers_.push_back({std::vector<std::byte>(bytes), OpenPosts(2 * others)});
   }
+  for (const int rank : plan.stages.front().ranks) {
+    if (rank != world.rank()) companions_.push_back(rank);
+  }
+  companion_tickets_.reserve(companions_.size());
 }
 
 void StepWire::send(const StepBatch& batch) {
@@ -102,13 +106,22 @@ void StepWire::send(const StepBatch& batch) {
   buffer.posts.finish(world_);
   const int64_t total = pack(batch, buffer.bytes);
   const std::span<const std::byte> all(buffer.bytes);
-  for (int to = 1; to < world_.size(); ++to) {
-    buffer.posts.post(world_, all.first(kFirstBytes), to);
+  const auto post_to = [&](int to) {
+    int64_t last = buffer.posts.post(world_, all.first(kFirstBytes), to);
     if (total > kFirstBytes) {
       const auto rest = static_cast<size_t>(total - kFirstBytes);
-      buffer.posts.post(world_, all.subspan(kFirstBytes, rest), to);
+      last = buffer.posts.post(world_, all.subspan(kFirstBytes, rest), to);
+    }
+    return last;
+  };
+  companion_tickets_.clear();
+  for (int to = 1; to < world_.size(); ++to) {
+    const int64_t ticket = post_to(to);
+    if (std::find(companions_.begin(), companions_.end(), to) != companions_.end()) {
+      companion_tickets_.push_back(ticket);
     }
   }
+  for (const int64_t ticket : companion_tickets_) world_.finish(ticket);
 }
 
 void StepWire::finish() {

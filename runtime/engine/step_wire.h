@@ -36,8 +36,11 @@ class StepWire {
   // world must outlive it.
   StepWire(const Plan& plan, Communicator& world);
 
-  // On the front; does nothing when it is alone. Waits only when a rank has not yet received the
-  // step that is one step more than the plan's stages behind.
+  // On the front; does nothing when it is alone. Waits until the other ranks of the front's stage
+  // have it: they wait for nothing else, and the front's GPU is about to wait for theirs, perhaps
+  // with so much launched that the front cannot move its posts along any more. Waits for the others
+  // only when one has not yet received the step that is one step more than the plan's stages
+  // behind.
   void send(const StepBatch& batch);
   // On the front: waits until all ranks have received all steps.
   void finish();
@@ -55,6 +58,8 @@ class StepWire {
   };
 
   Communicator& world_;
+  std::vector<int> companions_;  // other ranks of the front's stage
+  std::vector<int64_t> companion_tickets_;
   std::vector<Buffer> buffers_;  // used in turn
   size_t turn_ = 0;
 };
