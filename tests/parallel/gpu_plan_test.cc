@@ -10,11 +10,14 @@
 #include "parallel/ledger.h"
 #include "parallel/planner.h"
 #include "tests/parallel/model_shapes.h"
+#include "tests/parallel/refusal.h"
 
 namespace spillway {
 namespace {
 
+using testing::expect_says;
 using testing::measured_cluster;
+using testing::refusal;
 using testing::smollm2;
 using testing::tiny_stories;
 
@@ -35,22 +38,6 @@ PlanRequest on(DeviceChoice device) {
   request.device = device;
   request.context = 512;
   return request;
-}
-
-std::string refusal(const ModelSpec& model, const ClusterSpec& cluster,
-                    const PlanRequest& request) {
-  try {
-    make_plan(model, cluster, request);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "it was planned";
-}
-
-void expect_says(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" in: " << text;
-  }
 }
 
 // What attention on the GPU has no tiles for.

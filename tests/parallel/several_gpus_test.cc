@@ -12,12 +12,15 @@
 #include "parallel/planner.h"
 #include "parallel/shard.h"
 #include "tests/parallel/model_shapes.h"
+#include "tests/parallel/refusal.h"
 
 namespace spillway {
 namespace {
 
+using testing::expect_says;
 using testing::llama_70b;
 using testing::measured_cluster;
+using testing::refusal;
 using testing::smollm2;
 
 constexpr int64_t kGiB = int64_t{1} << 30;
@@ -85,22 +88,6 @@ std::string planned(const ModelSpec& model, const ClusterSpec& cluster,
   const Plan plan = make_plan(model, cluster, request);
   EXPECT_EQ(check_plan(plan, model), std::vector<std::string>{});
   return devices_of(plan);
-}
-
-std::string refusal(const ModelSpec& model, const ClusterSpec& cluster,
-                    const PlanRequest& request) {
-  try {
-    make_plan(model, cluster, request);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "it was planned";
-}
-
-void expect_says(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" in: " << text;
-  }
 }
 
 bool fits(const Plan& plan, const ClusterSpec& cluster) {

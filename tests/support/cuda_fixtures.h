@@ -2,6 +2,7 @@
 // stream. Tests of this kind need a GPU; tests/gpu/run runs them.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -57,5 +58,21 @@ struct Runner {
   cuda::Stream stream{(device(), cuda::Stream())};
   cuda::Exec exec;
 };
+
+// Milliseconds of a graph: the median of so many runs.
+inline double median_ms(const Runner& run, const cuda::Graph& graph, int runs) {
+  std::vector<float> ms;
+  for (int i = 0; i < runs; ++i) {
+    cuda::Event start;
+    cuda::Event stop;
+    start.record(run.stream);
+    graph.launch(run.stream);
+    stop.record(run.stream);
+    run.wait();
+    ms.push_back(stop.ms_since(start));
+  }
+  std::sort(ms.begin(), ms.end());
+  return static_cast<double>(ms[ms.size() / 2]);
+}
 
 }  // namespace spillway::cuda_test

@@ -58,18 +58,7 @@ class Bench {
     cuda::Graph::begin(run_.stream);
     for (int i = 0; i < kLayers; ++i) layer(load, way, products, i);
     const cuda::Graph graph = cuda::Graph::end(run_.stream);
-    std::vector<float> ms;
-    for (int i = 0; i < 9; ++i) {
-      cuda::Event start;
-      cuda::Event stop;
-      start.record(run_.stream);
-      graph.launch(run_.stream);
-      stop.record(run_.stream);
-      run_.wait();
-      ms.push_back(stop.ms_since(start));
-    }
-    std::sort(ms.begin(), ms.end());
-    return static_cast<double>(ms[ms.size() / 2]) * 1000.0 / kLayers;
+    return cuda_test::median_ms(run_, graph, 9) * 1000.0 / kLayers;
   }
 
  private:

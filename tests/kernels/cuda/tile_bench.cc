@@ -97,18 +97,7 @@ class Bench {
       at_ += bytes;
     }
     const cuda::Graph graph = cuda::Graph::end(run_.stream);
-    std::vector<double> ms;
-    for (int i = 0; i < chains; ++i) {
-      cuda::Event start;
-      cuda::Event stop;
-      start.record(run_.stream);
-      graph.launch(run_.stream);
-      stop.record(run_.stream);
-      run_.wait();
-      ms.push_back(static_cast<double>(stop.ms_since(start)));
-    }
-    std::sort(ms.begin(), ms.end());
-    return ms[ms.size() / 2] * 1000.0 / count;
+    return cuda_test::median_ms(run_, graph, chains) * 1000.0 / count;
   }
 
   std::vector<cuda::TilePlan> plans(const Shape& s, int64_t n) const {
