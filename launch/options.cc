@@ -50,6 +50,10 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
                  ->check(CLI::Range(1, 4096));
   auto* pp = app->add_option("--pp", o.pp, "pipeline stages")->check(CLI::Range(1, 4096));
   app->add_option("--split", raw.split, kSplitHelp)->type_name("S")->excludes(tp)->excludes(pp);
+  app->add_option("--place", raw.places,
+                  "where weights lie, by half layer: 'layers 40-79 ffn = cpu; layers 0-9 = "
+                  "streamed' (attn or ffn; resident, cpu, streamed, hybrid [SHARE], disk)")
+      ->type_name("P");
   app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16, f32, q8_0 or q4_0")
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
@@ -304,6 +308,7 @@ Options parse_options(int argc, const char* const* argv) {
   const auto self = std::filesystem::read_symlink("/proc/self/exe", no_error);
   if (!self.empty()) o.command_line[0] = self.string();
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
+  if (raw.places.has_value()) o.places = parse_places(*raw.places);
   for (uint32_t t = 0; t < kKvTypes; ++t) {
     if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
   }
@@ -332,6 +337,7 @@ PlanRequest plan_request(const Options& o) {
   request.tp = o.tp;
   request.pp = o.pp;
   request.split = o.split;
+  request.places = o.places;
   request.context = o.context;
   request.kv_type = o.kv_type;
   request.device = o.device;

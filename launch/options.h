@@ -60,6 +60,7 @@ struct Options {
   int tp = 0;
   int pp = 0;
   std::vector<StagePin> split;
+  std::vector<PlacePin> places;
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all

@@ -17,6 +17,7 @@ namespace spillway {
 // Flags that are read as text and understood once all of them are there.
 struct RawTexts {
   std::optional<std::string> split;
+  std::optional<std::string> places;
   std::string kv_type = "f16";
   std::string device = "auto";
   std::string comm = "auto";

@@ -39,7 +39,10 @@ Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
   for (const LayerPart& layer : part.layers) {
     out["layers"].push_back({{"heads", range_json(layer.heads)},
                              {"kv_heads", range_json(layer.kv_heads)},
-                             {"ff", range_json(layer.ff)}});
+                             {"ff", range_json(layer.ff)},
+                             {"attention", place_name(layer.attention)},
+                             {"feed_forward", place_name(layer.feed_forward)},
+                             {"ff_on_cpu", range_json(layer.ff_on_cpu)}});
   }
   for (const char* name : {"weights", "kv", "activations", "program"}) {
     out["bytes"][name] = plan.rank_bytes(part.rank, name);

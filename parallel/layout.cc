@@ -12,6 +12,7 @@
 #include "parallel/plan_request_check.h"
 #include "parallel/shard.h"
 #include "parallel/shortage.h"
+#include "parallel/spill.h"
 
 namespace spillway {
 namespace {
@@ -201,6 +202,7 @@ Plan lay_out_with(const Candidate& candidate, const Choices& choices, const Mode
   plan.kv.n_pages = div_up(plan.kv.context, plan.kv.page_tokens) + request.limits.max_sequences;
   plan.stages = place_stages(candidate, choices, model);
   place_parts(plan, model, choices.on_gpu);
+  place_weights(plan, model, request.places);
   // All stages see the same steps.
   if (plan.uses_gpu() && request.gpu_rows > 0) plan.limits.max_rows = request.gpu_rows;
   write_ledger(plan, model, cluster);

@@ -8,23 +8,27 @@
 #include "kernels/core/packed_matrix.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/list_writer.h"
+#include "parallel/spill.h"
 
 namespace spillway {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
-constexpr int64_t kActivationBlock = 32;  // kernels/cpu/ops.h
-constexpr int64_t kSumBlock = 16;
 
+// The matrices of a half lie in its home, norms and biases with what is resident.
 void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
-                       const LayerSpec& layer, const LayerPart& part) {
+                       const LayerSpec& layer, const LayerPart& part, WeightHome home) {
   const int64_t q_rows = part.heads.size() * model.head_dim;
   const int64_t kv_rows = part.kv_heads.size() * model.head_dim;
-  out.floats(prefix + "norm", model.dim);
-  out.matrix(prefix + "q", layer.q.type, q_rows, model.dim);
-  out.matrix(prefix + "k", layer.k.type, kv_rows, model.dim);
-  out.matrix(prefix + "v", layer.v.type, kv_rows, model.dim);
-  out.matrix(prefix + "o", layer.o.type, model.dim, q_rows);
+  const bool vectors = home == WeightHome::kDevice;
+  if (vectors) out.floats(prefix + "norm", model.dim);
+  if (home_of(part.attention) == home) {
+    out.matrix(prefix + "q", layer.q.type, q_rows, model.dim);
+    out.matrix(prefix + "k", layer.k.type, kv_rows, model.dim);
+    out.matrix(prefix + "v", layer.v.type, kv_rows, model.dim);
+    out.matrix(prefix + "o", layer.o.type, model.dim, q_rows);
+  }
+  if (!vectors) return;
   if (layer.q_bias) out.floats(prefix + "q_bias", q_rows);
   if (layer.k_bias) out.floats(prefix + "k_bias", kv_rows);
   if (layer.v_bias) out.floats(prefix + "v_bias", kv_rows);
@@ -34,25 +38,29 @@ void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSp
   if (layer.attention_post_norm) out.floats(prefix + "post_norm", model.dim);
 }
 
-void feed_forward_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
-                          const LayerSpec& layer, const LayerPart& part) {
-  const int64_t ff = part.ff.size();
-  out.floats(prefix + "norm", model.dim);
+void feed_forward_matrices(ListWriter& out, const std::string& prefix, const ModelSpec& model,
+                           const LayerSpec& layer, int64_t ff) {
   out.matrix(prefix + "gate", layer.gate.type, ff, model.dim);
   out.matrix(prefix + "up", layer.up.type, ff, model.dim);
   out.matrix(prefix + "down", layer.down.type, model.dim, ff);
+}
+
+void feed_forward_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
+                          const LayerSpec& layer, const LayerPart& part, WeightHome home) {
+  const int64_t ff = part.ff.size();
+  const bool vectors = home == WeightHome::kDevice;
+  if (vectors) out.floats(prefix + "norm", model.dim);
+  if (home_of(part.feed_forward) == home && part.feed_forward == Place::kHybrid) {
+    feed_forward_matrices(out, prefix + "cpu ", model, layer, part.ff_on_cpu.size());
+    feed_forward_matrices(out, prefix, model, layer, ff_off_cpu(part).size());
+  } else if (home_of(part.feed_forward) == home) {
+    feed_forward_matrices(out, prefix, model, layer, ff);
+  }
+  if (!vectors) return;
   if (layer.gate_bias) out.floats(prefix + "gate_bias", ff);
   if (layer.up_bias) out.floats(prefix + "up_bias", ff);
   if (layer.down_bias) out.floats(prefix + "down_bias", model.dim);
   if (layer.feed_forward_post_norm) out.floats(prefix + "post_norm", model.dim);
-}
-
-// int8 copy of a product's input, as kernels/cpu/ops.h Activations wants it.
-void quantized_input(ListWriter& out, const std::string& name, int64_t rows, int64_t cols) {
-  const int64_t blocks = div_up(cols, kActivationBlock);
-  out.add(name + ".q8", rows * blocks * kActivationBlock);
-  out.add(name + ".scale", rows * blocks * kFloatBytes);
-  out.add(name + ".sum", rows * blocks * kActivationBlock / kSumBlock * kFloatBytes);
 }
 
 void add_messages(ListWriter& out, const ModelSpec& model, const RankPart& part,
@@ -86,15 +94,16 @@ std::byte* BufferTaker::take(const std::string& name) {
 }
 
 BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
-                          bool first_stage, bool last_stage) {
+                          bool first_stage, bool last_stage, WeightHome home) {
   ListWriter out;
   for (int64_t i = 0; i < layers.size(); ++i) {
     const int64_t index = layers.begin + i;
     const LayerSpec& layer = model.layers[index];
     const std::string prefix = "layer " + std::to_string(index) + " ";
-    attention_buffers(out, prefix + "attention.", model, layer, part.layers[i]);
-    feed_forward_buffers(out, prefix + "feed-forward.", model, layer, part.layers[i]);
+    attention_buffers(out, prefix + "attention.", model, layer, part.layers[i], home);
+    feed_forward_buffers(out, prefix + "feed-forward.", model, layer, part.layers[i], home);
   }
+  if (home != WeightHome::kDevice) return out.take();
   if (first_stage) {
     out.matrix("embedding", model.embedding.type, part.embedding_rows.size(), model.dim);
   }
@@ -135,13 +144,13 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
   ListWriter out;
   out.floats("x", rows * model.dim);
   out.floats("normed", rows * model.dim);
-  quantized_input(out, "normed", rows, model.dim);
+  out.quantized_input("normed", rows, model.dim);
   out.floats("qkv", rows * qkv_cols);
   out.floats("attended", rows * q_cols);
-  quantized_input(out, "attended", rows, q_cols);
+  out.quantized_input("attended", rows, q_cols);
   out.floats("gate_up", rows * 2 * ff);
   out.floats("gated", rows * ff);
-  quantized_input(out, "gated", rows, ff);
+  out.quantized_input("gated", rows, ff);
   out.add("partial", rows * model.dim * 8);
   out.floats("rope.cos", rows * (model.rope.n_rot / 2));
   out.floats("rope.sin", rows * (model.rope.n_rot / 2));
@@ -151,7 +160,7 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
   }
   if (last_stage) {
     out.floats("logit_x", limits.max_logit_rows * model.dim);
-    quantized_input(out, "logit_x", limits.max_logit_rows, model.dim);
+    out.quantized_input("logit_x", limits.max_logit_rows, model.dim);
     out.floats("logits", limits.max_logit_rows * part.output_rows.size());
   }
   add_messages(out, model, part, limits, last_stage);
@@ -224,6 +233,21 @@ void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   add("gpu", "program", "NCCL and CUDA in a group", kGroupContextBytes);
 }
 
+// What the way of spilled halves takes beside their own bytes.
+void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
+    if (bytes > 0) plan.ledger.push_back({part.rank, place, name, detail, bytes});
+  };
+  add("gpu", "weights", "streaming slots",
+      kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
+  add("host", "weights", "disk slots",
+      kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
+  add("host", "activations", "halves on the CPU",
+      spill_pinned_buffers(model, part, plan.limits).total() +
+          spill_cpu_buffers(model, part, plan.limits).total());
+}
+
 }  // namespace
 
 void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
@@ -236,6 +260,11 @@ void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster
     const int tp_size = static_cast<int>(stage.ranks.size());
     add_lines(plan, part.rank, place, "weights",
               weight_buffers(model, part, stage.layers, first, last));
+    add_lines(plan, part.rank, "host", "weights",
+              weight_buffers(model, part, stage.layers, first, last, WeightHome::kHost));
+    add_lines(plan, part.rank, "disk", "weights",
+              weight_buffers(model, part, stage.layers, first, last, WeightHome::kDisk));
+    add_spill_lines(plan, model, part);
     add_lines(plan, part.rank, place, "kv", kv_buffers(model, part, stage.layers, plan.kv));
     add_lines(plan, part.rank, place, "activations",
               part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size)

@@ -49,9 +49,19 @@ class BufferTaker {
   size_t next_ = 0;
 };
 
-// Packed weights, norms and biases of this rank, in the order in which the loader takes them.
+// Which of a rank's weight arenas a buffer lies in: the memory of the device that computes, the
+// rank's spill memory on the host (pinned), or its spill file.
+enum class WeightHome { kDevice, kHost, kDisk };
+inline WeightHome home_of(Place place) {
+  if (place == Place::kDisk) return WeightHome::kDisk;
+  return in_host_memory(place) ? WeightHome::kHost : WeightHome::kDevice;
+}
+
+// Packed weights of this rank that lie in one home, in the order in which the loader takes them;
+// norms, biases and the vocabulary's matrices lie on the device. The CPU's columns of a hybrid half
+// are "... cpu gate" and so on, before the others.
 BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
-                          bool first_stage, bool last_stage);
+                          bool first_stage, bool last_stage, WeightHome home = WeightHome::kDevice);
 // KV pages of this rank's layers: "k<layer>" and "v<layer>" for every layer of the stage.
 BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                       const KvPlan& kv);

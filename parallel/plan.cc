@@ -49,6 +49,9 @@ void add_part(Fnv& hash, const RankPart& part) {
     hash.add(layer.heads);
     hash.add(layer.kv_heads);
     hash.add(layer.ff);
+    hash.add(static_cast<int>(layer.attention));
+    hash.add(static_cast<int>(layer.feed_forward));
+    hash.add(layer.ff_on_cpu);
   }
   hash.add(part.embedding_rows);
   hash.add(part.output_rows);
@@ -283,6 +286,7 @@ uint64_t plan_fingerprint(const Plan& plan) {
   hash.add(limits.max_candidates);
   hash.add(limits.max_wanted);
   hash.add(static_cast<int>(limits.all_logits));
+  hash.add(limits.max_cpu_rows);
   hash.add(static_cast<int>(plan.kv.type));
   hash.add(plan.kv.page_tokens);
   hash.add(plan.kv.n_pages);

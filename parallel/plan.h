@@ -14,6 +14,7 @@
 #include "kernels/core/kv_view.h"
 #include "parallel/cluster_spec.h"
 #include "parallel/model_spec.h"
+#include "parallel/placement.h"
 
 namespace spillway {
 
@@ -22,6 +23,9 @@ struct LayerPart {
   Range heads;     // query heads
   Range kv_heads;  // the KV heads that they read
   Range ff;        // rows of gate and up, columns of down; cut on down's quant blocks
+  Place attention = Place::kResident;  // where the halves' matrices lie
+  Place feed_forward = Place::kResident;
+  Range ff_on_cpu = {};  // of ff, at its front: kCpu all, kHybrid the CPU's columns, else none
   bool operator==(const LayerPart&) const = default;
 };
 
@@ -50,6 +54,7 @@ struct StepLimits {
   int64_t max_candidates = 256;  // of a row, unless all are asked for
   int64_t max_wanted = 256;      // tokens a row whose logits are wanted whatever their rank
   bool all_logits = false;       // a step may ask for whole rows of logits
+  int64_t max_cpu_rows = 16;     // rows up to which halves placed on the CPU are multiplied there
   bool operator==(const StepLimits&) const = default;
 };
 
@@ -62,7 +67,7 @@ struct KvPlan {
 
 struct LedgerLine {
   int rank = 0;
-  std::string place;   // "host", or "gpu": the rank's GPU
+  std::string place;   // "host", "gpu" (the rank's), or "disk" (its spill file)
   std::string name;    // "weights", "kv", "activations", "program", …: what a table groups by
   std::string detail;  // "layers 0-14 attention"
   int64_t bytes = 0;

@@ -31,6 +31,7 @@ struct PlanRequest {
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // by rank, one each; empty: `device` for all
   bool share_gpus = false;            // several ranks may compute on one GPU
+  std::vector<PlacePin> places;       // --place
   int64_t gpu_rows = 0;               // tokens a step when the plan uses a GPU; 0: limits.max_rows
 
   DeviceChoice device_of(int rank) const {

@@ -21,17 +21,24 @@ void range_to_wire(const Range& range, rpc::Range* wire) {
 
 Range range_from_wire(const rpc::Range& wire) { return {wire.begin(), wire.end()}; }
 
+Place place_from_wire(uint32_t place) {
+  return static_cast<Place>(std::min(place, static_cast<uint32_t>(kPlaces - 1)));
+}
+
 void part_to_wire(const RankPart& part, rpc::RankPart* wire) {
   const auto& [rank, stage, tp_index, layers, embedding_rows, output_rows, gpu] = part;
   wire->set_rank(rank);
   wire->set_stage(stage);
   wire->set_tp_index(tp_index);
   for (const LayerPart& layer : layers) {
-    const auto& [heads, kv_heads, ff] = layer;
+    const auto& [heads, kv_heads, ff, attention, feed_forward, ff_on_cpu] = layer;
     rpc::LayerPart* out = wire->add_layers();
     range_to_wire(heads, out->mutable_heads());
     range_to_wire(kv_heads, out->mutable_kv_heads());
     range_to_wire(ff, out->mutable_ff());
+    out->set_attention(static_cast<uint32_t>(attention));
+    out->set_feed_forward(static_cast<uint32_t>(feed_forward));
+    range_to_wire(ff_on_cpu, out->mutable_ff_on_cpu());
   }
   range_to_wire(embedding_rows, wire->mutable_embedding_rows());
   range_to_wire(output_rows, wire->mutable_output_rows());
@@ -45,7 +52,9 @@ RankPart part_from_wire(const rpc::RankPart& wire) {
   part.tp_index = wire.tp_index();
   for (const rpc::LayerPart& layer : wire.layers()) {
     part.layers.push_back({range_from_wire(layer.heads()), range_from_wire(layer.kv_heads()),
-                           range_from_wire(layer.ff())});
+                           range_from_wire(layer.ff()), place_from_wire(layer.attention()),
+                           place_from_wire(layer.feed_forward()),
+                           range_from_wire(layer.ff_on_cpu())});
   }
   part.embedding_rows = range_from_wire(wire.embedding_rows());
   part.output_rows = range_from_wire(wire.output_rows());
@@ -71,14 +80,15 @@ StagePlan stage_from_wire(const rpc::StagePlan& wire) {
 }
 
 void limits_to_wire(const StepLimits& limits, rpc::StepLimits* wire) {
-  const auto& [max_rows, max_sequences, max_logit_rows, max_candidates, max_wanted, all_logits] =
-      limits;
+  const auto& [max_rows, max_sequences, max_logit_rows, max_candidates, max_wanted, all_logits,
+               max_cpu_rows] = limits;
   wire->set_max_rows(max_rows);
   wire->set_max_sequences(max_sequences);
   wire->set_max_logit_rows(max_logit_rows);
   wire->set_max_candidates(max_candidates);
   wire->set_max_wanted(max_wanted);
   wire->set_all_logits(all_logits);
+  wire->set_max_cpu_rows(max_cpu_rows);
 }
 
 StepLimits limits_from_wire(const rpc::StepLimits& wire) {
@@ -89,6 +99,7 @@ StepLimits limits_from_wire(const rpc::StepLimits& wire) {
   limits.max_candidates = wire.max_candidates();
   limits.max_wanted = wire.max_wanted();
   limits.all_logits = wire.all_logits();
+  limits.max_cpu_rows = wire.max_cpu_rows();
   return limits;
 }
 

@@ -1,6 +1,6 @@
 // Loader: this rank's ranges of every tensor, read from the mapped file once and packed into its
-// weight arena, on the host or on a device. Takes exactly the ledger's weight buffers, in the
-// ledger's order.
+// weight arenas: on the device that computes, in the spill memory on the host, in the spill file.
+// Takes exactly the ledger's weight buffers, in the ledger's order.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/cpu/ops.h"
+#include "parallel/ledger.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
 #include "runtime/model/weights.h"
@@ -24,9 +25,25 @@ struct WeightWriter {
 };
 WeightWriter cpu_writer(const cpu::Exec& exec);
 
-// on_progress(done, total) in bytes of the arena, after every layer; may be empty.
+// Where one home's weights go: all of its arena is filled, in the ledger's order. nullptr: the plan
+// places nothing of this rank there. Matrices of the host and disk homes are the caller's to move
+// after that: their views point into these arenas.
+struct WeightTarget {
+  const WeightWriter* writer = nullptr;
+  Arena* arena = nullptr;
+};
+struct WeightTargets {
+  WeightTarget device;
+  WeightTarget host;  // filled with cpu_writer
+  WeightTarget disk;  // likewise
+  const WeightTarget& of(WeightHome home) const {
+    return home == WeightHome::kDevice ? device : home == WeightHome::kHost ? host : disk;
+  }
+};
+
+// on_progress(done, total) in bytes of the arenas, after every layer; may be empty.
 Weights load_weights(const Gguf& gguf, const ModelSpec& model, const Plan& plan, int rank,
-                     const WeightWriter& writer, Arena& arena,
+                     const WeightTargets& targets,
                      const std::function<void(int64_t, int64_t)>& on_progress);
 
 }  // namespace spillway

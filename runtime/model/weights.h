@@ -24,6 +24,9 @@ struct LayerWeights {
   std::span<const float> feed_forward_norm;               // [dim]
   std::array<PackedMatrix, 2> gate_up;                    // [ff, dim] each
   PackedMatrix down;                                      // [dim, ff]: a partial sum
+  // The CPU's columns of a hybrid half; gate_up and down are then the others.
+  std::array<PackedMatrix, 2> cpu_gate_up;
+  PackedMatrix cpu_down;
   std::span<const float> gate_bias, up_bias, down_bias;
   std::span<const float> feed_forward_post_norm;  // [dim] or empty
 };

@@ -136,8 +136,9 @@ struct GpuExecutor::State {
   Weights load(const Gguf& gguf, const std::function<void(int64_t, int64_t)>& on_progress) {
     Arena arena("weights", weight_memory.data(), weight_memory.bytes());
     GpuUpload upload(cpu, exec, stream);
+    const WeightWriter writer = upload.writer();
     Weights loaded =
-        load_weights(gguf, model, plan, mesh.rank, upload.writer(), arena, on_progress);
+        load_weights(gguf, model, plan, mesh.rank, {{&writer, &arena}, {}, {}}, on_progress);
     upload.finish();
     return loaded;
   }

@@ -46,8 +46,9 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
-    weights_ =
-        load_weights(gguf, model, plan, mesh.rank, cpu_writer(exec), weight_arena_, on_progress);
+    const WeightWriter writer = cpu_writer(exec);
+    weights_ = load_weights(gguf, model, plan, mesh.rank, {{&writer, &weight_arena_}, {}, {}},
+                            on_progress);
     executor_ =
         std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_, *mesh.tp);
   }

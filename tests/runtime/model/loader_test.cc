@@ -44,8 +44,9 @@ class LoaderTest : public ::testing::Test {
       Loaded loaded;
       loaded.arena = std::make_unique<Arena>("weights", list.total());
       std::vector<std::pair<int64_t, int64_t>> progress;
+      const WeightWriter writer = cpu_writer(exec_);
       loaded.weights =
-          load_weights(*gguf_, spec_, plan_, rank, cpu_writer(exec_), *loaded.arena,
+          load_weights(*gguf_, spec_, plan_, rank, {{&writer, loaded.arena.get()}, {}, {}},
                        [&](int64_t done, int64_t total) { progress.emplace_back(done, total); });
       EXPECT_EQ(loaded.arena->used(), loaded.arena->bytes());
       EXPECT_FALSE(progress.empty());
