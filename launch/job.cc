@@ -204,9 +204,9 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
         loaded_bytes_ = done;
       };
       state_ = "loading";
-      house->pipeline =
-          std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_,
-                                     cluster().ranks[world_.rank].gpu.ordinal, loaded);
+      house->pipeline = std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_,
+                                                   cluster().ranks[world_.rank].gpu.ordinal,
+                                                   options_.spill_folder, loaded);
     }
     gguf_->drop_pages();
   } catch (const Error& e) {

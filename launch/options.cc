@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <charconv>
 #include <filesystem>
 #include <limits>
@@ -37,6 +38,14 @@ void add_model(CLI::App* app, Options& o) {
       ->type_name("FILE");
 }
 
+// Not /tmp, which is memory on many machines.
+std::string default_spill_folder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/spillway/spill";
+  const char* home = std::getenv("HOME");
+  return (home != nullptr ? std::string(home) : std::string("/var/tmp")) + "/.cache/spillway/spill";
+}
+
 void add_split(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("-c,--ctx-size", o.context, "context in tokens [the model's, at most 4096]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
@@ -54,6 +63,10 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
                   "where weights lie, by half layer: 'layers 40-79 ffn = cpu; layers 0-9 = "
                   "streamed' (attn or ffn; resident, cpu, streamed, hybrid [SHARE], disk)")
       ->type_name("P");
+  app->add_option("--spill-dir", o.spill_folder,
+                  "folder for weights placed on disk, of the size that the plan says; the file is "
+                  "gone when the program ends [~/.cache/spillway/spill]")
+      ->type_name("DIR");
   app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16, f32, q8_0 or q4_0")
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
@@ -309,6 +322,7 @@ Options parse_options(int argc, const char* const* argv) {
   if (!self.empty()) o.command_line[0] = self.string();
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
   if (raw.places.has_value()) o.places = parse_places(*raw.places);
+  if (o.spill_folder.empty()) o.spill_folder = default_spill_folder();
   for (uint32_t t = 0; t < kKvTypes; ++t) {
     if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
   }

@@ -61,6 +61,7 @@ struct Options {
   int pp = 0;
   std::vector<StagePin> split;
   std::vector<PlacePin> places;
+  std::string spill_folder;  // --spill-dir
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all

@@ -239,9 +239,9 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
     if (bytes > 0) plan.ledger.push_back({part.rank, place, name, detail, bytes});
   };
-  add("gpu", "weights", "streaming slots",
+  add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
-  add("host", "weights", "disk slots",
+  add("host", "activations", "disk slots",
       kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
   add("host", "activations", "halves on the CPU",
       spill_pinned_buffers(model, part, plan.limits).total() +

@@ -7,10 +7,12 @@
 namespace spillway {
 
 CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
-                         const Weights& weights, Scratch& scratch, Communicator& tp)
+                         const Weights& weights, DiskWeights* disk, Scratch& scratch,
+                         Communicator& tp)
     : exec_(exec),
       model_(model),
       weights_(weights),
+      disk_(disk),
       scratch_(scratch),
       tp_(tp),
       kv_(model, plan, rank),
@@ -43,6 +45,14 @@ void CpuExecutor::prepare(const StepBatch& batch) {
   CHECK_EQ(first_row, batch.n_rows());
 }
 
+const LayerWeights& CpuExecutor::fetch(size_t layer, Half half) {
+  return disk_ == nullptr ? weights_.layers[layer] : disk_->fetch(layer, half);
+}
+
+void CpuExecutor::done(size_t layer, Half half) {
+  if (disk_ != nullptr) disk_->done(layer, half);
+}
+
 void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
   prepare(batch);
   const int64_t n = batch.n_rows();
@@ -59,8 +69,10 @@ void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
   }
   CpuStep step{exec_, model_, tp_, scratch_, rope, window_rope, slots_, sequences_};
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    attention_half(step, weights_.layers[i], kv_.layer(static_cast<int64_t>(i)), x);
-    feed_forward_half(step, weights_.layers[i], x);
+    attention_half(step, fetch(i, Half::kAttention), kv_.layer(static_cast<int64_t>(i)), x);
+    done(i, Half::kAttention);
+    feed_forward_half(step, fetch(i, Half::kFeedForward), x);
+    done(i, Half::kFeedForward);
   }
 }
 

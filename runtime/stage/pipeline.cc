@@ -33,7 +33,7 @@ std::span<std::byte> writable_bytes_of(View2D<float> x) {
 }  // namespace
 
 Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-                   const cpu::Exec& exec, int device,
+                   const cpu::Exec& exec, int device, const std::string& spill_folder,
                    const std::function<void(int64_t, int64_t)>& on_progress)
     : exec_(exec),
       model_(model),
@@ -46,11 +46,9 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
-    const WeightWriter writer = cpu_writer(exec);
-    weights_ = load_weights(gguf, model, plan, mesh.rank, {{&writer, &weight_arena_}, {}, {}},
-                            on_progress);
-    executor_ =
-        std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_, *mesh.tp);
+    load_on_cpu(gguf, spill_folder, on_progress);
+    executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, disk_.get(),
+                                              scratch_, *mesh.tp);
   }
   weight_arena_.freeze();
   scratch_.freeze();
@@ -58,13 +56,27 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
 
 Pipeline::~Pipeline() = default;
 
+void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
+                           const std::function<void(int64_t, int64_t)>& on_progress) {
+  const WeightWriter writer = cpu_writer(exec_);
+  WeightTargets targets;
+  targets.device = {&writer, &weight_arena_};
+  if (spills_to(part_of(plan_, mesh_.rank), WeightHome::kDisk)) {
+    disk_ = std::make_unique<DiskWeights>(exec_, model_, plan_, mesh_.rank, spill_folder);
+    targets.disk = disk_->target();
+  }
+  weights_ = load_weights(gguf, model_, plan_, mesh_.rank, targets, on_progress);
+  if (disk_ != nullptr) disk_->start(weights_);
+}
+
 void Pipeline::connect(CommChoice comm) {
   if (gpu_ != nullptr) gpu_->connect(comm);
 }
 
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
-  return weight_arena_.bytes() + scratch_.bytes() + kv;
+  const int64_t disk = disk_ != nullptr ? disk_->bytes() : 0;
+  return weight_arena_.bytes() + disk + scratch_.bytes() + kv;
 }
 
 void Pipeline::embed(const StepBatch& batch, View2D<float> x) {

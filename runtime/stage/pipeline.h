@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "kernels/core/arena.h"
 #include "kernels/cpu/ops.h"
@@ -40,6 +41,7 @@
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
 #include "runtime/model/weights.h"
+#include "runtime/stage/disk_weights.h"
 #include "runtime/stage/executor.h"
 #include "runtime/stage/gpu_executor.h"
 #include "runtime/stage/head.h"
@@ -52,9 +54,10 @@ class Pipeline {
  public:
   // Loads this rank's weights and reserves everything the ledger names; talks to nobody.
   // exec, model, plan and mesh must outlive it. device: the rank's GPU, used when the plan says so.
+  // spill_folder: where the file of weights on disk goes, when the plan has any.
   // on_progress: loaded bytes of this rank.
   Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-           const cpu::Exec& exec, int device,
+           const cpu::Exec& exec, int device, const std::string& spill_folder,
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
   // Collective over the plan's ranks, once before the first step, when all have loaded: connects
@@ -81,6 +84,8 @@ class Pipeline {
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
 
  private:
+  void load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
+                   const std::function<void(int64_t, int64_t)>& on_progress);
   void embed(const StepBatch& batch, View2D<float> x);
   // The legs of a rank on the CPU.
   void start_on_cpu(const StepBatch& batch);
@@ -91,6 +96,7 @@ class Pipeline {
   Mesh& mesh_;
   Arena weight_arena_;
   Weights weights_;
+  std::unique_ptr<DiskWeights> disk_;  // nullptr when nothing of this rank lies on disk
   Scratch scratch_;
   std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
