@@ -11,6 +11,7 @@
 #include "parallel/comm_choice.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
+#include "runtime/stage/hidden_check.h"
 
 namespace spillway {
 
@@ -65,6 +66,7 @@ struct Options {
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all
   bool share_gpus = false;
   CommChoice comm = CommChoice::kAuto;
+  HiddenCheck check_hidden = HiddenCheck::kOff;
 
   bool show_plan = false;
   bool quiet = false;

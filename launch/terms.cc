@@ -53,6 +53,7 @@ constexpr Named kOurs[] = {
     {"select_row_kernel", Term::kOther},
     {"greatest_of_slices_kernel", Term::kOther},
     {"greatest_of_row_kernel", Term::kOther},
+    {"hash_kernel", Term::kOther},
     {"pack_kernel", Term::kOther},
     {"read_all", Term::kOther},
     {"write_kernel", Term::kOther},

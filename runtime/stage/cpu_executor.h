@@ -1,5 +1,6 @@
 // CpuExecutor: a stage whose layers lie in host memory and run on this rank's thread pool.
-//   Owns its KV cache. Weights, scratch and communicator are the caller's and must outlive it.
+//   Owns its KV cache. Weights, scratch, communicator and hashes are the caller's and must outlive
+//   it. forward() leaves the step's hashes in `hashes`, when they are on.
 #pragma once
 
 #include <memory>
@@ -11,6 +12,7 @@
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/executor.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/rope_table.h"
 #include "runtime/stage/scratch.h"
 
@@ -19,7 +21,7 @@ namespace spillway {
 class CpuExecutor : public StageExecutor {
  public:
   CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
-              const Weights& weights, Scratch& scratch, Communicator& tp);
+              const Weights& weights, Scratch& scratch, Communicator& tp, HiddenHashes& hashes);
 
   const char* kind() const override { return "cpu"; }
   void forward(const StepBatch& batch, View2D<float> x) override;
@@ -27,12 +29,14 @@ class CpuExecutor : public StageExecutor {
  private:
   // Positions, cache slots and page lists of the step's rows.
   void prepare(const StepBatch& batch);
+  void hash(int64_t point, View2D<const float> x);
 
   const cpu::Exec& exec_;
   const ModelSpec& model_;
   const Weights& weights_;
   Scratch& scratch_;
   Communicator& tp_;
+  HiddenHashes& hashes_;
   KvCache kv_;
   int64_t page_tokens_;
   RopeFrequencies rope_;

@@ -13,7 +13,7 @@ GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int,
               "build the preset `release` where nvcc is, or use --device cpu");
 }
 GpuExecutor::~GpuExecutor() = default;
-void GpuExecutor::connect(CommChoice) { CHECK(false); }
+void GpuExecutor::connect(CommChoice, HiddenCheck) { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 void GpuExecutor::finish() { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }

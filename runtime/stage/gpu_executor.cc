@@ -19,6 +19,7 @@
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/gpu_head.h"
+#include "runtime/stage/gpu_hidden.h"
 #include "runtime/stage/gpu_hop.h"
 #include "runtime/stage/gpu_layer.h"
 #include "runtime/stage/gpu_scratch.h"
@@ -63,6 +64,7 @@ struct GpuExecutor::State {
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
+  std::optional<GpuHidden> hidden;
   std::unique_ptr<cuda::Trace> tracer;
   bool tracing = false;
   bool graphs_traced = false;  // they were made while tracing
@@ -93,7 +95,8 @@ struct GpuExecutor::State {
     stream.synchronize();
   }
 
-  void connect(CommChoice comm) {
+  void connect(CommChoice comm, HiddenCheck check) {
+    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
     if (mesh.tp->size() > 1) {
       aside.emplace();
       tp = make_device_communicator(*mesh.tp, stream,
@@ -189,6 +192,10 @@ struct GpuExecutor::State {
     }
   }
 
+  void hash_after(const GpuStep& step, int64_t point, View2D<const float> x) {
+    if (hidden) hidden->after(step, point, x);
+  }
+
   // Launches the stage's part of a step of n rows. decode: every row is a sequence of its own, not
   // one of several that attend row by row.
   View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows,
@@ -202,11 +209,18 @@ struct GpuExecutor::State {
     GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
                  rows, tp.get(), beside};
     step.decode = decode;
+    if (hidden) hidden->begin(step);
+    hash_after(step, 0, x);
     for (size_t i = 0; i < weights.layers.size(); ++i) {
+      const auto layer = static_cast<int64_t>(i);
       gpu_attention_half(step, weights.layers[i], kv[i], x);
+      hash_after(step, 2 * layer + 1, x);
       gpu_feed_forward_half(step, weights.layers[i], x);
+      hash_after(step, 2 * layer + 2, x);
     }
     settle(step, x);
+    hash_after(step, 2 * layers().size(), x);
+    if (hidden) hidden->end(step);
     if (hop.sends()) hop.to_host(stream, n);
     return x;
   }
@@ -221,6 +235,11 @@ struct GpuExecutor::State {
     const auto begin = std::chrono::steady_clock::now();
     stream.synchronize();
     waited += std::chrono::steady_clock::now() - begin;
+  }
+
+  void compare(int64_t number) {
+    compare_hidden(*mesh.tp, plan.stages[static_cast<size_t>(part.stage)], number,
+                   hidden->hashes());
   }
 
   void begin_trace() {
@@ -297,7 +316,7 @@ GpuExecutor::GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& p
 
 GpuExecutor::~GpuExecutor() = default;
 
-void GpuExecutor::connect(CommChoice comm) { state_->connect(comm); }
+void GpuExecutor::connect(CommChoice comm, HiddenCheck check) { state_->connect(comm, check); }
 
 void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   State& s = *state_;
@@ -317,6 +336,7 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   s.mark(&HostSpan::launched_ns);
   s.wait();
   s.mark(&HostSpan::end_ns);
+  if (s.hidden) s.compare(batch.number);
   if (s.hop.sends()) s.hop.send(n);
   if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }

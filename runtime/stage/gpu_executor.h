@@ -19,6 +19,7 @@
 #include "parallel/mesh.h"
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/step_batch.h"
 #include "runtime/stage/step_trace.h"
 
@@ -35,7 +36,8 @@ class GpuExecutor {
   GpuExecutor(GpuExecutor&&) = delete;
 
   // Collective over the stage, once before the first run(): connects its GPUs, captures the graphs.
-  void connect(CommChoice comm);
+  // check: kOff for a stage of one rank.
+  void connect(CommChoice comm, HiddenCheck check);
 
   const char* kind() const { return "gpu"; }
   // One step; what goes to the next stage is posted. message: on the last stage what Head sends to

@@ -48,8 +48,8 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
   } else {
     weights_ =
         load_weights(gguf, model, plan, mesh.rank, cpu_writer(exec), weight_arena_, on_progress);
-    executor_ =
-        std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_, *mesh.tp);
+    executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_,
+                                              *mesh.tp, hashes_);
   }
   weight_arena_.freeze();
   scratch_.freeze();
@@ -57,8 +57,11 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
 
 Pipeline::~Pipeline() = default;
 
-void Pipeline::connect(CommChoice comm) {
-  if (gpu_ != nullptr) gpu_->connect(comm);
+void Pipeline::connect(CommChoice comm, HiddenCheck check) {
+  if (mesh_.tp->size() == 1) check = HiddenCheck::kOff;
+  if (gpu_ != nullptr) return gpu_->connect(comm, check);
+  if (check == HiddenCheck::kOff) return;
+  hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
 }
 
 void Pipeline::open_trace() {
@@ -95,6 +98,10 @@ void Pipeline::start_on_cpu(const StepBatch& batch) {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
   }
   executor_->forward(batch, x);
+  if (hashes_.on()) {
+    compare_hidden(*mesh_.tp, plan_.stages[static_cast<size_t>(mesh_.stage)], batch.number,
+                   hashes_);
+  }
   for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }

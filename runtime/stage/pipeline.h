@@ -43,6 +43,7 @@
 #include "runtime/stage/executor.h"
 #include "runtime/stage/gpu_executor.h"
 #include "runtime/stage/head.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/scratch.h"
 #include "runtime/stage/step_batch.h"
 
@@ -58,8 +59,9 @@ class Pipeline {
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
   // Collective over the plan's ranks, once before the first step, when all have loaded: connects
-  // the GPUs of every stage. comm: what carries their sums.
-  void connect(CommChoice comm);
+  // the GPUs of every stage. comm: what carries their sums. check: whether the ranks of a stage
+  // compare their residual streams (hidden_check.h); equal on all ranks.
+  void connect(CommChoice comm, HiddenCheck check = HiddenCheck::kOff);
 
   // This rank's legs of a step. Waits for the stage before, and for nobody to compute this step
   // after it.
@@ -101,7 +103,8 @@ class Pipeline {
   std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
-  OpenPosts x_posts_;  // of scratch_.x
+  OpenPosts x_posts_;    // of scratch_.x
+  HiddenHashes hashes_;  // of a stage of several CPUs
 };
 
 }  // namespace spillway
