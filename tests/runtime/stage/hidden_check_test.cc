@@ -51,31 +51,33 @@ TEST(HiddenDifference, NamesTheOddRankAndTheFirstPoint) {
   std::vector<uint64_t> all = equal;
   all[3] = all[4] = 99;  // of the first rank: the majority is right
   EXPECT_NE(difference(three, HiddenCheck::kSums, all)
-                .find("rank 4 holds another residual stream than ranks 5 and 6 (step 9, after the "
-                      "attention of layer 11"),
+                .find("step 9, after the attention of layer 11: rank 4 holds another residual "
+                      "stream than ranks 5 and 6 ("),
             std::string::npos)
       << difference(three, HiddenCheck::kSums, all);
   all = equal;
   all[12] = 99;
   EXPECT_NE(difference(three, HiddenCheck::kSums, all)
-                .find("rank 6 holds another residual stream than ranks 4 and 5 (step 9, after the "
-                      "feed-forward part of layer 10"),
+                .find("step 9, after the feed-forward part of layer 10: rank 6 holds another "
+                      "residual stream than ranks 4 and 5 ("),
             std::string::npos);
   all = equal;
   all[5] = 98;
   all[10] = 99;  // all three differ: the first one counts
-  EXPECT_NE(difference(three, HiddenCheck::kSums, all)
-                .find("ranks 5 and 6 hold another residual stream than rank 4 (step 9, before "
-                      "layer 10"),
-            std::string::npos);
+  EXPECT_NE(
+      difference(three, HiddenCheck::kSums, all)
+          .find(
+              "step 9, before layer 10: ranks 5 and 6 hold another residual stream than rank 4 ("),
+      std::string::npos);
 }
 
 TEST(HiddenDifference, OfTwoRanksAndOfAStage) {
   const StagePlan two = stage_of({0, 1});
-  EXPECT_NE(difference(two, HiddenCheck::kStage, {0, 0, 0, 0, 5, 0, 0, 0, 0, 6})
-                .find("rank 1 holds another residual stream than rank 0 (step 9, after layers 10 "
-                      "to 11"),
-            std::string::npos);
+  EXPECT_NE(
+      difference(two, HiddenCheck::kStage, {0, 0, 0, 0, 5, 0, 0, 0, 0, 6})
+          .find(
+              "step 9, after layers 10 to 11: rank 1 holds another residual stream than rank 0 ("),
+      std::string::npos);
 }
 
 // --- a job of threads ---
@@ -131,14 +133,13 @@ std::string said(const std::string& split, HiddenCheck check, int rank, int64_t 
 TEST(HiddenCheckTest, AFlippedBitIsNamed) {
   EXPECT_EQ(said("1:1", HiddenCheck::kSums, -1, 0, 0), "") << "nothing is flipped";
   const std::string two = said("1:1", HiddenCheck::kSums, 1, kAttentionOfLayer1, 2);
-  EXPECT_NE(
-      two.find("rank 1 holds another residual stream than rank 0 (step 2, after the attention "
-               "of layer 1"),
-      std::string::npos)
+  EXPECT_NE(two.find("step 2, after the attention of layer 1: rank 1 holds another residual stream "
+                     "than rank 0 ("),
+            std::string::npos)
       << two;
   const std::string three = said("1:1:1", HiddenCheck::kSums, 0, 6, 1);
-  EXPECT_NE(three.find("rank 0 holds another residual stream than ranks 1 and 2 (step 1, after the "
-                       "feed-forward part of layer 2"),
+  EXPECT_NE(three.find("step 1, after the feed-forward part of layer 2: rank 0 holds another "
+                       "residual stream than ranks 1 and 2 ("),
             std::string::npos)
       << three;
   const std::string embedding = said("2:1:1", HiddenCheck::kSums, 2, 0, 0);
@@ -149,17 +150,17 @@ TEST(HiddenCheckTest, AFlippedBitIsNamed) {
 TEST(HiddenCheckTest, InTheSecondStage) {
   // Ranks 1 and 2 have layers 1 and 2; their first sum is the attention of layer 1.
   const std::string text = said("1@1+2@1:1", HiddenCheck::kSums, 2, 0, 1);
-  EXPECT_NE(text.find("rank 2 holds another residual stream than rank 1 (step 1, after the "
-                      "attention of layer 1"),
+  EXPECT_NE(text.find("step 1, after the attention of layer 1: rank 2 holds another residual "
+                      "stream than rank 1 ("),
             std::string::npos)
       << text;
 }
 
 TEST(HiddenCheckTest, OnceAStage) {
   const std::string text = said("1:1", HiddenCheck::kStage, 1, kAttentionOfLayer1, 1);
-  EXPECT_NE(text.find("rank 1 holds another residual stream than rank 0 (step 1, after layers 0 to "
-                      "2"),
-            std::string::npos)
+  EXPECT_NE(
+      text.find("step 1, after layers 0 to 2: rank 1 holds another residual stream than rank 0 ("),
+      std::string::npos)
       << text;
   EXPECT_EQ(said("1:1", HiddenCheck::kOff, 1, kAttentionOfLayer1, 1), "");
 }
