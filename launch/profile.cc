@@ -231,6 +231,7 @@ void add_step(const char* name, const StepProfile& step, std::string& text) {
     }
   }
   text += notes;
+  if (!step.ranks.front().traced) return;
   append(text, " traced it lasts %.3f ms, untraced %.3f\n", step.ranks.front().times.total_ms,
          step.timed_ms);
 }
