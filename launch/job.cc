@@ -232,7 +232,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
 void Job::connect(House& house) {
   std::string error;
   try {
-    if (house.pipeline != nullptr) house.pipeline->connect(options_.comm);
+    if (house.pipeline != nullptr) house.pipeline->connect(options_.comm, options_.check_hidden);
   } catch (const Error& e) {
     error = e.what();
   }

@@ -75,7 +75,7 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
       ->check(CLI::IsMember({"scalar", "avx2", "avx512"}));
 }
 
-void add_job(CLI::App* app, Options& o) {
+void add_job(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("--coordinator", o.listen,
                   "address where rank 0 listens for the other ranks and for `status`; several "
                   "hosts need one that all can reach")
@@ -85,6 +85,7 @@ void add_job(CLI::App* app, Options& o) {
                   "seconds, beyond ten times its predicted time, after which a step is hung")
       ->capture_default_str()
       ->check(CLI::Range(0.1, 86400.0));
+  add_check_hidden(app, raw);
 }
 
 namespace {
@@ -147,7 +148,7 @@ CLI::App* add_run(CLI::App& app, Options& o, RawTexts& raw) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   add_split(run, o, raw);
   add_sampling(run, o, raw);
-  add_job(run, o);
+  add_job(run, o, raw);
   auto* show = run->add_flag("--show-plan", o.show_plan, "print the plan's table before loading");
   run->add_flag("-q,--quiet", o.quiet, "only the text and errors")->excludes(show);
   return run;
@@ -158,7 +159,7 @@ void add_verify(CLI::App& app, Options& o, RawTexts& raw) {
       "verify", "Compare splits with one rank: logits, KL divergence, greedy text");
   add_model(verify, o);
   add_split(verify, o, raw);
-  add_job(verify, o);
+  add_job(verify, o, raw);
   auto* all = verify->add_flag("--all-splits", o.all_splits, "every legal split of 1 to N ranks");
   verify->add_option("--ranks", o.ranks, "start this many ranks with mpirun")
       ->check(CLI::Range(1, 64));
@@ -194,7 +195,9 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
   add_split(bench, o, raw);
-  add_job(bench, o);
+  add_job(bench, o, raw);
+  bench->add_flag("--profile", o.profile,
+                  "then trace some steps on every GPU: where their time goes, by term");
   bench->add_flag("--json", o.json, "print JSON");
 }
 

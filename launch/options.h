@@ -11,6 +11,7 @@
 #include "parallel/comm_choice.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
+#include "runtime/stage/hidden_check.h"
 
 namespace spillway {
 
@@ -67,6 +68,7 @@ struct Options {
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all
   bool share_gpus = false;
   CommChoice comm = CommChoice::kAuto;
+  HiddenCheck check_hidden = HiddenCheck::kOff;
 
   bool show_plan = false;
   bool quiet = false;
@@ -85,6 +87,7 @@ struct Options {
   int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
   int64_t bench_sequences = 1;  // decoded at once
   int repetitions = 3;
+  bool profile = false;  // bench: where the time of traced steps goes, by term
 
   std::string text_file;    // perplexity
   int64_t stride = 0;       // 0: chunks side by side, their second halves scored

@@ -1,4 +1,5 @@
-// Where ranks compute and how their GPUs sum: --device, --share-gpus, --comm.
+// Where ranks compute, how their GPUs sum, and whether that is checked: --device, --share-gpus,
+// --comm, --check-hidden.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
@@ -17,6 +18,9 @@ constexpr std::pair<const char*, CommChoice> kComms[] = {{"auto", CommChoice::kA
                                                          {"nccl", CommChoice::kNccl},
                                                          {"peer", CommChoice::kPeer},
                                                          {"staged", CommChoice::kStaged}};
+
+constexpr std::pair<const char*, HiddenCheck> kChecks[] = {
+    {"off", HiddenCheck::kOff}, {"stage", HiddenCheck::kStage}, {"sums", HiddenCheck::kSums}};
 
 // One device for all, or one a rank. Throws what CLI11 prints.
 std::vector<DeviceChoice> parse_devices(const std::string& text) {
@@ -61,6 +65,15 @@ void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
       ->check(CLI::IsMember({"auto", "nccl", "peer", "staged"}));
 }
 
+void add_check_hidden(CLI::App* app, RawTexts& raw) {
+  app->add_option("--check-hidden", raw.check_hidden,
+                  "compare the bits of the residual stream between the ranks of a stage: off, "
+                  "stage (at the end of its layers) or sums (after every sum) [verify: sums, "
+                  "else off]")
+      ->type_name("WHERE")
+      ->check(CLI::IsMember({"off", "stage", "sums"}));
+}
+
 void settle_devices(Options& o, const RawTexts& raw) {
   const std::vector<DeviceChoice> devices = parse_devices(raw.device);
   if (devices.size() == 1) {
@@ -70,6 +83,10 @@ void settle_devices(Options& o, const RawTexts& raw) {
   }
   for (const auto& [name, comm] : kComms) {
     if (raw.comm == name) o.comm = comm;
+  }
+  if (o.verb == Verb::kVerify) o.check_hidden = HiddenCheck::kSums;
+  for (const auto& [name, check] : kChecks) {
+    if (raw.check_hidden == name) o.check_hidden = check;
   }
 }
 

@@ -21,14 +21,17 @@ struct RawTexts {
   std::string kv_type = "f16";
   std::string device = "auto";
   std::string comm = "auto";
+  std::optional<std::string> check_hidden;
   std::vector<std::string> logit_bias;
 };
 
 void add_model(CLI::App* app, Options& o);                 // -m
 void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp, --split, ...
-void add_job(CLI::App* app, Options& o);                   // --coordinator, --step-timeout
+// --coordinator, --step-timeout, --check-hidden
+void add_job(CLI::App* app, Options& o, RawTexts& raw);
 
 void add_devices(CLI::App* app, Options& o, RawTexts& raw);  // --device, --share-gpus, --comm
+void add_check_hidden(CLI::App* app, RawTexts& raw);
 void settle_devices(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);

@@ -1,6 +1,7 @@
 // CpuExecutor: a stage whose layers lie in host memory, or on disk, and run on this rank's thread
 // pool.
-//   Owns its KV cache. Weights, scratch and communicator are the caller's and must outlive it.
+//   Owns its KV cache. Weights, scratch, communicator and hashes are the caller's and must outlive
+//   it. forward() leaves the step's hashes in `hashes`, when they are on.
 #pragma once
 
 #include <memory>
@@ -13,6 +14,7 @@
 #include "runtime/model/weights.h"
 #include "runtime/stage/disk_weights.h"
 #include "runtime/stage/executor.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/rope_table.h"
 #include "runtime/stage/scratch.h"
 
@@ -22,7 +24,8 @@ class CpuExecutor : public StageExecutor {
  public:
   // disk: the halves that lie there, started; nullptr when there are none.
   CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
-              const Weights& weights, DiskWeights* disk, Scratch& scratch, Communicator& tp);
+              const Weights& weights, DiskWeights* disk, Scratch& scratch, Communicator& tp,
+              HiddenHashes& hashes);
 
   const char* kind() const override { return disk_ == nullptr ? "cpu" : "disk"; }
   void forward(const StepBatch& batch, View2D<float> x) override;
@@ -33,6 +36,7 @@ class CpuExecutor : public StageExecutor {
   // The layer with this half's matrices in memory, until done().
   const LayerWeights& fetch(size_t layer, Half half);
   void done(size_t layer, Half half);
+  void hash(int64_t point, View2D<const float> x);
 
   const cpu::Exec& exec_;
   const ModelSpec& model_;
@@ -40,6 +44,7 @@ class CpuExecutor : public StageExecutor {
   DiskWeights* disk_;
   Scratch& scratch_;
   Communicator& tp_;
+  HiddenHashes& hashes_;
   KvCache kv_;
   int64_t page_tokens_;
   RopeFrequencies rope_;

@@ -13,11 +13,13 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/peer.h"
+#include "kernels/cuda/trace.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/gpu_head.h"
+#include "runtime/stage/gpu_hidden.h"
 #include "runtime/stage/gpu_hop.h"
 #include "runtime/stage/gpu_layer.h"
 #include "runtime/stage/gpu_scratch.h"
@@ -62,6 +64,11 @@ struct GpuExecutor::State {
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
+  std::optional<GpuHidden> hidden;
+  std::unique_ptr<cuda::Trace> tracer;
+  bool tracing = false;
+  bool graphs_traced = false;  // they were made while tracing
+  StepTrace trace;
 
   State(const Gguf& gguf, const ModelSpec& model_in, const Plan& plan_in, Mesh& mesh_in,
         int ordinal, const cpu::Exec& cpu_in,
@@ -88,7 +95,8 @@ struct GpuExecutor::State {
     stream.synchronize();
   }
 
-  void connect(CommChoice comm) {
+  void connect(CommChoice comm, HiddenCheck check) {
+    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
     if (mesh.tp->size() > 1) {
       aside.emplace();
       tp = make_device_communicator(*mesh.tp, stream,
@@ -185,6 +193,10 @@ struct GpuExecutor::State {
     }
   }
 
+  void hash_after(const GpuStep& step, int64_t point, View2D<const float> x) {
+    if (hidden) hidden->after(step, point, x);
+  }
+
   // Launches the stage's part of a step of n rows. decode: every row is a sequence of its own, not
   // one of several that attend row by row.
   View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows,
@@ -198,11 +210,18 @@ struct GpuExecutor::State {
     GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
                  rows, tp.get(), beside};
     step.decode = decode;
+    if (hidden) hidden->begin(step);
+    hash_after(step, 0, x);
     for (size_t i = 0; i < weights.layers.size(); ++i) {
+      const auto layer = static_cast<int64_t>(i);
       gpu_attention_half(step, weights.layers[i], kv[i], x);
+      hash_after(step, 2 * layer + 1, x);
       gpu_feed_forward_half(step, weights.layers[i], x);
+      hash_after(step, 2 * layer + 2, x);
     }
     settle(step, x);
+    hash_after(step, 2 * layers().size(), x);
+    if (hidden) hidden->end(step);
     if (hop.sends()) hop.to_host(stream, n);
     return x;
   }
@@ -217,6 +236,36 @@ struct GpuExecutor::State {
     const auto begin = std::chrono::steady_clock::now();
     stream.synchronize();
     waited += std::chrono::steady_clock::now() - begin;
+  }
+
+  void compare(int64_t number) {
+    compare_hidden(*mesh.tp, plan.stages[static_cast<size_t>(part.stage)], number,
+                   hidden->hashes());
+  }
+
+  void begin_trace() {
+    CHECK(tracer != nullptr && !tracing);
+    stream.synchronize();
+    trace = {};
+    tracer->start();
+    tracing = true;
+    if (graphs_traced) return;
+    graphs.clear();
+    capture_all();
+    graphs_traced = true;
+  }
+
+  StepTrace end_trace() {
+    CHECK(tracing);
+    tracing = false;
+    stream.synchronize();
+    trace.device = tracer->stop();
+    return std::move(trace);
+  }
+
+  // A moment of the step in work, when it is traced.
+  void mark(int64_t HostSpan::*moment) {
+    if (tracing) trace.spans.back().*moment = tracer->now_ns();
   }
 
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
@@ -268,21 +317,27 @@ GpuExecutor::GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& p
 
 GpuExecutor::~GpuExecutor() = default;
 
-void GpuExecutor::connect(CommChoice comm) { state_->connect(comm); }
+void GpuExecutor::connect(CommChoice comm, HiddenCheck check) { state_->connect(comm, check); }
 
 void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   State& s = *state_;
   const int64_t n = batch.n_rows();
   const int64_t bucket = decode_bucket(n);
   const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
+  if (s.tracing) s.trace.spans.push_back({n});
+  s.mark(&HostSpan::begin_ns);
   s.hop.finish_send();
   if (s.hop.receives()) s.hop.receive(n);
+  s.mark(&HostSpan::received_ns);
   if (is_decode(batch) && s.graphs_possible(bucket)) {
     s.decode(batch, bucket, k);
   } else {
     s.eager(batch, k);
   }
+  s.mark(&HostSpan::launched_ns);
   s.wait();
+  s.mark(&HostSpan::end_ns);
+  if (s.hidden) s.compare(batch.number);
   if (s.hop.sends()) s.hop.send(n);
   if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }
@@ -294,6 +349,26 @@ int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 std::string GpuExecutor::comm_report() const {
   const DeviceCommunicator* tp = state_->tp.get();
   return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
+}
+
+std::string GpuExecutor::sum_kind() const {
+  return state_->tp == nullptr ? "" : state_->tp->kind(1);
+}
+
+void GpuExecutor::open_trace() {
+  if (state_->tracer == nullptr) state_->tracer = std::make_unique<cuda::Trace>();
+}
+
+void GpuExecutor::begin_trace() { state_->begin_trace(); }
+
+StepTrace GpuExecutor::end_trace() { return state_->end_trace(); }
+
+bool GpuExecutor::traces() const { return state_->tracing; }
+
+int64_t GpuExecutor::trace_now_ns() const { return state_->tracer->now_ns(); }
+
+void GpuExecutor::trace_wait(int64_t since_ns) {
+  state_->trace.waits.push_back({since_ns, trace_now_ns()});
 }
 
 int64_t GpuExecutor::device_bytes() const {

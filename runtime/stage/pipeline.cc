@@ -48,7 +48,7 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
   } else {
     load_on_cpu(gguf, spill_folder, on_progress);
     executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, disk_.get(),
-                                              scratch_, *mesh.tp);
+                                              scratch_, *mesh.tp, hashes_);
   }
   weight_arena_.freeze();
   scratch_.freeze();
@@ -69,9 +69,22 @@ void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
   if (disk_ != nullptr) disk_->start(weights_);
 }
 
-void Pipeline::connect(CommChoice comm) {
-  if (gpu_ != nullptr) gpu_->connect(comm);
+void Pipeline::connect(CommChoice comm, HiddenCheck check) {
+  if (mesh_.tp->size() == 1) check = HiddenCheck::kOff;
+  if (gpu_ != nullptr) return gpu_->connect(comm, check);
+  if (check == HiddenCheck::kOff) return;
+  hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
 }
+
+void Pipeline::open_trace() {
+  if (gpu_ != nullptr) gpu_->open_trace();
+}
+
+void Pipeline::begin_trace() {
+  if (gpu_ != nullptr) gpu_->begin_trace();
+}
+
+StepTrace Pipeline::end_trace() { return gpu_ == nullptr ? StepTrace{} : gpu_->end_trace(); }
 
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
@@ -98,6 +111,10 @@ void Pipeline::start_on_cpu(const StepBatch& batch) {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
   }
   executor_->forward(batch, x);
+  if (hashes_.on()) {
+    compare_hidden(*mesh_.tp, plan_.stages[static_cast<size_t>(mesh_.stage)], batch.number,
+                   hashes_);
+  }
   for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }
@@ -112,7 +129,10 @@ void Pipeline::start(const StepBatch& batch) {
 
 void Pipeline::collect(const StepBatch& batch, StepResult& result) {
   CHECK(mesh_.front());
+  const bool traced = gpu_ != nullptr && gpu_->traces();
+  const int64_t since = traced ? gpu_->trace_now_ns() : 0;
   head_.collect(batch, result);
+  if (traced) gpu_->trace_wait(since);
 }
 
 void Pipeline::forward(const StepBatch& batch, StepResult* result) {

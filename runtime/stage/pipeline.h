@@ -45,6 +45,7 @@
 #include "runtime/stage/executor.h"
 #include "runtime/stage/gpu_executor.h"
 #include "runtime/stage/head.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/scratch.h"
 #include "runtime/stage/step_batch.h"
 
@@ -61,8 +62,9 @@ class Pipeline {
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
   // Collective over the plan's ranks, once before the first step, when all have loaded: connects
-  // the GPUs of every stage. comm: what carries their sums.
-  void connect(CommChoice comm);
+  // the GPUs of every stage. comm: what carries their sums. check: whether the ranks of a stage
+  // compare their residual streams (hidden_check.h); equal on all ranks.
+  void connect(CommChoice comm, HiddenCheck check = HiddenCheck::kOff);
 
   // This rank's legs of a step. Waits for the stage before, and for nobody to compute this step
   // after it.
@@ -80,8 +82,14 @@ class Pipeline {
   int64_t arena_bytes() const;
   // What carries the sums of this rank's stage, when it is several GPUs: lines to print.
   std::string comm_report() const { return gpu_ == nullptr ? "" : gpu_->comm_report(); }
+  std::string sum_kind() const { return gpu_ == nullptr ? "" : gpu_->sum_kind(); }
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
+  // What the rank's GPU did in the steps between the last two calls (gpu_executor.h); a CPU tells
+  // nothing. begin_trace() is collective over the plan's ranks.
+  void open_trace();
+  void begin_trace();
+  StepTrace end_trace();
 
  private:
   void load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
@@ -101,7 +109,8 @@ class Pipeline {
   std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
-  OpenPosts x_posts_;  // of scratch_.x
+  OpenPosts x_posts_;    // of scratch_.x
+  HiddenHashes hashes_;  // of a stage of several CPUs
 };
 
 }  // namespace spillway

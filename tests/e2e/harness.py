@@ -173,6 +173,10 @@ class Job:
         return {rank: pid for pid, rank in ranks.items()
                 if found[pid][0] == "spillway" and parent_of(pid) in ranks}
 
+    def ranks(self):
+        """{pid: rank} of the guards and workers: all that Spillway answers for, without mpirun."""
+        return {pid: rank for pid, (_, rank) in self.processes().items() if rank is not None}
+
     def wait_for_workers(self, n_ranks, timeout=20):
         def complete():
             found = self.workers()
