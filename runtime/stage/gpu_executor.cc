@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -79,7 +80,7 @@ struct GpuExecutor::State {
         kv(make_kv()),
         scratch(model_in, plan_in, mesh_in.rank),
         library(scratch.library),
-        hop(mesh_in, scratch, model_in.dim),
+        hop(plan_in, mesh_in, exec, stream, scratch, model_in.dim),
         head(exec, stream, cpu_in, model_in, part, weights, scratch) {
     exec.library = &library;
     exec.scratch = scratch.matrix;
@@ -94,6 +95,11 @@ struct GpuExecutor::State {
       tp = make_device_communicator(*mesh.tp, stream,
                                     {comm, device_comm_rows(plan.limits), model.dim});
     }
+    stream.synchronize();
+  }
+
+  void link(const std::vector<HopSeat>& seats, CommChoice comm) {
+    if (plan.stages.size() > 1) hop.connect(seats, comm);
     capture_all();
     stream.synchronize();
   }
@@ -171,9 +177,10 @@ struct GpuExecutor::State {
     return {cos, sin};
   }
 
-  // The residual stream as it enters the stage: embedded here or come from the stage before.
+  // The residual stream as it enters the stage: embedded here or come from the stage before, by the
+  // host if not by its GPU.
   void enter(const GpuStepArrays& arrays, View2D<float> x) {
-    if (hop.receives()) return hop.to_device(stream, x.rows);
+    if (hop.receives()) return hop.take(x);
     const View2D<float> part_of_x =
         tp == nullptr ? x : View2D<float>(scratch.partial, x.rows, x.cols);
     cuda::embed(exec, weights.embedding, arrays.tokens(scratch.step), weights.embedding_rows.begin,
@@ -203,7 +210,7 @@ struct GpuExecutor::State {
       gpu_feed_forward_half(step, weights.layers[i], x);
     }
     settle(step, x);
-    if (hop.sends()) hop.to_host(stream, n);
+    hop.push(View2D<const float>(x));
     return x;
   }
 
@@ -213,14 +220,37 @@ struct GpuExecutor::State {
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
   }
 
+  // For the step's end. With several stages it may depend on other ranks' hosts, which need this
+  // one to move its posts along; and whom the GPU waits for is then known to the watchdog.
   void wait() {
     const auto begin = std::chrono::steady_clock::now();
-    stream.synchronize();
+    if (plan.stages.size() == 1) {
+      stream.synchronize();
+    } else {
+      wait_for_others();
+    }
     waited += std::chrono::steady_clock::now() - begin;
+  }
+
+  void wait_for_others() {
+    constexpr int kPollsALook = 64;
+    reached.record(stream);
+    int noted = -1;
+    for (int polls = 1; !reached.reached(); ++polls) {
+      mesh.world->progress();
+      if (polls % kPollsALook != 0) continue;
+      bool sending = false;
+      const int rank = hop.waits_for(sending);
+      if (rank != noted) mesh.world->note_wait(rank, sending);
+      noted = rank;
+      std::this_thread::yield();
+    }
+    if (noted >= 0) mesh.world->note_wait(-1, false);
   }
 
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
     upload_step(GpuStepArrays(bucket, bucket, bucket), batch);
+    hop.to_device(bucket);
     graphs.at({bucket, k}).launch(stream);
   }
 
@@ -237,6 +267,22 @@ struct GpuExecutor::State {
     return cuda::Graph::end(stream);
   }
 
+  void run(const StepBatch& batch, std::byte* message) {
+    const int64_t n = batch.n_rows();
+    const int64_t bucket = decode_bucket(n);
+    const int64_t k = last_stage() ? head.candidates_of(batch) : 0;
+    hop.receive(n);
+    if (is_decode(batch) && graphs_possible(bucket)) {
+      decode(batch, bucket, k);
+    } else {
+      eager(batch, k);
+    }
+    hop.to_host(n);
+    wait();
+    hop.send(n);
+    if (last_stage() && !batch.logit_rows.empty()) head.write_message(batch, k, message);
+  }
+
   void eager(const StepBatch& batch, int64_t k) {
     const int64_t n = batch.n_rows();
     const auto n_sequences = static_cast<int64_t>(batch.sequences.size());
@@ -244,6 +290,7 @@ struct GpuExecutor::State {
     const bool rowwise = n <= kRowwiseRows;
     const GpuStepArrays arrays(n, n_sequences, n_logits, rowwise);
     upload_step(arrays, batch);
+    hop.to_device(n);
     cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step),
                         arrays.n_sequences(), n};
     for (const StepSequence& s : batch.sequences) {
@@ -270,24 +317,25 @@ GpuExecutor::~GpuExecutor() = default;
 
 void GpuExecutor::connect(CommChoice comm) { state_->connect(comm); }
 
-void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
-  State& s = *state_;
-  const int64_t n = batch.n_rows();
-  const int64_t bucket = decode_bucket(n);
-  const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
-  s.hop.finish_send();
-  if (s.hop.receives()) s.hop.receive(n);
-  if (is_decode(batch) && s.graphs_possible(bucket)) {
-    s.decode(batch, bucket, k);
-  } else {
-    s.eager(batch, k);
-  }
-  s.wait();
-  if (s.hop.sends()) s.hop.send(n);
-  if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
+RankPlace GpuExecutor::place() const { return rank_place_of(state_->device); }
+
+void GpuExecutor::link(const std::vector<HopSeat>& seats, CommChoice comm) {
+  state_->link(seats, comm);
 }
 
-void GpuExecutor::finish() { state_->hop.finish_send(); }
+void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
+  State& s = *state_;
+  try {
+    s.run(batch, message);
+  } catch (...) {
+    // The job ends, and with it what the GPU's kernels wait for: they must end before their memory.
+    if (s.tp != nullptr) s.tp->abort();
+    s.hop.abort();
+    throw;
+  }
+}
+
+void GpuExecutor::finish() { state_->hop.finish(); }
 
 int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 
@@ -295,6 +343,8 @@ std::string GpuExecutor::comm_report() const {
   const DeviceCommunicator* tp = state_->tp.get();
   return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
 }
+
+const std::vector<HopReport>& GpuExecutor::hop_reports() const { return state_->hop.reports(); }
 
 int64_t GpuExecutor::device_bytes() const {
   return state_->weight_memory.bytes() + state_->kv_memory.bytes() + state_->scratch.bytes();

@@ -1,7 +1,13 @@
 // See pipeline.h.
 #include "runtime/stage/pipeline.h"
 
+#include <algorithm>
+#include <exception>
+#include <vector>
+
 #include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "parallel/hop_report.h"
 #include "parallel/ledger.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/cpu_executor.h"
@@ -69,8 +75,41 @@ void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
   if (disk_ != nullptr) disk_->start(weights_);
 }
 
+// What a rank throws must not keep the others waiting for it, so it goes on until they know.
 void Pipeline::connect(CommChoice comm) {
-  if (gpu_ != nullptr) gpu_->connect(comm);
+  if (!plan_.uses_gpu()) return;
+  std::exception_ptr error;
+  const auto attempt = [&error](const auto& step) {
+    try {
+      step();
+    } catch (const Error&) {
+      if (error == nullptr) error = std::current_exception();
+    }
+  };
+  HopSeat mine;
+  if (gpu_ != nullptr) {
+    attempt([&] { gpu_->connect(comm); });
+    mine.place = gpu_->place();
+    mine.gpu = 1;
+    mine.failed = error == nullptr ? 0 : 1;
+  }
+  const std::vector<HopSeat> seats = gather_hop_seats(*mesh_.world, plan_.n_ranks(), mine);
+  const bool failed =
+      std::any_of(seats.begin(), seats.end(), [](const HopSeat& seat) { return seat.failed != 0; });
+  if (!failed) {
+    std::vector<HopReport> links;
+    attempt([&] {
+      if (gpu_ != nullptr) gpu_->link(seats, comm);
+      links = gpu_ != nullptr ? gpu_->hop_reports()
+                              : staged_hops(seats, mesh_.rank, mesh_.sends_to, comm);
+    });
+    hop_report_ = hop_report_text(gather_hop_reports(*mesh_.world, plan_.n_ranks(), links));
+  }
+  if (error != nullptr) std::rethrow_exception(error);
+}
+
+std::string Pipeline::comm_report() const {
+  return (gpu_ == nullptr ? "" : gpu_->comm_report()) + hop_report_;
 }
 
 int64_t Pipeline::arena_bytes() const {

@@ -61,7 +61,9 @@ class Pipeline {
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
   // Collective over the plan's ranks, once before the first step, when all have loaded: connects
-  // the GPUs of every stage. comm: what carries their sums.
+  // the GPUs of every stage and the stages. comm: what carries sums of GPUs; kStaged keeps the rows
+  // between stages in host memory, too. Throws on a rank whose GPUs cannot be connected so; the
+  // others return, and there must be no step.
   void connect(CommChoice comm);
 
   // This rank's legs of a step. Waits for the stage before, and for nobody to compute this step
@@ -78,8 +80,9 @@ class Pipeline {
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
-  // What carries the sums of this rank's stage, when it is several GPUs: lines to print.
-  std::string comm_report() const { return gpu_ == nullptr ? "" : gpu_->comm_report(); }
+  // What carries the sums of this rank's stage, when it is several GPUs, and on the front the rows
+  // of all stages, when some compute on GPUs: lines to print.
+  std::string comm_report() const;
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
 
@@ -102,6 +105,7 @@ class Pipeline {
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
   OpenPosts x_posts_;  // of scratch_.x
+  std::string hop_report_;
 };
 
 }  // namespace spillway

@@ -327,7 +327,7 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
               gpu_activation_buffers(model, plan.parts[static_cast<size_t>(rank)], plan.limits,
                                      plan.kv, false, 2)
                       .total() +
-                  line(rank, "comm"));
+                  line(rank, "comm") + line(rank, "hops"));
     EXPECT_EQ(plan.rank_bytes(rank, "program", "gpu"), int64_t{950} << 20);
   }
   EXPECT_EQ(line(2, "comm"), 0);
@@ -344,11 +344,11 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
   }
 }
 
-TEST(SeveralGpusLedger, HopsPassThroughPinnedMemory) {
+TEST(SeveralGpusLedger, HopsHavePinnedMemory) {
   const ModelSpec model = smollm2();
   const Plan plan = make_plan(model, gpus({80, 80, 80}), on(kGpu, "1+1+1"));
   const int64_t hop = plan.limits.max_rows * 576 * 4;
-  const int64_t expected[][2] = {{0, hop}, {hop, hop}, {hop, 0}};
+  const int64_t expected[][2] = {{0, 2 * hop}, {hop, 2 * hop}, {hop, 0}};
   for (const RankPart& part : plan.parts) {
     const bool last = part.rank == 2;
     const BufferList list = pinned_buffers(model, part, plan.limits, plan.kv, last);
@@ -360,8 +360,40 @@ TEST(SeveralGpusLedger, HopsPassThroughPinnedMemory) {
     for (const LedgerLine& line : plan.ledger) {
       if (line.rank == part.rank && line.detail == "pinned staging") staging = line.bytes;
     }
-    EXPECT_EQ(staging, list.total() + (int64_t{128} << 20));
+    EXPECT_EQ(staging, list.total() + 4096 + (int64_t{128} << 20));  // a page of words
   }
+}
+
+TEST(SeveralGpusLedger, RowsFromAGpuComeIntoTwoSlots) {
+  const ModelSpec model = smollm2();
+  // A page of words, two slots of 512 rows of 576 floats.
+  const int64_t slots = 2 * 512 * 576 * 4;
+  EXPECT_EQ(device_hop_bytes(true, true, 512, 576), 4096 + slots);
+  EXPECT_EQ(device_hop_bytes(true, false, 512, 576), 4096 + slots);
+  EXPECT_EQ(device_hop_bytes(false, true, 512, 576), 4096);
+  EXPECT_EQ(device_hop_bytes(false, false, 512, 576), 0);
+  EXPECT_EQ(device_hop_pinned_bytes(false, true), 4096);
+  EXPECT_EQ(device_hop_pinned_bytes(false, false), 0);
+  const auto hops_of = [](const Plan& plan) {
+    std::vector<int64_t> bytes(static_cast<size_t>(plan.n_ranks()), 0);
+    for (const LedgerLine& line : plan.ledger) {
+      if (line.detail != "hops") continue;
+      EXPECT_EQ(line.place, "gpu");
+      EXPECT_EQ(line.name, "activations");
+      bytes[static_cast<size_t>(line.rank)] += line.bytes;
+    }
+    return bytes;
+  };
+  const auto plan_of = [&](const std::vector<int64_t>& gib, const char* split) {
+    return make_plan(model, gpus(gib), on(kAuto, split));
+  };
+  using Bytes = std::vector<int64_t>;
+  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1+1+1")), Bytes({4096, 4096 + slots, 4096 + slots}));
+  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1:1+1")), Bytes({4096, 4096, 4096 + slots}));
+  // Rows from a CPU and to one pass through the host.
+  EXPECT_EQ(hops_of(plan_of({80, 80, 0}, "1+1+1")), Bytes({4096, 4096 + slots, 0}));
+  EXPECT_EQ(hops_of(plan_of({80, 0, 80}, "1+1+1")), Bytes({0, 0, 0}));
+  EXPECT_EQ(hops_of(plan_of({80, 80}, "1:1")), Bytes({0, 0}));
 }
 
 TEST(SeveralGpusShares, TwoToOneIsMetOverAWholeModel) {
