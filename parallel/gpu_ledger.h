@@ -48,9 +48,8 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
 // Rows of logits that are brought to the host together, when whole rows are asked for.
 inline constexpr int64_t kHostLogitRows = 16;
 // Pinned host memory beside the loader's: a step on its way to the GPU, the residual stream
-// [rows, dim] on its way from the stage before ("recv") and to the next ("send": so many, used in
-// turn), results on their way back.
-inline constexpr int64_t kSendBuffers = 2;
+// [rows, dim] on its way from the stage before ("recv") and to the next ("send", kSendBuffers of
+// it), results on their way back.
 BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
                           const KvPlan& kv, bool last_stage);
 

@@ -142,7 +142,7 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
   }
   const int64_t rows = limits.max_rows;
   ListWriter out;
-  out.floats("x", rows * model.dim);
+  out.floats("x", (last_stage ? 1 : kSendBuffers) * rows * model.dim);
   out.floats("normed", rows * model.dim);
   out.quantized_input("normed", rows, model.dim);
   out.floats("qkv", rows * qkv_cols);

@@ -13,6 +13,9 @@
 #include "runtime/stage/cpu_executor.h"
 
 namespace spillway {
+
+static_assert(kSendBuffers == 2);
+
 namespace {
 
 const RankPart& part_of(const Plan& plan, int rank) {
@@ -48,7 +51,7 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
       scratch_(model, plan, mesh.rank),
       head_(exec, model, plan, mesh, weights_, scratch_),
-      x_posts_(mesh.sends_to.size()) {
+      x_posts_{OpenPosts(mesh.sends_to.size()), OpenPosts(mesh.sends_to.size())} {
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
@@ -129,15 +132,17 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
 }
 
 void Pipeline::start_on_cpu(const StepBatch& batch) {
-  const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
-  x_posts_.finish(*mesh_.world);
+  const View2D<float> x = scratch_.x[x_turn_].head_rows(batch.n_rows());
+  OpenPosts& posts = x_posts_[x_turn_];
+  x_turn_ = (x_turn_ + 1) % x_posts_.size();
+  posts.finish(*mesh_.world);
   if (mesh_.stage == 0) {
     embed(batch, x);
   } else {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
   }
   executor_->forward(batch, x);
-  for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
+  for (const int to : mesh_.sends_to) posts.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }
 
@@ -162,7 +167,7 @@ void Pipeline::forward(const StepBatch& batch, StepResult* result) {
 }
 
 void Pipeline::finish() {
-  x_posts_.finish(*mesh_.world);
+  for (OpenPosts& posts : x_posts_) posts.finish(*mesh_.world);
   head_.finish();
   if (gpu_ != nullptr) gpu_->finish();
 }
