@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -212,6 +213,35 @@ class Check {
           bytes / us * 1e-3);
     }
     time_there_and_through();
+    time_copy_engine();
+  }
+
+  // What the copy engine would do for large steps: from rank 0 into memory of rank 1's GPU.
+  void time_copy_engine() {
+    cuda::IpcHandle handle;
+    if (world_.rank() == 1) handle = cuda::ipc_handle(copy_);
+    world_.broadcast(std::as_writable_bytes(std::span(&handle, 1)), 1);
+    for (const int64_t rows : {64, 256, 1024, 2048}) {
+      double us = 0;
+      if (world_.rank() == 0) {
+        const cuda::PeerMemory theirs(handle);
+        const int64_t bytes = rows * kDim * 4;
+        cuda::Event start;
+        cuda::Event end;
+        for (int run = 0; run < 2; ++run) {
+          start.record(stream_);
+          for (int i = 0; i < 16; ++i) {
+            cuda::copy_on_device(stream_, theirs.data(), x_.data(), bytes);
+          }
+          end.record(stream_);
+          end.synchronize();
+          us = end.ms_since(start) * 1e3 / 16;
+        }
+        say("copy engine, %5ld rows: %7.1f us, %4.0f GB/s\n", static_cast<long>(rows), us,
+            static_cast<double>(bytes) / us * 1e-3);
+      }
+    }
+    world_.barrier();
   }
 
   // A row down the whole chain alone, with nothing behind it: the latency.
