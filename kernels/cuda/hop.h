@@ -32,6 +32,8 @@ struct HopLayout {
   int64_t full, receiver_clock, receiver_blocks, spare, senders, slots, bytes;
 };
 inline constexpr int64_t kHopWordBytes = 128;
+// CUDA IPC shares the whole block that an allocation lies in; from this size on it has its own.
+inline constexpr int64_t kHopMemoryUnit = int64_t{2} << 20;
 constexpr HopLayout hop_layout(bool receives, int64_t max_rows, int64_t dim) {
   HopLayout out{};
   out.receiver_clock = kHopWordBytes;
@@ -39,7 +41,8 @@ constexpr HopLayout hop_layout(bool receives, int64_t max_rows, int64_t dim) {
   out.spare = 3 * kHopWordBytes;
   out.senders = 4 * kHopWordBytes;
   out.slots = round_up(out.senders + kMostHopReceivers * 3 * kHopWordBytes, 4096);
-  out.bytes = out.slots + (receives ? round_up(kHopSlots * max_rows * dim * 4, 4096) : 0);
+  const int64_t slots = receives ? kHopSlots * max_rows * dim * 4 : 0;
+  out.bytes = round_up(out.slots + slots, kHopMemoryUnit);
   return out;
 }
 

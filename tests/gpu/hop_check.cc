@@ -313,6 +313,8 @@ bool check_all(int argc, char** argv) {
   if (visible == 0) throw Error("there is no GPU");
   cuda::select_device(local_rank() % static_cast<int>(visible));
   const auto world = make_mpi_communicator();
+  if (world->size() < 2)
+    throw Error("one rank has nobody to send to", "", "mpirun -np 2 hop_check");
   return Check(*world, fan_out).run();
 }
 

@@ -47,11 +47,12 @@ TEST(PipelineLedger, HopsHavePinnedMemory) {
 
 TEST(PipelineLedger, RowsFromAGpuComeIntoTwoSlots) {
   const ModelSpec model = smollm2();
-  // A page of words, two slots of 512 rows of 576 floats.
-  const int64_t slots = 2 * 512 * 576 * 4;
-  EXPECT_EQ(device_hop_bytes(true, true, 512, 576), 4096 + slots);
-  EXPECT_EQ(device_hop_bytes(true, false, 512, 576), 4096 + slots);
-  EXPECT_EQ(device_hop_bytes(false, true, 512, 576), 4096);
+  // A page of words, two slots of 512 rows of 576 floats: 2.25 MiB, in blocks of 2 MiB.
+  const int64_t words = 2 << 20;
+  const int64_t slots = 4 << 20;
+  EXPECT_EQ(device_hop_bytes(true, true, 512, 576), slots);
+  EXPECT_EQ(device_hop_bytes(true, false, 512, 576), slots);
+  EXPECT_EQ(device_hop_bytes(false, true, 512, 576), words);
   EXPECT_EQ(device_hop_bytes(false, false, 512, 576), 0);
   EXPECT_EQ(device_hop_pinned_bytes(false, true), 4096);
   EXPECT_EQ(device_hop_pinned_bytes(false, false), 0);
@@ -69,10 +70,10 @@ TEST(PipelineLedger, RowsFromAGpuComeIntoTwoSlots) {
     return make_plan(model, gpus(gib), on(kAuto, split));
   };
   using Bytes = std::vector<int64_t>;
-  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1+1+1")), Bytes({4096, 4096 + slots, 4096 + slots}));
-  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1:1+1")), Bytes({4096, 4096, 4096 + slots}));
+  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1+1+1")), Bytes({words, slots, slots}));
+  EXPECT_EQ(hops_of(plan_of({80, 80, 80}, "1:1+1")), Bytes({words, words, slots}));
   // Rows from a CPU and to one pass through the host.
-  EXPECT_EQ(hops_of(plan_of({80, 80, 0}, "1+1+1")), Bytes({4096, 4096 + slots, 0}));
+  EXPECT_EQ(hops_of(plan_of({80, 80, 0}, "1+1+1")), Bytes({words, slots, 0}));
   EXPECT_EQ(hops_of(plan_of({80, 0, 80}, "1+1+1")), Bytes({0, 0, 0}));
   EXPECT_EQ(hops_of(plan_of({80, 80}, "1:1")), Bytes({0, 0}));
 }
