@@ -3,6 +3,7 @@
 #include "parallel/cost.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/ledger.h"
@@ -12,12 +13,12 @@ namespace {
 
 constexpr int64_t kSumBytes = 8;  // sums over ranks are f64
 constexpr int64_t kHopBytes = 4;  // activations between stages are f32, and partial sums of GPUs
-constexpr int64_t kPrefillRows = 512;
+constexpr int64_t kPromptTokens = 512;  // of the prompt that prefill is predicted for
 constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
 constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
 // First estimates for a rank on a GPU, to be replaced by what is measured there.
-constexpr int64_t kGpuPrefillRows = 2048;
+constexpr int64_t kGpuPromptTokens = 4096;
 constexpr double kGpuReadShare = 0.75;       // of the read rate that products reach
 constexpr double kGpuReadGbPerS = 1000.0;    // of a GPU that did not measure it
 constexpr double kGpuMatrixTflops = 300.0;   // bf16, likewise
@@ -29,6 +30,8 @@ constexpr double kGopPerTflop = 500.0;       // 1e9 multiply-adds are 2e9 operat
 // normalises, which spares the layer a launch.
 constexpr double kPeerSumMs = 0.005;
 constexpr double kPeerGbPerS = 150.0;
+// From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
+constexpr double kPeerHopMs = 0.008;
 // To pinned host memory and back from there, at a hop or at a sum that goes through the host.
 constexpr double kHostCopyMs = 0.02;
 constexpr double kHostCopyGbPerS = 50.0;
@@ -63,42 +66,43 @@ class Clock {
     link_ = cluster.link.gb_per_s > 0 ? cluster.link : assumed_.link;
   }
 
-  // All ranks' products of one step with `rows` rows, the head with one row.
-  double matrix_ms(int64_t rows) const {
+  // A stage's products of one step with `rows` rows.
+  double matrix_ms(const StagePlan& stage, int64_t rows) const {
     double ms = 0;
-    for (const StagePlan& stage : plan_.stages) {
-      if (plan_.on_gpu(stage)) {
-        const int64_t launches = kGpuLaunchesPerLayer - (stage.ranks.size() > 1 ? 1 : 0);
-        ms += static_cast<double>(stage.layers.size() * launches) * kGpuLaunchMs;
-      }
-      for (int64_t i = 0; i < stage.layers.size(); ++i) {
-        ms += slowest(stage, rows, [&](int rank) { return attention(rank, stage, i); });
-        ms += slowest(stage, rows, [&](int rank) { return feed_forward(rank, stage, i); });
-      }
+    if (plan_.on_gpu(stage)) {
+      const int64_t launches = kGpuLaunchesPerLayer - (stage.ranks.size() > 1 ? 1 : 0);
+      ms += static_cast<double>(stage.layers.size() * launches) * kGpuLaunchMs;
     }
-    const MatrixSpec& head = model_.tied_output() ? model_.embedding : model_.output;
-    ms += slowest(plan_.stages.back(), 1, [&](int rank) {
-      const int64_t n = plan_.parts[rank].output_rows.size();
-      return Work{packed_bytes(head.type, n, model_.dim), n * model_.dim};
-    });
+    for (int64_t i = 0; i < stage.layers.size(); ++i) {
+      ms += slowest(stage, rows, [&](int rank) { return attention(rank, stage, i); });
+      ms += slowest(stage, rows, [&](int rank) { return feed_forward(rank, stage, i); });
+    }
     return ms;
   }
 
+  // Logits of one row, on the last stage.
+  double head_ms() const {
+    const MatrixSpec& head = head_matrix(model_);
+    return slowest(plan_.stages.back(), 1, [&](int rank) {
+      const int64_t n = plan_.parts[rank].output_rows.size();
+      return Work{packed_bytes(head.type, n, model_.dim), n * model_.dim};
+    });
+  }
+
   // One row against `context` positions, or the window: the cache is read once.
-  double attention_ms(int64_t context) const {
-    return over_layers([&](int rank, const LayerSpec& layer, const LayerPart& part) {
+  double attention_ms(const StagePlan& stage, int64_t context) const {
+    return over_layers(stage, [&](int rank, const LayerSpec& layer, const LayerPart& part) {
       const int64_t bytes = 2 * seen_tokens(layer, context) * part.kv_heads.size() *
                             kv_row_bytes(plan_.kv.type, model_.head_dim);
       return static_cast<double>(bytes) / (rates_[rank].read * kUnitsPerMs);
     });
   }
 
-  // `rows` rows from an empty cache, each against all up to it or its window, for q k and for the
-  // sum of v: half of the rows squared without a window.
-  double prefill_attention_ms(int64_t rows) const {
-    return over_layers([&](int rank, const LayerSpec& layer, const LayerPart& part) {
-      const double seen = static_cast<double>(seen_tokens(layer, rows));
-      const double pairs = seen * (seen + 1) / 2 + (static_cast<double>(rows) - seen) * seen;
+  // The rows of a prompt from `first` to before `end`, each against all up to it or its window, for
+  // q k and for the sum of v.
+  double prefill_attention_ms(const StagePlan& stage, int64_t first, int64_t end) const {
+    return over_layers(stage, [&](int rank, const LayerSpec& layer, const LayerPart& part) {
+      const double pairs = pairs_before(layer, end) - pairs_before(layer, first);
       const double products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
       return products * kFloatSlowdown / (rates_[rank].matrix * kUnitsPerMs);
     });
@@ -109,34 +113,67 @@ class Clock {
   }
 
   // Two sums a layer, one for the embedding.
-  double collective_ms(int64_t rows) const {
-    double ms = 0;
-    for (size_t s = 0; s < plan_.stages.size(); ++s) {
-      const StagePlan& stage = plan_.stages[s];
-      if (stage.ranks.size() < 2) continue;
-      const int64_t sums = 2 * stage.layers.size() + (s == 0 ? 1 : 0);
-      ms += static_cast<double>(sums) * sum_ms(stage, rows);
+  double collective_ms(size_t s, int64_t rows) const {
+    const StagePlan& stage = plan_.stages[s];
+    if (stage.ranks.size() < 2) return 0;
+    const int64_t sums = 2 * stage.layers.size() + (s == 0 ? 1 : 0);
+    return static_cast<double>(sums) * sum_ms(stage, rows);
+  }
+
+  // From the stage before to this one: from GPU to GPU where all of both reach each other, else a
+  // message, and a GPU's rows through host memory.
+  double hop_ms(size_t s, int64_t rows) const {
+    const StagePlan& from = plan_.stages[s - 1];
+    const StagePlan& to = plan_.stages[s];
+    const int64_t bytes = rows * model_.dim * kHopBytes;
+    if (plan_.on_gpu(from) && plan_.on_gpu(to) && peers(from) && peers(to) && one_host(from, to)) {
+      return kPeerHopMs + static_cast<double>(bytes) / (kPeerGbPerS * kUnitsPerMs);
     }
+    double ms = message_ms(bytes);
+    if (plan_.on_gpu(from)) ms += host_copy_ms(bytes);
+    if (plan_.on_gpu(to)) ms += host_copy_ms(bytes);
     return ms;
   }
 
-  // Between stages, and the step itself and the gathering of logits. A GPU's rows pass through host
-  // memory.
-  double hop_ms(int64_t rows) const {
-    if (plan_.n_ranks() < 2) return 0;
-    const int64_t bytes = rows * model_.dim * kHopBytes;
-    double ms = 2 * message_ms(0);
-    for (size_t s = 1; s < plan_.stages.size(); ++s) {
-      ms += message_ms(bytes);
-      if (plan_.on_gpu(plan_.stages[s - 1])) ms += host_copy_ms(bytes);
-      if (plan_.on_gpu(plan_.stages[s])) ms += host_copy_ms(bytes);
+  // The step itself and the gathering of logits.
+  double step_messages_ms() const { return plan_.n_ranks() < 2 ? 0 : 2 * message_ms(0); }
+
+  // A step of a prompt's rows from `first` to before `end` on one stage; the last one of a prompt
+  // has logits.
+  double prefill_step_ms(size_t s, int64_t first, int64_t end, bool last) const {
+    const StagePlan& stage = plan_.stages[s];
+    const int64_t rows = end - first;
+    const bool head = last && s + 1 == plan_.stages.size();
+    return matrix_ms(stage, rows) + prefill_attention_ms(stage, first, end) +
+           collective_ms(s, rows) + (head ? head_ms() : 0);
+  }
+
+  // A prompt in steps of at most `step_rows` rows as the scheduler makes them: each stage has a
+  // step of its own, and begins one when it is done with the one before and the rows have come. The
+  // first step fills the pipeline, after that the slowest stage sets the pace.
+  double prefill_ms(int64_t tokens, int64_t step_rows) const {
+    std::vector<double> done(plan_.stages.size(), 0.0);  // when a stage is, with its last step
+    for (int64_t first = 0; first < tokens; first += step_rows) {
+      const int64_t end = std::min(tokens, first + step_rows);
+      double come = 0;  // of the rows
+      for (size_t s = 0; s < done.size(); ++s) {
+        if (s > 0) come += hop_ms(s, end - first);
+        done[s] = std::max(done[s], come) + prefill_step_ms(s, first, end, end == tokens);
+        come = done[s];
+      }
     }
-    return ms;
+    return done.back() + step_messages_ms();
   }
 
  private:
   static int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
     return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
+  }
+
+  // Of queries and keys, of the first `tokens` tokens: half of them squared without a window.
+  static double pairs_before(const LayerSpec& layer, int64_t tokens) {
+    const auto seen = static_cast<double>(seen_tokens(layer, tokens));
+    return seen * (seen + 1) / 2 + (static_cast<double>(tokens) - seen) * seen;
   }
 
   static double host_copy_ms(int64_t bytes) {
@@ -150,6 +187,11 @@ class Clock {
       return cluster_.ranks[static_cast<size_t>(rank)].host == first.host &&
              ranks_on_gpu(cluster_, rank).size() == 1;
     });
+  }
+
+  bool one_host(const StagePlan& a, const StagePlan& b) const {
+    return cluster_.ranks[static_cast<size_t>(a.ranks.front())].host ==
+           cluster_.ranks[static_cast<size_t>(b.ranks.front())].host;
   }
 
   // One sum over a stage's ranks.
@@ -189,19 +231,17 @@ class Clock {
     return ms;
   }
 
-  // Sum over all layers of the slowest rank's body(rank, layer, part).
+  // Sum over a stage's layers of the slowest rank's body(rank, layer, part).
   template <typename Body>
-  double over_layers(const Body& body) const {
+  double over_layers(const StagePlan& stage, const Body& body) const {
     double ms = 0;
-    for (const StagePlan& stage : plan_.stages) {
-      for (int64_t i = 0; i < stage.layers.size(); ++i) {
-        double slowest_ms = 0;
-        for (const int rank : stage.ranks) {
-          const LayerSpec& layer = model_.layers[stage.layers.begin + i];
-          slowest_ms = std::max(slowest_ms, body(rank, layer, plan_.parts[rank].layers[i]));
-        }
-        ms += slowest_ms;
+    for (int64_t i = 0; i < stage.layers.size(); ++i) {
+      double slowest_ms = 0;
+      for (const int rank : stage.ranks) {
+        const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+        slowest_ms = std::max(slowest_ms, body(rank, layer, plan_.parts[rank].layers[i]));
       }
+      ms += slowest_ms;
     }
     return ms;
   }
@@ -224,6 +264,10 @@ bool all_measured(const Plan& plan, const ClusterSpec& cluster) {
 }
 
 }  // namespace
+
+const MatrixSpec& head_matrix(const ModelSpec& model) {
+  return model.tied_output() ? model.embedding : model.output;
+}
 
 int64_t attention_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
                                const LayerPart& part) {
@@ -248,18 +292,22 @@ Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& 
   CHECK_GE(context, 0);
   const Clock clock(plan, model, cluster);
   Prediction out;
-  out.matrix_ms = clock.matrix_ms(1);
-  out.attention_ms = clock.attention_ms(context);
-  out.collective_ms = clock.collective_ms(1);
-  out.hop_ms = clock.hop_ms(1);
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const StagePlan& stage = plan.stages[s];
+    out.matrix_ms += clock.matrix_ms(stage, 1);
+    out.attention_ms += clock.attention_ms(stage, context);
+    out.collective_ms += clock.collective_ms(s, 1);
+    if (s > 0) out.hop_ms += clock.hop_ms(s, 1);
+  }
+  out.matrix_ms += clock.head_ms();
+  out.hop_ms += clock.step_messages_ms();
   out.total_ms = out.matrix_ms + out.attention_ms + out.collective_ms + out.hop_ms;
   out.decode_tok_per_s = 1000.0 / out.total_ms;
 
-  const int64_t most_rows = plan.uses_gpu() ? kGpuPrefillRows : kPrefillRows;
-  const int64_t rows = std::min({plan.limits.max_rows, most_rows, plan.kv.context});
-  const double prefill_ms = clock.matrix_ms(rows) + clock.prefill_attention_ms(rows) +
-                            clock.collective_ms(rows) + clock.hop_ms(rows);
-  out.prefill_tok_per_s = static_cast<double>(rows) * 1000.0 / prefill_ms;
+  const int64_t prompt =
+      std::min(plan.uses_gpu() ? kGpuPromptTokens : kPromptTokens, plan.kv.context);
+  out.prefill_tok_per_s =
+      static_cast<double>(prompt) * 1000.0 / clock.prefill_ms(prompt, plan.limits.max_rows);
   out.measured_cluster = all_measured(plan, cluster);
   return out;
 }

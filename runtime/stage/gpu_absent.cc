@@ -14,6 +14,9 @@ GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int,
 }
 GpuExecutor::~GpuExecutor() = default;
 void GpuExecutor::connect(CommChoice, HiddenCheck) { CHECK(false); }
+RankPlace GpuExecutor::place() const { CHECK(false); }
+void GpuExecutor::link(const std::vector<HopSeat>&, CommChoice) { CHECK(false); }
+const std::vector<HopReport>& GpuExecutor::hop_reports() const { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 void GpuExecutor::finish() { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -86,7 +87,7 @@ struct GpuExecutor::State {
         kv(make_kv()),
         scratch(model_in, plan_in, mesh_in.rank),
         library(scratch.library),
-        hop(mesh_in, scratch, model_in.dim),
+        hop(plan_in, mesh_in, exec, stream, scratch, model_in.dim),
         head(exec, stream, cpu_in, model_in, part, weights, scratch) {
     exec.library = &library;
     exec.scratch = scratch.matrix;
@@ -102,6 +103,11 @@ struct GpuExecutor::State {
       tp = make_device_communicator(*mesh.tp, stream,
                                     {comm, device_comm_rows(plan.limits), model.dim});
     }
+    stream.synchronize();
+  }
+
+  void link(const std::vector<HopSeat>& seats, CommChoice comm) {
+    if (plan.stages.size() > 1) hop.connect(seats, comm);
     capture_all();
     stream.synchronize();
   }
@@ -179,9 +185,10 @@ struct GpuExecutor::State {
     return {cos, sin};
   }
 
-  // The residual stream as it enters the stage: embedded here or come from the stage before.
+  // The residual stream as it enters the stage: embedded here or come from the stage before, by the
+  // host if not by its GPU.
   void enter(const GpuStepArrays& arrays, View2D<float> x) {
-    if (hop.receives()) return hop.to_device(stream, x.rows);
+    if (hop.receives()) return hop.take(x);
     const View2D<float> part_of_x =
         tp == nullptr ? x : View2D<float>(scratch.partial, x.rows, x.cols);
     cuda::embed(exec, weights.embedding, arrays.tokens(scratch.step), weights.embedding_rows.begin,
@@ -222,7 +229,7 @@ struct GpuExecutor::State {
     settle(step, x);
     hash_after(step, 2 * layers().size(), x);
     if (hidden) hidden->end(step);
-    if (hop.sends()) hop.to_host(stream, n);
+    hop.push(View2D<const float>(x));
     return x;
   }
 
@@ -232,9 +239,15 @@ struct GpuExecutor::State {
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
   }
 
+  // For the step's end. With several stages it may depend on other ranks' hosts, which need this
+  // one to move its posts along; and whom the GPU waits for is then known to the watchdog.
   void wait() {
     const auto begin = std::chrono::steady_clock::now();
-    stream.synchronize();
+    if (plan.stages.size() == 1) {
+      stream.synchronize();
+    } else {
+      wait_for_others();
+    }
     waited += std::chrono::steady_clock::now() - begin;
   }
 
@@ -268,8 +281,25 @@ struct GpuExecutor::State {
     if (tracing) trace.spans.back().*moment = tracer->now_ns();
   }
 
+  void wait_for_others() {
+    constexpr int kPollsALook = 64;
+    reached.record(stream);
+    int noted = -1;
+    for (int polls = 1; !reached.reached(); ++polls) {
+      mesh.world->progress();
+      if (polls % kPollsALook != 0) continue;
+      bool sending = false;
+      const int rank = hop.waits_for(sending);
+      if (rank != noted) mesh.world->note_wait(rank, sending);
+      noted = rank;
+      std::this_thread::yield();
+    }
+    if (noted >= 0) mesh.world->note_wait(-1, false);
+  }
+
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
     upload_step(GpuStepArrays(bucket, bucket, bucket), batch);
+    hop.to_device(bucket);
     graphs.at({bucket, k}).launch(stream);
   }
 
@@ -286,6 +316,28 @@ struct GpuExecutor::State {
     return cuda::Graph::end(stream);
   }
 
+  void run(const StepBatch& batch, std::byte* message) {
+    const int64_t n = batch.n_rows();
+    const int64_t bucket = decode_bucket(n);
+    const int64_t k = last_stage() ? head.candidates_of(batch) : 0;
+    if (tracing) trace.spans.push_back({n});
+    mark(&HostSpan::begin_ns);
+    hop.receive(n);
+    mark(&HostSpan::received_ns);
+    if (is_decode(batch) && graphs_possible(bucket)) {
+      decode(batch, bucket, k);
+    } else {
+      eager(batch, k);
+    }
+    hop.to_host(n);
+    mark(&HostSpan::launched_ns);
+    wait();
+    mark(&HostSpan::end_ns);
+    if (hidden) compare(batch.number);
+    hop.send(n);
+    if (last_stage() && !batch.logit_rows.empty()) head.write_message(batch, k, message);
+  }
+
   void eager(const StepBatch& batch, int64_t k) {
     const int64_t n = batch.n_rows();
     const auto n_sequences = static_cast<int64_t>(batch.sequences.size());
@@ -293,6 +345,7 @@ struct GpuExecutor::State {
     const bool rowwise = n <= kRowwiseRows;
     const GpuStepArrays arrays(n, n_sequences, n_logits, rowwise);
     upload_step(arrays, batch);
+    hop.to_device(n);
     cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step),
                         arrays.n_sequences(), n};
     for (const StepSequence& s : batch.sequences) {
@@ -319,30 +372,25 @@ GpuExecutor::~GpuExecutor() = default;
 
 void GpuExecutor::connect(CommChoice comm, HiddenCheck check) { state_->connect(comm, check); }
 
-void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
-  State& s = *state_;
-  const int64_t n = batch.n_rows();
-  const int64_t bucket = decode_bucket(n);
-  const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
-  if (s.tracing) s.trace.spans.push_back({n});
-  s.mark(&HostSpan::begin_ns);
-  s.hop.finish_send();
-  if (s.hop.receives()) s.hop.receive(n);
-  s.mark(&HostSpan::received_ns);
-  if (is_decode(batch) && s.graphs_possible(bucket)) {
-    s.decode(batch, bucket, k);
-  } else {
-    s.eager(batch, k);
-  }
-  s.mark(&HostSpan::launched_ns);
-  s.wait();
-  s.mark(&HostSpan::end_ns);
-  if (s.hidden) s.compare(batch.number);
-  if (s.hop.sends()) s.hop.send(n);
-  if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
+RankPlace GpuExecutor::place() const { return rank_place_of(state_->device); }
+
+void GpuExecutor::link(const std::vector<HopSeat>& seats, CommChoice comm) {
+  state_->link(seats, comm);
 }
 
-void GpuExecutor::finish() { state_->hop.finish_send(); }
+void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
+  State& s = *state_;
+  try {
+    s.run(batch, message);
+  } catch (...) {
+    // The job ends, and with it what the GPU's kernels wait for: they must end before their memory.
+    if (s.tp != nullptr) s.tp->abort();
+    s.hop.abort();
+    throw;
+  }
+}
+
+void GpuExecutor::finish() { state_->hop.finish(); }
 
 int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 
@@ -350,6 +398,8 @@ std::string GpuExecutor::comm_report() const {
   const DeviceCommunicator* tp = state_->tp.get();
   return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
 }
+
+const std::vector<HopReport>& GpuExecutor::hop_reports() const { return state_->hop.reports(); }
 
 std::string GpuExecutor::sum_kind() const {
   return state_->tp == nullptr ? "" : state_->tp->kind(1);

@@ -1,12 +1,21 @@
 // See pipeline.h.
 #include "runtime/stage/pipeline.h"
 
+#include <algorithm>
+#include <exception>
+#include <vector>
+
 #include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "parallel/hop_report.h"
 #include "parallel/ledger.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/cpu_executor.h"
 
 namespace spillway {
+
+static_assert(kSendBuffers == 2);
+
 namespace {
 
 const RankPart& part_of(const Plan& plan, int rank) {
@@ -42,7 +51,7 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
       scratch_(model, plan, mesh.rank),
       head_(exec, model, plan, mesh, weights_, scratch_),
-      x_posts_(mesh.sends_to.size()) {
+      x_posts_{OpenPosts(mesh.sends_to.size()), OpenPosts(mesh.sends_to.size())} {
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
@@ -69,11 +78,45 @@ void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
   if (disk_ != nullptr) disk_->start(weights_);
 }
 
+// What a rank throws must not keep the others waiting for it, so it goes on until they know.
 void Pipeline::connect(CommChoice comm, HiddenCheck check) {
   if (mesh_.tp->size() == 1) check = HiddenCheck::kOff;
-  if (gpu_ != nullptr) return gpu_->connect(comm, check);
-  if (check == HiddenCheck::kOff) return;
-  hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
+  if (gpu_ == nullptr && check != HiddenCheck::kOff) {
+    hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
+  }
+  if (!plan_.uses_gpu()) return;
+  std::exception_ptr error;
+  const auto attempt = [&error](const auto& step) {
+    try {
+      step();
+    } catch (const Error&) {
+      if (error == nullptr) error = std::current_exception();
+    }
+  };
+  HopSeat mine;
+  if (gpu_ != nullptr) {
+    attempt([&] { gpu_->connect(comm, check); });
+    mine.place = gpu_->place();
+    mine.gpu = 1;
+    mine.failed = error == nullptr ? 0 : 1;
+  }
+  const std::vector<HopSeat> seats = gather_hop_seats(*mesh_.world, plan_.n_ranks(), mine);
+  const bool failed =
+      std::any_of(seats.begin(), seats.end(), [](const HopSeat& seat) { return seat.failed != 0; });
+  if (!failed) {
+    std::vector<HopReport> links;
+    attempt([&] {
+      if (gpu_ != nullptr) gpu_->link(seats, comm);
+      links = gpu_ != nullptr ? gpu_->hop_reports()
+                              : staged_hops(seats, mesh_.rank, mesh_.sends_to, comm);
+    });
+    hop_report_ = hop_report_text(gather_hop_reports(*mesh_.world, plan_.n_ranks(), links));
+  }
+  if (error != nullptr) std::rethrow_exception(error);
+}
+
+std::string Pipeline::comm_report() const {
+  return (gpu_ == nullptr ? "" : gpu_->comm_report()) + hop_report_;
 }
 
 void Pipeline::open_trace() {
@@ -103,8 +146,10 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
 }
 
 void Pipeline::start_on_cpu(const StepBatch& batch) {
-  const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
-  x_posts_.finish(*mesh_.world);
+  const View2D<float> x = scratch_.x[x_turn_].head_rows(batch.n_rows());
+  OpenPosts& posts = x_posts_[x_turn_];
+  x_turn_ = (x_turn_ + 1) % x_posts_.size();
+  posts.finish(*mesh_.world);
   if (mesh_.stage == 0) {
     embed(batch, x);
   } else {
@@ -115,7 +160,7 @@ void Pipeline::start_on_cpu(const StepBatch& batch) {
     compare_hidden(*mesh_.tp, plan_.stages[static_cast<size_t>(mesh_.stage)], batch.number,
                    hashes_);
   }
-  for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
+  for (const int to : mesh_.sends_to) posts.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }
 
@@ -143,7 +188,7 @@ void Pipeline::forward(const StepBatch& batch, StepResult* result) {
 }
 
 void Pipeline::finish() {
-  x_posts_.finish(*mesh_.world);
+  for (OpenPosts& posts : x_posts_) posts.finish(*mesh_.world);
   head_.finish();
   if (gpu_ != nullptr) gpu_->finish();
 }

@@ -6,28 +6,40 @@
 // Steps in flight. Every rank runs start() for all steps in the same order and posts what it sends,
 // so that stage s computes step k while stage s - 1 computes step k + 1. A rank that waits within
 // step k waits for one of
-//   1. the step itself, which the front posts, or its rows from the stage before: step k, earlier;
+//   1. the step itself, which the front posts, or its rows from the stage before: step k, earlier.
+//      Between GPUs of one host (GpuHop) the stream waits for the rows and not the host;
 //   2. its TP group, in the same sum of step k;
-//   3. the next stage to receive the rows of step k - 1, before it writes the buffer that they were
-//      posted from: for that stage to be done with step k - 2;
-//   4. on the last stage: the front to collect the last step before k that has logits, for the same
-//      reason;
+//   3. the next stage to take the rows of step k - 2, before it writes the buffer or the slot that
+//      they were in: between such GPUs again the stream;
+//   4. on the last stage: the front to collect the last step before k that has logits, since it
+//      writes that message's bytes again;
 //   5. on the front, in collect(k): the last stage to be done with step k;
 //   6. on the front, before it writes the step's own bytes: all ranks to have received the step
 //      S + 1 before (S stages, S + 1 buffers, see StepWire).
 // Why there is no circle: let stage s of step k have the time k + s, as in a pipeline where every
 // stage takes equally long, and collect(k) the time k + S - 1, after the last stage. 1 and 2 wait
-// for the same or an earlier time in stages that come before, 3 for the receiving at the start of
-// step k - 1 in stage s + 1, which has the same time and a smaller step, 5 for the same time, 6 for
-// an earlier one (at most k - 2). 4 waits for a collect(j), j < k, whose time is earlier too, but
-// only if the front gets there: it must not start() a step of a later time first. It may start
-// j + S - 1 (time j + S - 1) at the most. Hence the rule of engine.h: at most S steps are in
-// flight, those without logits counted, and start(j + S) comes after collect(j). A front that
-// collects earlier, because it has nothing to start, is safe: no wait of step k is for a later
-// step. Then every wait is for something that is smaller by (time, step), and the smallest one of
-// all waits for nobody.
+// for the same or an earlier time in stages that come before, 3 for the beginning of step k - 2 in
+// stage s + 1, which is earlier by one, 5 for the same time, 6 for an earlier one (at most k - 2).
+// 4 waits for a collect(j), j < k, whose time is earlier too, but only if the front gets there: it
+// must not start() a step of a later time first. It may start j + S - 1 (time j + S - 1) at the
+// most. Hence the rule of engine.h: at most S steps are in flight, those without logits counted,
+// and start(j + S) comes after collect(j). A front that collects earlier, because it has nothing to
+// start, is safe: no wait of step k is for a later step. Then every wait is for something that is
+// smaller by (time, step), and the smallest one of all waits for nobody.
+//
+// Where the stream waits nothing else changes: what a stream waits for in step k is what the host
+// would have waited for, everything that the rank was asked for before step k stands before it in
+// the stream, and the host waits for the stream at the end of each step, moving its posts along.
+// There is one difference: so many launches may stand behind the rows of step k that the next one
+// blocks the host, and then its posts stay where they are until the rows come. What it posted is
+// step j < k, for the next stage or the front. Stages before it need none of that for step k: their
+// rows, sums and slots (of step k - 2, which this stream has taken) do not pass through it, and the
+// front, which alone waits for a later stage, has started step k before it collects. So the rows
+// come, whatever is not delivered meanwhile.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -62,8 +74,10 @@ class Pipeline {
            const std::function<void(int64_t, int64_t)>& on_progress);
   ~Pipeline();
   // Collective over the plan's ranks, once before the first step, when all have loaded: connects
-  // the GPUs of every stage. comm: what carries their sums. check: whether the ranks of a stage
-  // compare their residual streams (hidden_check.h); equal on all ranks.
+  // the GPUs of every stage and the stages. comm: what carries sums of GPUs; kStaged keeps the rows
+  // between stages in host memory, too. Throws on a rank whose GPUs cannot be connected so; the
+  // others return, and there must be no step. check: whether the ranks of a stage compare their
+  // residual streams (hidden_check.h); equal on all ranks.
   void connect(CommChoice comm, HiddenCheck check = HiddenCheck::kOff);
 
   // This rank's legs of a step. Waits for the stage before, and for nobody to compute this step
@@ -80,8 +94,9 @@ class Pipeline {
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
-  // What carries the sums of this rank's stage, when it is several GPUs: lines to print.
-  std::string comm_report() const { return gpu_ == nullptr ? "" : gpu_->comm_report(); }
+  // What carries the sums of this rank's stage, when it is several GPUs, and on the front the rows
+  // of all stages, when some compute on GPUs: lines to print.
+  std::string comm_report() const;
   std::string sum_kind() const { return gpu_ == nullptr ? "" : gpu_->sum_kind(); }
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
@@ -109,7 +124,9 @@ class Pipeline {
   std::unique_ptr<StageExecutor> executor_;  // nullptr on a GPU
   std::unique_ptr<GpuExecutor> gpu_;         // nullptr on a CPU
   Head head_;
-  OpenPosts x_posts_;    // of scratch_.x
+  std::array<OpenPosts, kSendBuffers> x_posts_;  // of scratch_.x
+  size_t x_turn_ = 0;
+  std::string hop_report_;
   HiddenHashes hashes_;  // of a stage of several CPUs
 };
 

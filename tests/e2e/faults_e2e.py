@@ -87,6 +87,20 @@ class Faults(harness.EndToEnd):
                 self.assertNotEqual(job.wait(15), 0, job.describe())
                 self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
 
+    def test_neighbours_in_a_pipeline(self):
+        # Each is waited for by the stage beside it: on GPUs by a kernel, not by the host.
+        last = MOST_RANKS - 1
+        for rank, number in ((0, signal.SIGKILL), (last, signal.SIGKILL), (last, signal.SIGSTOP)):
+            with self.subTest("rank %d of %d gets signal %d" % (rank, MOST_RANKS, number)):
+                job, workers = self.running(MOST_RANKS, "--pp", str(MOST_RANKS))
+                time.sleep(0.3)
+                since = time.monotonic()
+                os.kill(workers[rank], number)
+                job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
+                             LIMIT_S, "line that names rank %d" % rank)
+                self.assertNotEqual(job.wait(15), 0, job.describe())
+                self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
     def test_silent_front_ends_the_job(self):
         job, workers = self.running(2)
         since = time.monotonic()
