@@ -195,6 +195,8 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
       ->check(CLI::Range(1, 100));
   add_split(bench, o, raw);
   add_job(bench, o);
+  bench->add_flag("--profile", o.profile,
+                  "then trace some steps on every GPU: where their time goes, by term");
   bench->add_flag("--json", o.json, "print JSON");
 }
 

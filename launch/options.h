@@ -85,6 +85,7 @@ struct Options {
   int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
   int64_t bench_sequences = 1;  // decoded at once
   int repetitions = 3;
+  bool profile = false;  // bench: where the time of traced steps goes, by term
 
   std::string text_file;    // perplexity
   int64_t stride = 0;       // 0: chunks side by side, their second halves scored

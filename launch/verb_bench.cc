@@ -15,6 +15,7 @@
 #include "launch/job.h"
 #include "launch/parallel_loop.h"
 #include "launch/plan_json.h"
+#include "launch/profile.h"
 #include "launch/verbs.h"
 #include "parallel/cost.h"
 #include "runtime/engine/follower.h"
@@ -105,7 +106,8 @@ nlohmann::ordered_json rate_json(const Measured& m, double predicted) {
   return {{"median", m.median}, {"least", m.least}, {"most", m.most}, {"predicted", predicted}};
 }
 
-void print_json(const Options& options, Job& job, const House& house, const BenchResult& r) {
+void print_json(const Options& options, Job& job, const House& house, const BenchResult& r,
+                const Profile& profile) {
   nlohmann::ordered_json out;
   out["plan"] = plan_json(house.plan, job.model(), job.cluster());
   out["plan"].erase("ledger");
@@ -123,6 +125,7 @@ void print_json(const Options& options, Job& job, const House& house, const Benc
     out["decode_gb_per_s"] = weight_rate(options, r);
     if (r.host_us > 0) out["decode_host_us"] = r.host_us;
   }
+  if (options.profile) out["profile"] = profile_json(profile);
   out["resident_bytes"] = resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
   // The model's name is the file's, and need not be UTF-8.
@@ -153,6 +156,38 @@ void print_table(const Options& options, Job& job, const House& house, const Ben
               size_text(house.plan.rank_bytes(0)).c_str());
 }
 
+double step_ms(double tokens_per_step, const Measured& m) {
+  return m.median > 0 ? 1e3 * tokens_per_step / m.median : 0;
+}
+
+// Every rank's part of the test; the front prints.
+void bench(const Options& options, Job& job, House& house) {
+  const bool front = job.world().front();
+  BenchResult result;
+  if (front) {
+    result = run_bench(options, job, house);
+    if (!options.json) print_table(options, job, house, result);
+    std::fflush(stdout);
+  } else {
+    follow(house.plan, house.pipeline.get(), house.mesh, job.watchdog(), job.metrics());
+  }
+  Profile profile;
+  if (options.profile) {
+    const int64_t chunks =
+        std::max<int64_t>(1, div_up(options.bench_prompt, house.plan.limits.max_rows));
+    profile = profile_steps(
+        options, job, house, step_ms(static_cast<double>(options.bench_sequences), result.decode),
+        step_ms(static_cast<double>(options.bench_prompt) / static_cast<double>(chunks),
+                result.prefill));
+  }
+  if (!front) return;
+  if (options.json) {
+    print_json(options, job, house, result, profile);
+  } else if (options.profile) {
+    std::fputs(profile_text(profile).c_str(), stdout);
+  }
+}
+
 }  // namespace
 
 int verb_bench(const Options& options, WorkerNote& note) {
@@ -168,16 +203,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
   std::unique_ptr<House> house = job.build(job.plan(), true);
   job.set_state("running");
   try {
-    if (job.world().front()) {
-      const BenchResult result = run_bench(options, job, *house);
-      if (options.json) {
-        print_json(options, job, *house, result);
-      } else {
-        print_table(options, job, *house, result);
-      }
-    } else {
-      follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
-    }
+    bench(options, job, *house);
   } catch (const Error& e) {
     job.fail(e);
   }

@@ -13,6 +13,7 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/peer.h"
+#include "kernels/cuda/trace.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/kv/kv_cache.h"
@@ -62,6 +63,10 @@ struct GpuExecutor::State {
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
+  std::unique_ptr<cuda::Trace> tracer;
+  bool tracing = false;
+  bool graphs_traced = false;  // they were made while tracing
+  StepTrace trace;
 
   State(const Gguf& gguf, const ModelSpec& model_in, const Plan& plan_in, Mesh& mesh_in,
         int ordinal, const cpu::Exec& cpu_in,
@@ -219,6 +224,31 @@ struct GpuExecutor::State {
     waited += std::chrono::steady_clock::now() - begin;
   }
 
+  void begin_trace() {
+    CHECK(tracer != nullptr && !tracing);
+    stream.synchronize();
+    trace = {};
+    tracer->start();
+    tracing = true;
+    if (graphs_traced) return;
+    graphs.clear();
+    capture_all();
+    graphs_traced = true;
+  }
+
+  StepTrace end_trace() {
+    CHECK(tracing);
+    tracing = false;
+    stream.synchronize();
+    trace.device = tracer->stop();
+    return std::move(trace);
+  }
+
+  // A moment of the step in work, when it is traced.
+  void mark(int64_t HostSpan::*moment) {
+    if (tracing) trace.spans.back().*moment = tracer->now_ns();
+  }
+
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
     upload_step(GpuStepArrays(bucket, bucket, bucket), batch);
     graphs.at({bucket, k}).launch(stream);
@@ -275,14 +305,19 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   const int64_t n = batch.n_rows();
   const int64_t bucket = decode_bucket(n);
   const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
+  if (s.tracing) s.trace.spans.push_back({n});
+  s.mark(&HostSpan::begin_ns);
   s.hop.finish_send();
   if (s.hop.receives()) s.hop.receive(n);
+  s.mark(&HostSpan::received_ns);
   if (is_decode(batch) && s.graphs_possible(bucket)) {
     s.decode(batch, bucket, k);
   } else {
     s.eager(batch, k);
   }
+  s.mark(&HostSpan::launched_ns);
   s.wait();
+  s.mark(&HostSpan::end_ns);
   if (s.hop.sends()) s.hop.send(n);
   if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }
@@ -294,6 +329,26 @@ int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 std::string GpuExecutor::comm_report() const {
   const DeviceCommunicator* tp = state_->tp.get();
   return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
+}
+
+std::string GpuExecutor::sum_kind() const {
+  return state_->tp == nullptr ? "" : state_->tp->kind(1);
+}
+
+void GpuExecutor::open_trace() {
+  if (state_->tracer == nullptr) state_->tracer = std::make_unique<cuda::Trace>();
+}
+
+void GpuExecutor::begin_trace() { state_->begin_trace(); }
+
+StepTrace GpuExecutor::end_trace() { return state_->end_trace(); }
+
+bool GpuExecutor::traces() const { return state_->tracing; }
+
+int64_t GpuExecutor::trace_now_ns() const { return state_->tracer->now_ns(); }
+
+void GpuExecutor::trace_wait(int64_t since_ns) {
+  state_->trace.waits.push_back({since_ns, trace_now_ns()});
 }
 
 int64_t GpuExecutor::device_bytes() const {

@@ -20,6 +20,7 @@
 #include "parallel/plan.h"
 #include "runtime/io/gguf.h"
 #include "runtime/stage/step_batch.h"
+#include "runtime/stage/step_trace.h"
 
 namespace spillway {
 
@@ -47,6 +48,20 @@ class GpuExecutor {
   int64_t waited_ns() const;
   // What carries the stage's sums, in lines (comm_report.h); "" for a stage of one rank.
   std::string comm_report() const;
+  // "peer", "nccl" or "staged": what carries the sums of a decode step; "" for a stage of one rank.
+  std::string sum_kind() const;
+
+  // Tracing, for bench --profile: after everything timed, since it slows every kernel. open_trace()
+  // throws Error when the GPU's tracer cannot be had. begin_trace() is collective over the stage
+  // and makes the graphs anew, whose nodes the tracer would not know; end_trace() after the last
+  // step.
+  void open_trace();
+  void begin_trace();
+  StepTrace end_trace();
+  bool traces() const;
+  // The host has waited for other ranks since this moment of the trace's clock.
+  int64_t trace_now_ns() const;
+  void trace_wait(int64_t since_ns);
 
  private:
   struct State;

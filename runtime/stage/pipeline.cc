@@ -73,6 +73,16 @@ void Pipeline::connect(CommChoice comm) {
   if (gpu_ != nullptr) gpu_->connect(comm);
 }
 
+void Pipeline::open_trace() {
+  if (gpu_ != nullptr) gpu_->open_trace();
+}
+
+void Pipeline::begin_trace() {
+  if (gpu_ != nullptr) gpu_->begin_trace();
+}
+
+StepTrace Pipeline::end_trace() { return gpu_ == nullptr ? StepTrace{} : gpu_->end_trace(); }
+
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
   const int64_t disk = disk_ != nullptr ? disk_->bytes() : 0;
@@ -112,7 +122,10 @@ void Pipeline::start(const StepBatch& batch) {
 
 void Pipeline::collect(const StepBatch& batch, StepResult& result) {
   CHECK(mesh_.front());
+  const bool traced = gpu_ != nullptr && gpu_->traces();
+  const int64_t since = traced ? gpu_->trace_now_ns() : 0;
   head_.collect(batch, result);
+  if (traced) gpu_->trace_wait(since);
 }
 
 void Pipeline::forward(const StepBatch& batch, StepResult* result) {

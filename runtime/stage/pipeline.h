@@ -80,8 +80,14 @@ class Pipeline {
   int64_t arena_bytes() const;
   // What carries the sums of this rank's stage, when it is several GPUs: lines to print.
   std::string comm_report() const { return gpu_ == nullptr ? "" : gpu_->comm_report(); }
+  std::string sum_kind() const { return gpu_ == nullptr ? "" : gpu_->sum_kind(); }
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
+  // What the rank's GPU did in the steps between the last two calls (gpu_executor.h); a CPU tells
+  // nothing. begin_trace() is collective over the plan's ranks.
+  void open_trace();
+  void begin_trace();
+  StepTrace end_trace();
 
  private:
   void load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
