@@ -135,8 +135,8 @@ std::string offload_svg(const std::vector<SweepRow>& rows, const std::string& ti
       plot.dot(100 * row.on_gpu, row.*rate, colour, !measured, tip_of(row));
       last = &row;
     }
-    plot.text(kLeft + 16, kTop + (measured ? 18 : 36), measured ? "measured" : "predicted", "start",
-              colour, 13);
+    plot.text(kWidth - kRight - 8, kHeight - kBottom - (measured ? 30 : 12),
+              measured ? "measured" : "predicted", "end", colour, 13);
   }
   return plot.take();
 }
@@ -155,8 +155,8 @@ std::string sweep_svg(const std::vector<SweepRow>& rows, const std::string& titl
       plot.dot(row.predicted_decode, row.decode, kMeasured, row.control, tip_of(row));
     }
   }
-  plot.text(kLeft + 16, kTop + 18, "filled: the best predicted; hollow: controls", "start",
-            kMeasured, 13);
+  plot.text(kWidth - kRight - 8, kHeight - kBottom - 12,
+            "filled: the best predicted; hollow: controls", "end", kMeasured, 13);
   return plot.take();
 }
 
