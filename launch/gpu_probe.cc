@@ -10,6 +10,7 @@
 
 #ifdef SPILLWAY_WITH_CUDA
 #include "kernels/cuda/bandwidth.h"
+#include "kernels/cuda/nvml.h"
 #endif
 
 namespace spillway {
@@ -28,13 +29,15 @@ GpuSpec spec_of(const cuda::DeviceInfo& info) {
   return gpu;
 }
 
-GpuSpec find_gpu(int seat, const GpuSource& source) {
+GpuProbe find_gpu(int seat, const GpuSource& source) {
   const std::vector<cuda::DeviceInfo> devices = source.visible();
   if (devices.empty()) return {};
   const auto mine = static_cast<size_t>(seat) % devices.size();
-  GpuSpec gpu = spec_of(source.select(devices[mine].ordinal));
-  gpu.read_gb_per_s = source.read_gb_per_s();
-  return gpu;
+  GpuProbe found;
+  if (source.used_bytes) found.used_before_bytes = source.used_bytes(devices[mine].uuid);
+  found.gpu = spec_of(source.select(devices[mine].ordinal));
+  found.gpu.read_gb_per_s = source.read_gb_per_s();
+  return found;
 }
 
 }  // namespace
@@ -44,6 +47,9 @@ GpuSource cuda_gpus() {
 #ifdef SPILLWAY_WITH_CUDA
   source.visible = cuda::visible_devices;
   source.select = cuda::select_device;
+  source.used_bytes = [](const std::string& uuid) {
+    return cuda::used_device_bytes(uuid).value_or(0);
+  };
   source.read_gb_per_s = [] { return cuda::measure_read_gb_per_s(cuda::Stream()); };
 #endif
   return source;
@@ -67,15 +73,17 @@ GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source) {
                 "build it where nvcc is (cmake --preset release), or use --device cpu");
   }
   try {
-    GpuSpec gpu = find_gpu(seat, source);
-    if (forced && !gpu.present()) {
+    GpuProbe found = find_gpu(seat, source);
+    if (forced && !found.gpu.present()) {
       throw Error("no GPU: CUDA sees none on this host", "--device gpu",
                   "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
     }
-    return {gpu, ""};
+    return found;
   } catch (const Error& error) {
     if (forced) throw;
-    return {{}, std::string(error.what()) + "; computing on the CPU"};
+    GpuProbe none;
+    none.warning = std::string(error.what()) + "; computing on the CPU";
+    return none;
   }
 }
 

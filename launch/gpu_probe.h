@@ -17,13 +17,15 @@ struct GpuSource {
   std::function<std::vector<cuda::DeviceInfo>()> visible;  // empty: built without CUDA
   std::function<cuda::DeviceInfo(int)> select;             // by ordinal, with its free bytes
   std::function<double()> read_gb_per_s;                   // of the selected one
+  std::function<int64_t(const std::string&)> used_bytes;   // by UUID, all processes; may be empty
 };
 // CUDA itself, where this program was built with it.
 GpuSource cuda_gpus();
 
 struct GpuProbe {
-  GpuSpec gpu;          // not present: the rank computes on its CPU
-  std::string warning;  // why there is none although a driver is there, or ""
+  GpuSpec gpu;                    // not present: the rank computes on its CPU
+  int64_t used_before_bytes = 0;  // on it by others, before this process had a context there
+  std::string warning;            // why there is none although a driver is there, or ""
 };
 
 // Which of the ranks of its host that may compute on a GPU this one is, from 0. hosts: a number

@@ -106,6 +106,7 @@ GpuSpec Job::find_gpu() {
     const std::string who = rank > 0 ? "rank " + std::to_string(rank) + ": " : "";
     if (!warnings[rank].empty()) print_warning(who + warnings[rank]);
   }
+  gpu_bytes_before_ = found.used_before_bytes;
   return found.gpu;
 }
 

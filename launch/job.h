@@ -50,6 +50,8 @@ class Job {
   Watchdog& watchdog() { return *watchdog_; }
   FaultGate& gate() { return *gate_; }
   const cpu::Exec& exec() const { return exec_; }
+  // Bytes that others used on this rank's GPU before the job began; 0 when the driver does not say.
+  int64_t gpu_bytes_before() const { return gpu_bytes_before_; }
 
   // Step 4: mesh, arenas, weights, executors of a plan. Collective over all ranks.
   std::unique_ptr<House> build(const Plan& plan, bool show_progress);
@@ -84,6 +86,7 @@ class Job {
   std::unique_ptr<Gguf> gguf_;
   ModelSpec model_;
   Plan plan_;
+  int64_t gpu_bytes_before_ = 0;
   std::atomic<const char*> state_{"joining"};
   std::atomic<int64_t> loaded_bytes_{0};
   std::atomic<int64_t> load_total_bytes_{0};

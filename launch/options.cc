@@ -241,16 +241,13 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 }
 
 Verb verb_of(const CLI::App& app) {
-  static constexpr std::pair<const char*, Verb> kVerbs[] = {{"run", Verb::kRun},
-                                                            {"inspect", Verb::kInspect},
-                                                            {"plan", Verb::kPlan},
-                                                            {"verify", Verb::kVerify},
-                                                            {"bench", Verb::kBench},
-                                                            {"status", Verb::kStatus},
-                                                            {"tokenize", Verb::kTokenize},
-                                                            {"template", Verb::kTemplate},
-                                                            {"perplexity", Verb::kPerplexity},
-                                                            {"quantize", Verb::kQuantize}};
+  static constexpr std::pair<const char*, Verb> kVerbs[] = {
+      {"run", Verb::kRun},           {"inspect", Verb::kInspect},
+      {"plan", Verb::kPlan},         {"verify", Verb::kVerify},
+      {"bench", Verb::kBench},       {"sweep", Verb::kSweep},
+      {"status", Verb::kStatus},     {"tokenize", Verb::kTokenize},
+      {"template", Verb::kTemplate}, {"perplexity", Verb::kPerplexity},
+      {"quantize", Verb::kQuantize}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -290,6 +287,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_others(app, o, raw);
   add_verify(app, o, raw);
   add_bench(app, o, raw);
+  add_sweep(app, o, raw);
   add_perplexity(app, o, raw);
   add_tokenize(app, o);
   add_template(app, o);
@@ -366,7 +364,7 @@ PlanRequest plan_request(const Options& o) {
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;
   request.limits.max_logit_rows = 1;
-  if (o.verb == Verb::kBench) {
+  if (o.verb == Verb::kBench || o.verb == Verb::kSweep) {
     request.limits.max_sequences = o.bench_sequences;
     request.limits.max_logit_rows = o.bench_sequences;
   }

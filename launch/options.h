@@ -22,6 +22,7 @@ enum class Verb {
   kPlan,
   kVerify,
   kBench,
+  kSweep,
   kStatus,
   kPerplexity,
   kTokenize,
@@ -39,6 +40,16 @@ struct QuantizeOptions {
   bool pure = false;
   std::string output_type;     // "": the mix's choice
   std::string embedding_type;  // "": the mix's choice
+};
+
+struct SweepOptions {
+  int offload_steps = 0;  // 0: not --offload
+  int64_t best = 6;
+  int64_t controls = 3;
+  std::vector<double> spilled = {0};
+  std::vector<std::string> kv_types = {"f16"};
+  bool uneven = false;
+  std::string csv_file, svg_file;
 };
 
 struct Options {
@@ -87,6 +98,7 @@ struct Options {
   int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
   int64_t bench_sequences = 1;  // decoded at once
   int repetitions = 3;
+  SweepOptions sweep;
   bool profile = false;  // bench: where the time of traced steps goes, by term
 
   std::string text_file;    // perplexity

@@ -36,6 +36,8 @@ void settle_devices(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);
 
+void add_sweep(CLI::App& app, Options& o, RawTexts& raw);
+
 void add_perplexity(CLI::App& app, Options& o, RawTexts& raw);
 // What the flags of `perplexity` cannot say alone, and its context when -c is not given.
 void settle_perplexity(Options& o);
