@@ -8,7 +8,7 @@ namespace spillway {
 
 // Raised when a message of proto/coordinator.proto changes its meaning; builds with different
 // numbers refuse each other instead of misunderstanding each other.
-inline constexpr uint32_t kProtocol = 2;
+inline constexpr uint32_t kProtocol = 3;
 
 // An Assignment carries the whole plan with its ledger: about 100 bytes a layer and rank, so that
 // 64 MiB is beyond any plan.
