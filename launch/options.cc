@@ -187,8 +187,18 @@ void add_others(CLI::App& app, Options& o, RawTexts& raw) {
   inspect->add_flag("--json", o.json, "print JSON");
 
   CLI::App* plan = app.add_subcommand("plan", "Show where everything would lie, and how fast");
-  add_model(plan, o);
-  plan->add_option("--ranks", o.ranks, "ranks to plan for [what --tp, --pp or --split need]")
+  plan->add_option("-m,--model", o.model,
+                   "GGUF file, its header is enough; or a shape and a type: llama-70b:Q4_K_M "
+                   "(configs/models, or SHAPE.toml:TYPE)")
+      ->required()
+      ->type_name("FILE|SHAPE:TYPE");
+  plan->add_option(
+          "--cluster", o.cluster,
+          "machines to plan for [this one]: a file of `probe --save`, or the name of one in "
+          "configs/clusters: 2x3090")
+      ->type_name("FILE|NAME");
+  plan->add_option("--ranks", o.ranks,
+                   "ranks to plan for [the cluster's, or what --tp, --pp or --split need]")
       ->check(CLI::Range(1, 4096));
   add_split(plan, o, raw);
   plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");

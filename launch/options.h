@@ -73,6 +73,7 @@ struct Options {
   double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"
 
+  std::string cluster;      // plan: a cluster file, or the name of one that came with the program
   int ranks = 0;            // plan, verify
   bool all_splits = false;  // verify
   int64_t verify_tokens = 64;
