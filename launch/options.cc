@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/options_verbs.h"
+#include "launch/version.h"
 
 namespace spillway {
 namespace {
@@ -240,7 +241,8 @@ Verb verb_of(const CLI::App& app) {
                                                             {"tokenize", Verb::kTokenize},
                                                             {"template", Verb::kTemplate},
                                                             {"perplexity", Verb::kPerplexity},
-                                                            {"quantize", Verb::kQuantize}};
+                                                            {"quantize", Verb::kQuantize},
+                                                            {"probe", Verb::kProbe}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -271,7 +273,7 @@ Options parse_options(int argc, const char* const* argv) {
   Options o;
   RawTexts raw;
   CLI::App app(kIntro, "spillway");
-  app.set_version_flag("--version", "spillway 0.1.0");
+  app.set_version_flag("--version", kProgram);
   app.require_subcommand(1);
   app.set_config("--config", "", "flags from a TOML file, a table a verb (docs/config.md)");
   app.allow_config_extras(CLI::config_extras_mode::error);
@@ -284,6 +286,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_tokenize(app, o);
   add_template(app, o);
   add_quantize(app, o);
+  add_probe(app, o, raw);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -291,7 +294,7 @@ Options parse_options(int argc, const char* const* argv) {
     o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
     return o;
   } catch (const CLI::CallForVersion&) {
-    o.help = "spillway 0.1.0\n";
+    o.help = std::string(kProgram) + "\n";
     return o;
   } catch (const CLI::ConfigError& error) {
     // "INI was not able to parse run.bogus": the key is the last word.

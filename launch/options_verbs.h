@@ -28,9 +28,11 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp
 void add_job(CLI::App* app, Options& o);                   // --coordinator, --step-timeout
 
 void add_devices(CLI::App* app, Options& o, RawTexts& raw);  // --device, --share-gpus, --comm
+void add_device(CLI::App* app, RawTexts& raw);               // --device alone
 void settle_devices(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);
+void add_probe(CLI::App& app, Options& o, RawTexts& raw);
 
 void add_perplexity(CLI::App& app, Options& o, RawTexts& raw);
 // What the flags of `perplexity` cannot say alone, and its context when -c is not given.

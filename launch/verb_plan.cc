@@ -12,6 +12,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "launch/gpu_probe.h"
+#include "launch/kept_rates.h"
 #include "launch/plan_json.h"
 #include "launch/shipped_file.h"
 #include "launch/verbs.h"
@@ -27,20 +28,36 @@
 namespace spillway {
 namespace {
 
+// What `spillway probe` kept of as many ranks on this host; else what is measured now.
 ClusterSpec cluster_here(const Options& options, int n_ranks) {
-  const int share = std::max(1, usable_cores() / n_ranks);
-  ThreadPool pool(options.threads > 0 ? options.threads : share);
+  ThreadPool pool(options.threads > 0 ? options.threads : cores_of_rank(n_ranks));
   const cpu::Exec exec{&pool, cpu::best_isa()};
-  const RankSpec probed = probe_rank(exec, {0, 0, n_ranks, true});
   ClusterSpec cluster = assumed_cluster(n_ranks);
-  for (int rank = 0; rank < n_ranks; ++rank) {
-    RankSpec& spec = cluster.ranks[static_cast<size_t>(rank)];
-    spec = probed;
-    spec.rank = rank;
-    spec.local_rank = rank;
-    spec.local_size = n_ranks;
+  for (RankSpec& spec : cluster.ranks) {
+    spec = probe_rank(exec, {spec.rank, spec.rank, n_ranks, false});
   }
-  print_warning(find_gpus(cluster, plan_request(options), cuda_gpus()));
+  const PlanRequest request = plan_request(options);
+  std::string warning = find_gpus(cluster, request, cuda_gpus(), false);
+  std::vector<std::string> fingerprints;
+  for (const RankSpec& spec : cluster.ranks) fingerprints.push_back(rank_fingerprint(spec));
+  std::string stale;
+  const auto kept =
+      find_kept_rates(kept_rates_folder(), cluster_fingerprint(fingerprints), n_ranks, stale);
+  print_warning(stale);
+  if (kept) {
+    std::cerr << kept_rates_text(*kept) << "\n";
+    for (RankSpec& spec : cluster.ranks) {
+      spec = with_rates(spec, kept->file.cluster.ranks[static_cast<size_t>(spec.rank)]);
+    }
+    cluster.link = kept->file.cluster.link;
+    cluster.pairs = kept->file.cluster.pairs;
+  } else {
+    RankSpec measured;
+    measure_rates(exec, measured);
+    for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
+    warning = find_gpus(cluster, request, cuda_gpus(), true);
+  }
+  print_warning(warning);
   return cluster;
 }
 

@@ -95,6 +95,9 @@ ClusterSpec assumed_cluster(int n_ranks);
 // what one of them measured in a busy moment says nothing about it.
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster);
 
+// What was measured of the one rank, and the facts of the other. The GPU's only when both have one.
+RankSpec with_rates(const RankSpec& facts, const RankSpec& measured);
+
 // The ranks on the GPU of this one, itself among them, in order: those of its host that name the
 // same UUID. Empty when it has none.
 std::vector<int> ranks_on_gpu(const ClusterSpec& cluster, int rank);

@@ -52,7 +52,7 @@ uint64_t scalar_bytes(GgufValueType type) {
 
 constexpr uint32_t kValueTypes = 13;
 // Of the data of a file that was cut: beyond it a header lies, and sums would overflow.
-constexpr int64_t kMostCutBytes = int64_t{1} << 60;
+constexpr int64_t kMostCutBytes = int64_t{1} << 50;
 constexpr const char* kDamaged = "the file is damaged; download it again";
 
 }  // namespace

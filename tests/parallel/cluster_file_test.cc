@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "kernels/core/error.h"
+#include "parallel/toml.h"
 #include "tests/parallel/refusal.h"
 
 namespace spillway::testing {
@@ -51,6 +54,26 @@ TEST(ClusterFileTest, EveryFieldComesBackBitForBit) {
   EXPECT_EQ(back.cluster.pair(0, 1)->fabric, "peer");
   EXPECT_EQ(back.origin.fingerprint, origin.fingerprint);
   EXPECT_FALSE(back.cluster.ranks[0].gpu.present());
+}
+
+void expect_documented(const TomlTable& table, const std::string& page) {
+  for (const auto& [key, value] : table.values) {
+    EXPECT_NE(page.find(key), std::string::npos) << table.name << "." << key;
+  }
+  for (const TomlTable& child : table.tables) expect_documented(child, page);
+}
+
+TEST(ClusterFileTest, EveryKeyIsDocumented) {
+  std::ifstream file(SPILLWAY_SOURCE_DIR "/docs/config.md");
+  const std::string page((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const size_t begin = page.find("## Clusters");
+  ASSERT_NE(begin, std::string::npos);
+  expect_documented(parse_toml(cluster_text(full_cluster(), {}), "f"),
+                    page.substr(begin, page.find("## Model shapes") - begin));
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator(SPILLWAY_SOURCE_DIR "/configs/models")) {
+    expect_documented(read_toml(entry.path().string()), page.substr(page.find("## Model shapes")));
+  }
 }
 
 constexpr const char* kSmall =
