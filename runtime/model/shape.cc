@@ -169,9 +169,13 @@ ModelSpec shape_spec(const ModelShape& shape, const QuantMix& mix) {
   const std::string name = shape.name + " " + mix.name;
   const GgufMetadataText metadata = metadata_of(shape, mix);
   std::vector<GgufTensorPlan> tensors = tensors_of(shape, *architecture);
-  const std::vector<QuantType> types = mixed_types(parse(metadata, tensors, name), mix, {});
-  for (size_t i = 0; i < tensors.size(); ++i) tensors[i].type = types[i];
-  return read_model_spec(parse(metadata, tensors, name));
+  try {
+    const std::vector<QuantType> types = mixed_types(parse(metadata, tensors, name), mix, {});
+    for (size_t i = 0; i < tensors.size(); ++i) tensors[i].type = types[i];
+    return read_model_spec(parse(metadata, tensors, name));
+  } catch (const Error& error) {
+    throw Error("no model can have this shape: " + error.message(), name, "look at its numbers");
+  }
 }
 
 }  // namespace spillway
