@@ -31,11 +31,12 @@ size_t distance(std::string_view a, std::string_view b) {
 std::string near_word(std::string_view word, std::span<const std::string> words) {
   constexpr size_t kLongest = 256;  // longer words are nobody's typing error
   if (word.size() > kLongest) return "";
-  size_t least = std::max<size_t>(2, word.size() / 3) + 1;
+  size_t least = kLongest;
   std::string found;
   for (const std::string& candidate : words) {
     const size_t d = distance(word, candidate);
-    if (d >= least) continue;
+    const size_t most = std::max<size_t>(2, std::max(word.size(), candidate.size()) / 3);
+    if (d >= least || d > most) continue;
     least = d;
     found = candidate;
   }

@@ -8,7 +8,7 @@
 namespace spillway {
 
 // The one of `words` that differs from `word` by the fewest letters put in, left out or changed, in
-// any case; "" when all differ by more than a third of it (of two letters at least).
+// any case; "" when all differ by more than two letters and a third of the longer word.
 std::string near_word(std::string_view word, std::span<const std::string> words);
 
 }  // namespace spillway

@@ -131,6 +131,7 @@ TEST(NearWord, TheNearestOrNone) {
   EXPECT_EQ(near_word("read_gb_per_sec", words), "read_gb_per_s");
   EXPECT_EQ(near_word("Thread", words), "threads");
   EXPECT_EQ(near_word("rnak", words), "rank");
+  EXPECT_EQ(near_word("read_gbps", words), "read_gb_per_s");
   EXPECT_EQ(near_word("colour", words), "");
   EXPECT_EQ(near_word("", words), "");
   EXPECT_EQ(near_word(std::string(1 << 20, 'x'), words), "");
