@@ -13,6 +13,7 @@
 #include "kernels/cpu/ops.h"
 #include "launch/bring_up.h"
 #include "launch/options.h"
+#include "launch/rank_rates.h"
 #include "launch/shutdown.h"
 #include "launch/supervise.h"
 #include "launch/terminal.h"
@@ -68,9 +69,10 @@ class Job {
  private:
   void open_model();
   void probe_and_join();
-  GpuSpec find_gpu();  // collective; the warnings of all ranks are the front's to print
+  GpuSpec find_gpu();                          // collective
+  void say_warnings(const std::string& mine);  // collective: the front prints all ranks'
   // The front's address and secret, on every rank.
-  std::pair<std::string, std::string> start_coordinator(const LinkSpec& link);
+  std::pair<std::string, std::string> start_coordinator(const JobRates& rates);
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);
   // What follows is nobody's fault: an error that all share, or the orderly end.
   void quiet_down();

@@ -34,6 +34,8 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_plan(options);
     case Verb::kQuantize:
       return verb_quantize(options);
+    case Verb::kProbe:
+      return verb_probe(options);
     case Verb::kStatus:
       return verb_status(options);
     case Verb::kTokenize:

@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/options_verbs.h"
+#include "launch/version.h"
 
 namespace spillway {
 namespace {
@@ -207,8 +208,18 @@ void add_others(CLI::App& app, Options& o, RawTexts& raw) {
   inspect->add_flag("--json", o.json, "print JSON");
 
   CLI::App* plan = app.add_subcommand("plan", "Show where everything would lie, and how fast");
-  add_model(plan, o);
-  plan->add_option("--ranks", o.ranks, "ranks to plan for [what --tp, --pp or --split need]")
+  plan->add_option("-m,--model", o.model,
+                   "GGUF file, its header is enough; or a shape and a type: llama-70b:Q4_K_M "
+                   "(configs/models, or SHAPE.toml:TYPE)")
+      ->required()
+      ->type_name("FILE|SHAPE:TYPE");
+  plan->add_option(
+          "--cluster", o.cluster,
+          "machines to plan for [this one]: a file of `probe --save`, or the name of one in "
+          "configs/clusters: 2x3090")
+      ->type_name("FILE|NAME");
+  plan->add_option("--ranks", o.ranks,
+                   "ranks to plan for [the cluster's, or what --tp, --pp or --split need]")
       ->check(CLI::Range(1, 4096));
   add_split(plan, o, raw);
   plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");
@@ -247,7 +258,7 @@ Verb verb_of(const CLI::App& app) {
       {"bench", Verb::kBench},       {"sweep", Verb::kSweep},
       {"status", Verb::kStatus},     {"tokenize", Verb::kTokenize},
       {"template", Verb::kTemplate}, {"perplexity", Verb::kPerplexity},
-      {"quantize", Verb::kQuantize}};
+      {"quantize", Verb::kQuantize}, {"probe", Verb::kProbe}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -278,7 +289,7 @@ Options parse_options(int argc, const char* const* argv) {
   Options o;
   RawTexts raw;
   CLI::App app(kIntro, "spillway");
-  app.set_version_flag("--version", "spillway 0.1.0");
+  app.set_version_flag("--version", kProgram);
   app.require_subcommand(1);
   app.set_config("--config", "", "flags from a TOML file, a table a verb (docs/config.md)");
   app.allow_config_extras(CLI::config_extras_mode::error);
@@ -292,6 +303,7 @@ Options parse_options(int argc, const char* const* argv) {
   add_tokenize(app, o);
   add_template(app, o);
   add_quantize(app, o);
+  add_probe(app, o, raw);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -299,7 +311,7 @@ Options parse_options(int argc, const char* const* argv) {
     o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
     return o;
   } catch (const CLI::CallForVersion&) {
-    o.help = "spillway 0.1.0\n";
+    o.help = std::string(kProgram) + "\n";
     return o;
   } catch (const CLI::ConfigError& error) {
     // "INI was not able to parse run.bogus": the key is the last word.

@@ -27,7 +27,8 @@ enum class Verb {
   kPerplexity,
   kTokenize,
   kTemplate,
-  kQuantize
+  kQuantize,
+  kProbe
 };
 
 // spillway quantize
@@ -88,6 +89,9 @@ struct Options {
   double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"
 
+  std::string cluster;      // plan: a cluster file, or the name of one that came with the program
+  std::string save;         // probe: where the cluster file goes; "": nowhere
+  bool refresh = false;     // probe: measures although rates are kept
   int ranks = 0;            // plan, verify
   bool all_splits = false;  // verify
   int64_t verify_tokens = 64;

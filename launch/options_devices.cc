@@ -49,13 +49,17 @@ std::string check_devices(const std::string& text) {
 
 }  // namespace
 
-void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
+void add_device(CLI::App* app, RawTexts& raw) {
   app->add_option("--device", raw.device,
                   "where ranks compute: cpu, gpu, or auto, the GPUs when they hold the plan; or a "
                   "list by rank: gpu,gpu,cpu")
       ->type_name("D[,D...]")
       ->capture_default_str()
       ->check(CLI::Validator(check_devices, ""));
+}
+
+void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
+  add_device(app, raw);
   app->add_flag("--share-gpus", o.share_gpus,
                 "let several ranks compute on one GPU, each with its share of the memory");
   app->add_option("--comm", raw.comm,

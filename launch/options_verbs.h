@@ -32,9 +32,11 @@ void add_job(CLI::App* app, Options& o, RawTexts& raw);
 
 void add_devices(CLI::App* app, Options& o, RawTexts& raw);  // --device, --share-gpus, --comm
 void add_check_hidden(CLI::App* app, RawTexts& raw);
+void add_device(CLI::App* app, RawTexts& raw);               // --device alone
 void settle_devices(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);
+void add_probe(CLI::App& app, Options& o, RawTexts& raw);
 
 void add_sweep(CLI::App& app, Options& o, RawTexts& raw);
 

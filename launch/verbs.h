@@ -14,6 +14,7 @@ int verb_perplexity(const Options& options, WorkerNote& note);
 int verb_inspect(const Options& options);
 int verb_plan(const Options& options);
 int verb_quantize(const Options& options);
+int verb_probe(const Options& options);
 int verb_status(const Options& options);
 int verb_tokenize(const Options& options);
 int verb_template(const Options& options);

@@ -27,7 +27,7 @@ COMMANDS = {
     "template": ("-m {m}", MESSAGES),
     "quantize": ("{m} {d}/out.gguf Q4_K_M", ""),
 }
-NO_FILE = {"status"}  # verbs that read none
+NO_FILE = {"status", "probe"}  # verbs that read no model
 # Who looks at what: a file that is sound as a container may be good enough for the others.
 SPEC = {"run", "plan", "verify", "bench", "sweep", "perplexity"}
 COMPUTE = {"run", "verify", "bench", "sweep", "perplexity"}

@@ -27,6 +27,9 @@ FOLDER = os.path.join(ROOT, "tests", "e2e")
 GPUS = int(os.environ.get("SPILLWAY_E2E_GPUS", "0"))
 
 
+NO_CACHE = "/dev/null"  # no folder can be made in it
+
+
 def program():
     return os.environ.get("SPILLWAY_E2E_PROGRAM", os.path.join(ROOT, "build", "cpu", "spillway"))
 
@@ -69,6 +72,7 @@ class Job:
         full_env = dict(os.environ)
         if GPUS == 0:
             full_env["CUDA_VISIBLE_DEVICES"] = ""  # jobs of CPUs, also where a GPU is
+        full_env["XDG_CACHE_HOME"] = NO_CACHE  # rates that somebody's probe kept are not the tests'
         full_env.update(env or {})
         full_env[MARK] = self.mark
         self.command = command
