@@ -39,6 +39,8 @@ constexpr Named kOurs[] = {
     {"make_table", Term::kAttention},
     {"small_sum_kernel", Term::kCollective},
     {"round_kernel", Term::kCollective},
+    {"push_kernel", Term::kHop},
+    {"take_kernel", Term::kHop},
     {"rms_norm_kernel", Term::kOther},
     {"rms_norm_long_kernel", Term::kOther},
     {"rms_norm_heads_kernel", Term::kOther},
