@@ -26,6 +26,7 @@ constexpr Named kOurs[] = {
     {"tile_kernel", Term::kMatrix},
     {"bf16_tile_kernel", Term::kMatrix},
     {"strip_kernel", Term::kMatrix},
+    {"wide_kernel", Term::kMatrix},
     {"dequant_kernel", Term::kMatrix},
     {"plain_kernel", Term::kMatrix},
     {"plain_bf16_kernel", Term::kMatrix},

@@ -1,6 +1,6 @@
 // matmul, matmul_add, matmul_gated: picks the kernel by the number of rows. Up to kVectorRows the
-// weights are the bytes that count and the vector kernels read them once; up to tile_rows() the
-// int8 tensor cores follow; beyond, weights become bf16 for cuBLASLt, whose tiles then win.
+// weights are the bytes that count and the vector kernels read them once; up to most_tile_rows the
+// tensor cores' tiles follow; beyond, wide.h where it is, or weights become bf16 for cuBLASLt.
 #include <algorithm>
 
 #include "kernels/core/check.h"
@@ -10,6 +10,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/type_table.h"
+#include "kernels/cuda/wide.h"
 
 namespace spillway::cuda {
 namespace {
@@ -21,9 +22,17 @@ bool vectors(const Exec& exec, int64_t n) {
   return n <= exec.most_vector_rows || padded_rows(n) < 8;
 }
 
+// Looking values up in a grid costs more than writing them to memory once from a quarter of the
+// rows on.
+bool wide(const Exec& exec, QuantType type, int64_t n) {
+  if (!exec.wide || is_plain(type) || n <= exec.most_tile_rows) return false;
+  const bool grid = grid_on_device(type) != nullptr;
+  return exec.library == nullptr || n <= exec.most_wide_rows / (grid ? 4 : 1);
+}
+
 bool bf16_tiled(const Exec& exec, QuantType type, int64_t n) {
   return exec.bf16_tiles && !is_plain(type) && !vectors(exec, n) &&
-         (n <= exec.most_tile_rows || exec.library == nullptr);
+         (n <= exec.most_tile_rows || exec.library == nullptr) && !wide(exec, type, n);
 }
 
 const TypeKernels& kernels_of(QuantType type) {
@@ -67,6 +76,28 @@ void record(const Exec& exec, const RowBlock& block) {
   if (block.done != nullptr) block.done->record(exec.stream);
 }
 
+// Every block of rows is a launch of its own.
+void wide_by_rows(const Exec& exec, const ProductArgs& args, const GatedOutput* gated,
+                  std::span<const RowBlock> blocks) {
+  const RowBlock whole{0, args.in.n};
+  for (const RowBlock& block : blocks.empty() ? std::span(&whole, 1) : blocks) {
+    wait_for(exec, block);
+    ProductArgs rows = args;
+    rows.in.n = block.end - block.begin;
+    rows.in.bf16 += block.begin * args.in.cols;
+    if (gated != nullptr) {
+      GatedOutput rows_gated = *gated;
+      rows_gated.to.n = rows.in.n;
+      rows_gated.to.bf16 += block.begin * gated->to.cols;
+      if (rows.in.n > 0) wide_product(exec, rows, &rows_gated);
+    } else {
+      rows.out += block.begin * args.out_stride;
+      if (rows.in.n > 0) wide_product(exec, rows, nullptr);
+    }
+    record(exec, block);
+  }
+}
+
 // The matrix becomes bf16 once, then every block of rows is multiplied.
 void product_of_many(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out,
                      bool add, std::span<const RowBlock> blocks) {
@@ -108,7 +139,8 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
   for (size_t begin = 0; begin < parts.size();) {
     const unsigned form = input_forms(exec, parts[begin].type, a.n);
     const bool tiled = form == kBf16Form && bf16_tiled(exec, parts[begin].type, a.n);
-    if (form == kBf16Form && !tiled) {
+    const bool in_wide = wide(exec, parts[begin].type, a.n);
+    if (form == kBf16Form && !tiled && !in_wide) {
       const PackedMatrix& w = parts[begin];
       product_of_many(exec, w, a, out.columns(column, w.rows), add, blocks);
       column += w.rows;
@@ -121,7 +153,9 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     args.out_stride = out.stride;
     args.add = add;
     const size_t end = take_run(parts, begin, column, args);
-    if (form == kFloatForm) {
+    if (in_wide) {
+      wide_by_rows(exec, args, nullptr, blocks);
+    } else if (form == kFloatForm) {
       plain_gemv(exec, args);
     } else if (tiled) {
       if (exec.strips) {
@@ -146,6 +180,7 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
 unsigned input_forms(const Exec& exec, QuantType type, int64_t n) {
   if (is_plain(type)) return n <= kVectorRows ? kFloatForm : kBf16Form;
   if (vectors(exec, n)) return kInt8Form;
+  if (wide(exec, type, n)) return kBf16Form;
   if (exec.library != nullptr && n > exec.most_tile_rows) return kBf16Form;
   return exec.bf16_tiles ? kBf16Form : kInt8Form;
 }
@@ -167,12 +202,14 @@ bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& 
   if (vectors(exec, n)) {
     return gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
   }
+  if (wide(exec, gate.type, n)) return gate.rows % kRowGroup == 0 && forms == kBf16Form;
   return bf16_tiled(exec, gate.type, n) && exec.strips && gate.rows % kRowGroup == 0 &&
          (forms & kBf16Form) != 0 && (forms & kInt8Form) == 0;
 }
 
 void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, bool gelu,
-                  const Input& a, unsigned forms, const Input& out) {
+                  const Input& a, unsigned forms, const Input& out,
+                  std::span<const RowBlock> blocks) {
   CHECK(fused_gate(exec, gate, up, a.n, forms));
   CHECK_EQ(out.n, a.n);
   CHECK_EQ(out.cols, gate.rows);
@@ -185,11 +222,14 @@ void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix
   gated.gelu = gelu;
   gated.forms = forms;
   gated.to = out;
+  if (wide(exec, args.type, a.n)) return wide_by_rows(exec, args, &gated, blocks);
+  for (const RowBlock& block : blocks) wait_for(exec, block);
   if (vectors(exec, a.n)) {
     kernels_of(args.type).gemv(exec, args, &gated);
   } else {
     kernels_of(args.type).strips(exec, args, &gated);
   }
+  for (const RowBlock& block : blocks) record(exec, block);
 }
 
 }  // namespace spillway::cuda

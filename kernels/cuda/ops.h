@@ -44,6 +44,10 @@ struct Exec {
   bool bf16_tiles = false;  // tiles take bf16 input: where tensor cores do, at full rate
   bool strips = true;       // bf16 tiles by strips (tile_strip.cuh), or as tile_bf16.cuh
   const TilePlan* tile_plan = nullptr;  // for every product of strips; nullptr: by its shape
+  // Beyond most_tile_rows, up to so many rows: wgmma with weights from codes in registers, where
+  // the build and the device have it (wide.h).
+  bool wide = false;
+  int64_t most_wide_rows = 2048;
 };
 
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.
@@ -85,7 +89,7 @@ struct Input {
 };
 
 // The most rows that the vector kernels take. Beyond exec.most_vector_rows quantised products go
-// through int8 tiles, beyond exec.most_tile_rows dequantised to bf16 through cuBLASLt.
+// through tiles, beyond exec.most_tile_rows through wide.h or dequantised to bf16 through cuBLASLt.
 inline constexpr int64_t kVectorRows = 8;
 // The forms that a product of n rows with matrices of this type reads.
 unsigned input_forms(const Exec& exec, QuantType type, int64_t n);
@@ -126,12 +130,13 @@ void matmul(const Exec& exec, std::span<const PackedMatrix> parts, const Input& 
             View2D<float> out, std::span<const RowBlock> blocks = {});
 // out += w x.
 void matmul_add(const Exec& exec, const PackedMatrix& w, const Input& a, View2D<float> out);
-// act(gate x) * up x in the forms asked for, when `fused_gate` says so (few rows); gate and up have
-// the same type and shape, rows a multiple of 32.
+// act(gate x) * up x in the forms asked for, when `fused_gate` says so; gate and up have the same
+// type and shape, rows a multiple of 16 or 32. blocks: as in matmul.
 bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, int64_t n,
                 unsigned forms);
 void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, bool gelu,
-                  const Input& a, unsigned forms, const Input& out);
+                  const Input& a, unsigned forms, const Input& out,
+                  std::span<const RowBlock> blocks = {});
 // Scratch that a matrix needs on its way through the library.
 int64_t library_scratch_bytes(QuantType type, int64_t rows, int64_t cols);
 

@@ -15,6 +15,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/peer.h"
 #include "kernels/cuda/trace.h"
+#include "kernels/cuda/wide.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/kv/kv_cache.h"
@@ -137,6 +138,7 @@ struct GpuExecutor::State {
     out.bf16_tiles = device.major == 9 || (device.major == 8 && device.minor == 0);
     // There 5 rows cost what 16 do, and vectors more from 5 on: docs/bench/gpu.md.
     if (out.bf16_tiles) out.most_vector_rows = 4;
+    out.wide = cuda::wide_here(out);
     return out;
   }
 

@@ -43,6 +43,7 @@ int64_t GpuHead::candidates_of(const StepBatch& batch) const {
 void GpuHead::run(View2D<const float> x, int64_t k) {
   cuda::Exec exec = exec_;
   exec.bf16_tiles = false;
+  exec.wide = false;
   exec.most_vector_rows = cuda::kVectorRows;
   const QuantType type = weights_.output.type;
   const bool plain = quant_info(type).block_elements == 1;

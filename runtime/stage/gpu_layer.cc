@@ -68,7 +68,8 @@ void gpu_feed_forward_half(GpuStep& step, const LayerWeights& w, View2D<float> x
   const unsigned forms = forms_of(step.exec, {&w.down, 1}, n);
   const bool biased = !w.gate_bias.empty() || !w.up_bias.empty();
   if (!biased && cuda::fused_gate(step.exec, w.gate_up[0], w.gate_up[1], n, forms)) {
-    cuda::matmul_gated(step.exec, w.gate_up[0], w.gate_up[1], gelu, normed.input, forms, gated);
+    cuda::matmul_gated(step.exec, w.gate_up[0], w.gate_up[1], gelu, normed.input, forms, gated,
+                       normed.blocks());
   } else {
     const View2D<float> gate_up(step.scratch.gate_up, n, 2 * ff);
     cuda::matmul(step.exec, w.gate_up, normed.input, gate_up, normed.blocks());
