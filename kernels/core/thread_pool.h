@@ -1,5 +1,6 @@
 // ThreadPool: a fixed set of worker threads for one rank's CPU kernels.
-//   Thread: run() from one thread at a time (the rank's main thread). Owns its threads.
+//   Thread: run() from one thread at a time: the rank's main thread, or one of CUDA's for halves on
+//   the CPU while the main thread waits for the step. Owns its threads.
 //   Invariants: the caller is worker 0; a pool of 1 starts no thread at all; run() allocates
 //   nothing.
 // Work is divided statically (worker index of n), so the same input gives the same bits.

@@ -20,6 +20,7 @@ const std::vector<HopReport>& GpuExecutor::hop_reports() const { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 void GpuExecutor::finish() { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
+int64_t GpuExecutor::host_bytes() const { return 0; }
 std::string GpuExecutor::comm_report() const { return ""; }
 std::string GpuExecutor::sum_kind() const { return ""; }
 int64_t GpuExecutor::waited_ns() const { return 0; }

@@ -25,6 +25,7 @@
 #include "runtime/stage/gpu_hop.h"
 #include "runtime/stage/gpu_layer.h"
 #include "runtime/stage/gpu_scratch.h"
+#include "runtime/stage/gpu_spill.h"
 #include "runtime/stage/gpu_step.h"
 #include "runtime/stage/gpu_upload.h"
 #include "runtime/stage/rope_table.h"
@@ -52,6 +53,7 @@ struct GpuExecutor::State {
   cuda::Stream stream;
   cuda::Exec exec;
   cuda::DeviceMemory weight_memory;
+  GpuSpill spill;
   Weights weights;
   cuda::DeviceMemory kv_memory;
   std::vector<KvView> kv;
@@ -62,7 +64,7 @@ struct GpuExecutor::State {
   std::unique_ptr<DeviceCommunicator> tp;  // nullptr: the stage is this rank alone
   std::optional<GpuAside> aside;           // with tp
   std::chrono::nanoseconds waited{0};      // for the GPU
-  cuda::Event reached;                     // the end of a step
+  cuda::SleepingWait sleeping_wait;
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
@@ -83,6 +85,7 @@ struct GpuExecutor::State {
         device(cuda::select_device(ordinal)),
         exec(make_exec()),
         weight_memory("weights", weight_list().total()),
+        spill(model_in, plan_in, mesh_in.rank, cpu_in),
         weights(load(gguf, on_progress)),
         kv_memory("kv", kv_list().total()),
         kv(make_kv()),
@@ -90,6 +93,7 @@ struct GpuExecutor::State {
         library(scratch.library),
         hop(plan_in, mesh_in, exec, stream, scratch, model_in.dim),
         head(exec, stream, cpu_in, model_in, part, weights, scratch) {
+    spill.loaded(weights);
     exec.library = &library;
     exec.scratch = scratch.matrix;
     exec.scratch_bytes = scratch.matrix_bytes;
@@ -153,8 +157,10 @@ struct GpuExecutor::State {
     Arena arena("weights", weight_memory.data(), weight_memory.bytes());
     GpuUpload upload(cpu, exec, stream);
     const WeightWriter writer = upload.writer();
+    const WeightWriter host_writer = cpu_writer(cpu);
     Weights loaded =
-        load_weights(gguf, model, plan, mesh.rank, {{&writer, &arena}, {}, {}}, on_progress);
+        load_weights(gguf, model, plan, mesh.rank,
+                     {{&writer, &arena}, {&host_writer, spill.host_arena()}, {}}, on_progress);
     upload.finish();
     return loaded;
   }
@@ -211,12 +217,13 @@ struct GpuExecutor::State {
   View2D<float> forward(const GpuStepArrays& arrays, int64_t n, const cuda::StepRows& rows,
                         bool decode) {
     const View2D<float> x(scratch.x, n, model.dim);
+    spill.begin(exec, n);
     enter(arrays, x);
     const int32_t* positions = arrays.positions(scratch.step);
     const cuda::RopeTable rope = rope_table(positions, n, false);
     const cuda::RopeTable window = model.window_rope ? rope_table(positions, n, true) : rope;
     GpuAside* beside = tp != nullptr && n >= GpuAside::kLeastRows ? &*aside : nullptr;
-    GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
+    GpuStep step{exec, model,    scratch, spill, rope, window, arrays.slots(scratch.step),
                  rows, tp.get(), beside};
     step.decode = decode;
     if (hidden) hidden->begin(step);
@@ -246,7 +253,7 @@ struct GpuExecutor::State {
   void wait() {
     const auto begin = std::chrono::steady_clock::now();
     if (plan.stages.size() == 1) {
-      stream.synchronize();
+      spill.wait_for(stream);
     } else {
       wait_for_others();
     }
@@ -324,6 +331,7 @@ struct GpuExecutor::State {
     const int64_t k = last_stage() ? head.candidates_of(batch) : 0;
     if (tracing) trace.spans.push_back({n});
     mark(&HostSpan::begin_ns);
+    spill.set_rows(n);
     hop.receive(n);
     mark(&HostSpan::received_ns);
     if (is_decode(batch) && graphs_possible(bucket)) {
@@ -424,7 +432,10 @@ void GpuExecutor::trace_wait(int64_t since_ns) {
 }
 
 int64_t GpuExecutor::device_bytes() const {
-  return state_->weight_memory.bytes() + state_->kv_memory.bytes() + state_->scratch.bytes();
+  return state_->weight_memory.bytes() + state_->spill.device_bytes() + state_->kv_memory.bytes() +
+         state_->scratch.bytes();
 }
+
+int64_t GpuExecutor::host_bytes() const { return state_->spill.host_bytes(); }
 
 }  // namespace spillway

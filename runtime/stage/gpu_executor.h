@@ -55,6 +55,7 @@ class GpuExecutor {
   // Waits until the next stage has received what run() posted to it last.
   void finish();
   int64_t device_bytes() const;  // of the arenas
+  int64_t host_bytes() const;    // of spilled weights and what multiplies them
   // Time that run() has spent waiting for the GPU, since the start.
   int64_t waited_ns() const;
   // What carries the stage's sums, in lines (comm_report.h); "" for a stage of one rank.

@@ -22,6 +22,16 @@ struct GpuInputBuffer {
     in.cols = cols;
     return in;
   }
+  // The same memory from where `first` columns of n rows end: several inputs one after another.
+  cuda::Input from_column(int64_t first, int64_t n, int64_t cols) const {
+    const int64_t padded = cuda::padded_rows(n) * first;
+    cuda::Input in = of(n, cols);
+    in.x += n * first;
+    in.q8 += padded;
+    in.blocks += padded / cuda::kActivationBlock;
+    in.bf16 += n * first;
+    return in;
+  }
   // The same memory from row `first` on, for forms that lie row by row: f32 and bf16.
   cuda::Input rows_of(int64_t first, int64_t n, int64_t cols) const {
     cuda::Input in = of(n, cols);

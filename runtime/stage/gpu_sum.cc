@@ -56,37 +56,55 @@ void add_pending(GpuStep& step, const DeviceSum& sum, NormedInput& out) {
   step.pending = false;
 }
 
-// This rank's part of a product, and the events that sum_aside() waits for.
-void multiply_part(GpuStep& step, const PackedMatrix& w, const cuda::Input& input,
-                   std::span<const float> bias, View2D<float> partial) {
+// The terms in their order, as `to` or added to it. done: as matmul's blocks.
+void add_terms(const GpuStep& step, const HalfTerms& terms, View2D<float> to, bool add,
+               std::span<const cuda::RowBlock> done) {
+  if (terms.products.empty() && !add) {
+    cuda::fill_zero(step.exec.stream, to.data, to.rows * to.cols * 4);
+  }
+  for (const Product& product : terms.products) {
+    if (add) {
+      cuda::matmul_add(step.exec, product.w, product.input, to);
+    } else {
+      cuda::matmul(step.exec, {&product.w, 1}, product.input, to, done);
+    }
+    add = true;
+  }
+  if (terms.multiplied != nullptr) terms.multiplied->record(step.exec.stream);
+  if (terms.cpu.rows.rows == 0) return;
+  terms.cpu.ready->wait_in(step.exec.stream);
+  cuda::add_rows(step.exec, terms.cpu.rows, to);
+}
+
+// This rank's part of a half's sum, and the events that sum_aside() waits for.
+void sum_part(GpuStep& step, const HalfTerms& terms, std::span<const float> bias,
+              View2D<float> partial) {
   NormedInput done;
   const bool mine = step.tp->rank() == 0 && !bias.empty();
   if (step.aside != nullptr) {
     cut_rows(partial.rows, done);
     for (size_t i = 0; i < done.n_blocks; ++i) done.rows[i].done = &step.aside->multiplied[i];
   }
-  if (w.cols > 0) {
-    cuda::matmul(step.exec, {&w, 1}, input, partial, done.blocks());
-  } else {
-    cuda::fill_zero(step.exec.stream, partial.data, partial.rows * partial.cols * 4);
-  }
+  const bool by_blocks = terms.products.size() == 1 && !mine;
+  add_terms(step, terms, partial, false,
+            by_blocks ? done.blocks() : std::span<const cuda::RowBlock>());
   if (mine) add_bias(step, bias, partial);
-  if (w.cols > 0 && !mine) return;
+  if (by_blocks) return;
   for (const cuda::RowBlock& block : done.blocks()) block.done->record(step.exec.stream);
 }
 
-// A product of this rank alone.
-void sum_alone(GpuStep& step, const PackedMatrix& w, const cuda::Input& input,
-               std::span<const float> bias, std::span<const float> post_norm, View2D<float> x) {
+// A rank alone.
+void sum_alone(GpuStep& step, const HalfTerms& terms, std::span<const float> bias,
+               std::span<const float> post_norm, View2D<float> x) {
   if (post_norm.empty()) {
-    cuda::matmul_add(step.exec, w, input, x);
+    add_terms(step, terms, x, true, {});
     add_bias(step, bias, x);
     return;
   }
   // The half's own input is not needed any more.
   const cuda::Input sum = step.scratch.normed.of(x.rows, x.cols);
   const View2D<float> view(sum.x, x.rows, x.cols);
-  cuda::matmul(step.exec, {&w, 1}, input, view);
+  add_terms(step, terms, view, false, {});
   add_bias(step, bias, view);
   cuda::rms_norm(step.exec, view, post_norm.data(), epsilon(step), cuda::kFloatForm, sum);
   cuda::add_rows(step.exec, view, x);
@@ -101,10 +119,10 @@ unsigned forms_of(const cuda::Exec& exec, std::span<const PackedMatrix> readers,
 }
 
 NormedInput norm_input(GpuStep& step, View2D<float> x, std::span<const float> weight,
-                       std::span<const PackedMatrix> readers) {
+                       std::span<const PackedMatrix> readers, unsigned also) {
   NormedInput out;
   out.input = step.scratch.normed.of(x.rows, x.cols);
-  const unsigned forms = forms_of(step.exec, readers, x.rows);
+  const unsigned forms = forms_of(step.exec, readers, x.rows) | also;
   if (!step.pending) {
     cuda::rms_norm(step.exec, x, weight.data(), epsilon(step), forms, out.input);
     return out;
@@ -118,11 +136,11 @@ void wait_for(const GpuStep& step, const NormedInput& input) {
   for (const cuda::RowBlock& block : input.blocks()) block.ready->wait_in(step.exec.stream);
 }
 
-void sum_into(GpuStep& step, const PackedMatrix& w, const cuda::Input& input,
-              std::span<const float> bias, std::span<const float> post_norm, View2D<float> x) {
-  if (step.tp == nullptr) return sum_alone(step, w, input, bias, post_norm, x);
+void sum_into(GpuStep& step, const HalfTerms& terms, std::span<const float> bias,
+              std::span<const float> post_norm, View2D<float> x) {
+  if (step.tp == nullptr) return sum_alone(step, terms, bias, post_norm, x);
   const View2D<float> partial(step.scratch.partial, x.rows, x.cols);
-  multiply_part(step, w, input, bias, partial);
+  sum_part(step, terms, bias, partial);
   step.pending = true;
   if (post_norm.empty()) return;
   const cuda::Input sum = step.scratch.normed.of(x.rows, x.cols);

@@ -12,6 +12,7 @@
 #include "parallel/device_communicator.h"
 #include "parallel/model_spec.h"
 #include "runtime/stage/gpu_scratch.h"
+#include "runtime/stage/gpu_spill.h"
 
 namespace spillway {
 
@@ -31,6 +32,7 @@ struct GpuStep {
   const cuda::Exec& exec;
   const ModelSpec& model;
   GpuScratch& scratch;
+  GpuSpill& spill;
   cuda::RopeTable rope;
   cuda::RopeTable window_rope;  // of layers with a window
   const int64_t* slots;
@@ -52,16 +54,28 @@ struct NormedInput {
 // The forms that a product of n rows with these matrices reads.
 unsigned forms_of(const cuda::Exec& exec, std::span<const PackedMatrix> readers, int64_t n);
 
-// norm(x) for these readers, after what is pending has been added to x.
+// norm(x) for these readers, and in the forms `also`, after what is pending has been added to x.
 NormedInput norm_input(GpuStep& step, View2D<float> x, std::span<const float> weight,
-                       std::span<const PackedMatrix> readers);
+                       std::span<const PackedMatrix> readers, unsigned also = 0);
 
 // The rank's stream goes on when all of the input is there: for a half that multiplies nothing.
 void wait_for(const GpuStep& step, const NormedInput& input);
 
-// x += w * input and the bias, through the post norm when there is one; summed over the TP group.
-void sum_into(GpuStep& step, const PackedMatrix& w, const cuda::Input& input,
-              std::span<const float> bias, std::span<const float> post_norm, View2D<float> x);
+// What a half adds on this rank, in this order: w * input of every product, then the CPU's part.
+// multiplied, unless nullptr, is recorded when the products have been made.
+struct Product {
+  PackedMatrix w;
+  cuda::Input input;
+};
+struct HalfTerms {
+  std::span<const Product> products;
+  cuda::Event* multiplied = nullptr;
+  CpuTerm cpu = {};
+};
+
+// x += the terms and the bias, through the post norm when there is one; summed over the TP group.
+void sum_into(GpuStep& step, const HalfTerms& terms, std::span<const float> bias,
+              std::span<const float> post_norm, View2D<float> x);
 
 // Adds what is pending to x.
 void settle(GpuStep& step, View2D<float> x);

@@ -132,7 +132,8 @@ StepTrace Pipeline::end_trace() { return gpu_ == nullptr ? StepTrace{} : gpu_->e
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
   const int64_t disk = disk_ != nullptr ? disk_->bytes() : 0;
-  return weight_arena_.bytes() + disk + scratch_.bytes() + kv;
+  const int64_t spilled = gpu_ != nullptr ? gpu_->host_bytes() : 0;
+  return weight_arena_.bytes() + disk + spilled + scratch_.bytes() + kv;
 }
 
 void Pipeline::embed(const StepBatch& batch, View2D<float> x) {

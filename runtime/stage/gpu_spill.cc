@@ -1,0 +1,173 @@
+// See gpu_spill.h.
+#include "runtime/stage/gpu_spill.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "parallel/ledger.h"
+
+namespace spillway {
+namespace {
+
+const RankPart& part_of(const Plan& plan, int rank) {
+  return plan.parts[static_cast<size_t>(rank)];
+}
+const Range& layers_of(const Plan& plan, int rank) {
+  return plan.stages[static_cast<size_t>(part_of(plan, rank).stage)].layers;
+}
+
+BufferList host_list(const ModelSpec& model, const Plan& plan, int rank) {
+  const RankPart& part = part_of(plan, rank);
+  if (spills_to(part, WeightHome::kDisk)) {
+    throw Error("weights on disk are not read by a rank on a GPU yet",
+                "--place, rank " + std::to_string(rank),
+                "use streamed or cpu (ffn only), or --device cpu");
+  }
+  return weight_buffers(model, part, layers_of(plan, rank), part.stage == 0,
+                        part.stage == plan.last_stage(), WeightHome::kHost);
+}
+
+int64_t slot_bytes(const ModelSpec& model, const Plan& plan, int rank) {
+  return Arena::rounded(stream_slot_bytes(model, part_of(plan, rank), layers_of(plan, rank)));
+}
+
+const std::byte* end_of(const PackedMatrix& w) {
+  return w.data + packed_bytes(w.type, w.rows, w.cols);
+}
+
+}  // namespace
+
+GpuSpill::GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu)
+    : dim_(model.dim),
+      host_pages_("weights spilled to the host", host_list(model, plan, rank).total(), *cpu.pool),
+      host_("spilled weights", host_pages_.data(), host_pages_.bytes()),
+      pinned_("halves on the CPU",
+              spill_pinned_buffers(model, part_of(plan, rank), plan.limits).total()),
+      pinned_arena_("halves on the CPU", pinned_.data(), pinned_.bytes()),
+      cpu_half_(model, plan, rank, cpu, pinned_arena_),
+      slot_memory_("weights, streaming slots", kStreamSlots * slot_bytes(model, plan, rank)) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i].data = slot_memory_.data() + static_cast<int64_t>(i) * slot_bytes(model, plan, rank);
+  }
+}
+
+GpuSpill::~GpuSpill() = default;
+
+void GpuSpill::loaded(const Weights& weights) {
+  host_pin_ =
+      cuda::PinnedRange("weights spilled to the host", host_pages_.data(), host_pages_.bytes());
+  host_.freeze();
+  first_layer_ = weights.layers.data();
+  for (const LayerWeights& w : weights.layers) {
+    calls_.push_back({this, &w});
+    list_halves(w);
+  }
+}
+
+void GpuSpill::list_halves(const LayerWeights& w) {
+  if (w.part.attention != Place::kResident) {
+    const std::byte* from = w.qkv[0].data;
+    every_.push_back({&w, Half::kAttention, from, end_of(w.o) - from});
+    few_.push_back(every_.back());
+  }
+  if (w.part.feed_forward == Place::kResident) return;
+  const bool hybrid = w.part.feed_forward == Place::kHybrid;
+  const std::byte* rest = w.gate_up[0].data;
+  const std::byte* from = hybrid ? w.cpu_gate_up[0].data : rest;
+  const std::byte* end = end_of(w.down);
+  every_.push_back({&w, Half::kFeedForward, from, end - from});
+  if (w.part.feed_forward != Place::kCpu) {
+    few_.push_back({&w, Half::kFeedForward, rest, end - rest});
+  }
+}
+
+void GpuSpill::begin(const cuda::Exec& exec, int64_t n) {
+  few_rows_ = n <= cpu_half_.most_rows();
+  order_ = few_rows_ ? &few_ : &every_;
+  fetched_ = copied_ = 0;
+  if (order_->empty()) return;
+  forked_.record(exec.stream);
+  forked_.wait_in(copies_);
+  while (copied_ < std::min(slots_.size(), order_->size())) copy_next();
+}
+
+void GpuSpill::copy_next() {
+  const Streamed& half = (*order_)[copied_];
+  Slot& slot = slots_[copied_ % slots_.size()];
+  if (copied_ >= slots_.size()) slot.multiplied.wait_in(copies_);
+  cuda::copy_to_device(copies_, slot.data, half.from, half.bytes);
+  slot.copied.record(copies_);
+  ++copied_;
+}
+
+bool GpuSpill::streamed(Place place) const {
+  return place != Place::kResident && !(few_rows_ && place == Place::kCpu);
+}
+
+GpuSpill::Slot& GpuSpill::fetch(const cuda::Exec& exec, const LayerWeights& w, Half half) {
+  CHECK_LT(fetched_, copied_);
+  const Streamed& next = (*order_)[fetched_];
+  CHECK(next.layer == &w && next.half == half);
+  Slot& slot = slots_[fetched_ % slots_.size()];
+  slot.copied.wait_in(exec.stream);
+  return slot;
+}
+
+PackedMatrix GpuSpill::in_slot(PackedMatrix matrix) const {
+  const Slot& slot = slots_[fetched_ % slots_.size()];
+  matrix.data = slot.data + (matrix.data - (*order_)[fetched_].from);
+  return matrix;
+}
+
+void GpuSpill::done(const LayerWeights& w, Half half) {
+  if (!streamed(place_of_half(w.part, half))) return;
+  ++fetched_;
+  if (copied_ < order_->size()) copy_next();
+}
+
+AttentionMatrices GpuSpill::attention(const cuda::Exec& exec, const LayerWeights& w) {
+  if (!streamed(w.part.attention)) return {w.qkv, w.o, nullptr};
+  Slot& slot = fetch(exec, w, Half::kAttention);
+  return {
+      {in_slot(w.qkv[0]), in_slot(w.qkv[1]), in_slot(w.qkv[2])}, in_slot(w.o), &slot.multiplied};
+}
+
+FeedForwardMatrices GpuSpill::feed_forward(const cuda::Exec& exec, const LayerWeights& w) {
+  FeedForwardMatrices out;
+  if (!streamed(w.part.feed_forward)) {
+    if (!on_cpu(w)) out.pieces[out.n_pieces++] = {w.gate_up, w.down};
+    return out;
+  }
+  out.multiplied = &fetch(exec, w, Half::kFeedForward).multiplied;
+  if (w.part.feed_forward == Place::kHybrid && !few_rows_) {
+    out.pieces[out.n_pieces++] = {{in_slot(w.cpu_gate_up[0]), in_slot(w.cpu_gate_up[1])},
+                                  in_slot(w.cpu_down)};
+  }
+  out.pieces[out.n_pieces++] = {{in_slot(w.gate_up[0]), in_slot(w.gate_up[1])}, in_slot(w.down)};
+  return out;
+}
+
+bool GpuSpill::on_cpu(const LayerWeights& w) const {
+  return few_rows_ && !w.part.ff_on_cpu.empty();
+}
+
+void GpuSpill::run_call(void* call) {
+  const auto& [spill, layer] = *static_cast<const Call*>(call);
+  spill->cpu_half_.run(*layer, spill->rows_);
+}
+
+CpuTerm GpuSpill::start_on_cpu(const cuda::Exec& exec, const LayerWeights& w,
+                               View2D<const float> normed) {
+  if (!on_cpu(w)) return {};
+  // A kernel's stores to host memory: a copy.
+  cuda::add_rms_norm(exec, normed, cpu_half_.input(normed.rows), false, nullptr, 0, 0, {});
+  normed_.record(exec.stream);
+  normed_.wait_in(cpu_stream_);
+  cuda::call_host(cpu_stream_.handle(), run_call, &calls_[static_cast<size_t>(&w - first_layer_)]);
+  computed_.record(cpu_stream_);
+  return {cpu_half_.output(normed.rows), &computed_};
+}
+
+}  // namespace spillway

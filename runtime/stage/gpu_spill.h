@@ -1,0 +1,140 @@
+// GpuSpill: the weights of a rank on a GPU that lie in host memory, and their way into a step. In
+// the order of the step each spilled half is copied to one of two slots on the device while the
+// half before is multiplied; in steps of few rows some halves, or some columns of them, are
+// multiplied on the CPU meanwhile. The layers ask for a half's matrices and say when they are done
+// (gpu_layer.cc); nothing here waits on the host, and a decode step's copies and calls of the CPU
+// are branches of its graph.
+//   Owns the host arena (pinned) and the slots, exactly the ledger's bytes.
+//   Thread: the rank's main thread; the CPU's work runs on a thread of CUDA's and the rank's pool.
+//
+// Nothing but these copies may wait for the bus: a copy of a few bytes to the device queues behind
+// two slots of weights (measured on an H100: 1.9 ms a step of 32 KB). So kernels read what the CPU
+// has summed right from host memory.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/core/arena.h"
+#include "kernels/core/host_pages.h"
+#include "kernels/cuda/host_side.h"
+#include "kernels/cuda/ops.h"
+#include "parallel/spill.h"
+#include "runtime/model/weights.h"
+#include "runtime/stage/cpu_half.h"
+
+namespace spillway {
+
+// A half's matrices where they lie on the device in this step. multiplied: to be recorded when
+// they are not needed any more; nullptr when they stay.
+struct AttentionMatrices {
+  std::array<PackedMatrix, 3> qkv;
+  PackedMatrix o;
+  cuda::Event* multiplied = nullptr;
+};
+struct FeedForwardColumns {
+  std::array<PackedMatrix, 2> gate_up;
+  PackedMatrix down;
+};
+struct FeedForwardMatrices {
+  std::array<FeedForwardColumns, 2> pieces;
+  size_t n_pieces = 0;  // 0: the CPU has all of them; 2: a hybrid half in a step of many rows
+  cuda::Event* multiplied = nullptr;
+};
+
+// What the CPU adds to a half's sum: rows in host memory, there when `ready` is reached. No rows:
+// nothing.
+struct CpuTerm {
+  View2D<const float> rows;
+  const cuda::Event* ready = nullptr;
+};
+
+class GpuSpill {
+ public:
+  // Reserves what the plan spills; empty when it spills nothing. Throws Error when the memory
+  // cannot be had, or for a place that is not built.
+  GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu);
+  ~GpuSpill();
+  GpuSpill(GpuSpill&&) = delete;
+
+  bool empty() const { return every_.empty(); }
+  // For the loader: all of it to be filled. nullptr when nothing is spilled.
+  Arena* host_arena() { return host_.bytes() == 0 ? nullptr : &host_; }
+  // Once, when it is filled: pins it. weights must stay where they are.
+  void loaded(const Weights& weights);
+
+  // A step of n rows begins on this stream: the first copies start. In a graph n is the bucket's.
+  void begin(const cuda::Exec& exec, int64_t n);
+  // Rows of the step at hand that are somebody's: what the CPU multiplies. Before the step's
+  // launch.
+  void set_rows(int64_t rows) { rows_ = rows; }
+
+  // Calls by half, in the order of the step. The stream goes on when the matrices are there.
+  AttentionMatrices attention(const cuda::Exec& exec, const LayerWeights& w);
+  FeedForwardMatrices feed_forward(const cuda::Exec& exec, const LayerWeights& w);
+  // `multiplied` has been recorded: the half's slot takes another one.
+  void done(const LayerWeights& w, Half half);
+
+  // Whether the CPU multiplies columns of this half in this step.
+  bool on_cpu(const LayerWeights& w) const;
+  // It begins when the stream gets here. normed [n, dim]: the half's input.
+  CpuTerm start_on_cpu(const cuda::Exec& exec, const LayerWeights& w, View2D<const float> normed);
+
+  int64_t device_bytes() const { return slot_memory_.bytes(); }
+  int64_t host_bytes() const { return host_.bytes() + pinned_.bytes() + cpu_half_.bytes(); }
+
+ private:
+  struct Slot {
+    std::byte* data = nullptr;
+    cuda::Event copied;
+    cuda::Event multiplied;
+  };
+  struct Streamed {
+    const LayerWeights* layer = nullptr;
+    Half half = Half::kAttention;
+    const std::byte* from = nullptr;
+    int64_t bytes = 0;
+  };
+  struct Call {
+    const GpuSpill* spill = nullptr;
+    const LayerWeights* layer = nullptr;
+  };
+  static void run_call(void* call);
+  void list_halves(const LayerWeights& w);
+  void copy_next();
+  bool streamed(Place place) const;
+  Slot& fetch(const cuda::Exec& exec, const LayerWeights& w, Half half);
+  // Where a matrix of the half that was fetched last lies in its slot.
+  PackedMatrix in_slot(PackedMatrix matrix) const;
+
+  int64_t dim_;
+  HostPages host_pages_;
+  Arena host_;
+  cuda::PinnedRange host_pin_;
+  cuda::PinnedMemory pinned_;
+  Arena pinned_arena_;
+  CpuHalf cpu_half_;
+  cuda::DeviceMemory slot_memory_;
+  std::array<Slot, kStreamSlots> slots_;
+  cuda::Stream copies_;
+  cuda::Stream cpu_stream_;
+  cuda::Event forked_;
+  cuda::Event normed_;
+  cuda::Event computed_;
+
+  std::vector<Streamed> every_;  // in steps of many rows
+  std::vector<Streamed> few_;    // in steps of few: without what the CPU multiplies
+  std::vector<Call> calls_;      // by layer
+  const LayerWeights* first_layer_ = nullptr;
+
+  const std::vector<Streamed>* order_ = nullptr;  // of the step at hand
+  bool few_rows_ = false;
+  size_t fetched_ = 0;
+  size_t copied_ = 0;
+  int64_t rows_ = 0;
+};
+
+}  // namespace spillway
