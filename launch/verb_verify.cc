@@ -1,10 +1,10 @@
-// spillway verify: does every split give the same answer? One rank alone is the reference: three
-// prompts, greedy, whole rows of logits kept. Every split then reads the same tokens; compared are
-// each row's logits, the KL divergence, and how long the greedy text agrees. The first split with
-// more than one rank runs again with the prompt in small chunks. On CPUs all bits must be equal. A
-// GPU repeats its own bits, but rounds as its split goes (docs/numerics.md): there the same split
-// runs once more and must give equal bits, and the KL divergence is bounded. Without mpirun it
-// starts mpirun itself.
+// spillway verify: does every split give the same answer? The reference is one rank alone, with all
+// weights in its device's memory whatever --place says: three prompts, greedy, whole rows of logits
+// kept. Every split then reads the same tokens; compared are each row's logits, the KL divergence,
+// and how long the greedy text agrees. The first split with more than one rank runs again with the
+// prompt in small chunks. On CPUs all bits must be equal. A GPU repeats its own bits, but rounds as
+// its split goes (docs/numerics.md): there the same split runs once more and must give equal bits,
+// and the KL divergence is bounded. Without mpirun it starts mpirun itself.
 #include <unistd.h>
 
 #include <algorithm>
@@ -159,8 +159,10 @@ class Verifier {
     return split;
   }
 
-  Plan plan_for(const std::vector<StagePin>& split) const {
+  // resident: all weights in the memory of the devices that compute, whatever --place says.
+  Plan plan_for(const std::vector<StagePin>& split, bool resident = false) const {
     PlanRequest request = plan_request(options_);
+    if (resident) request.places.clear();
     request.tp = 0;
     request.pp = 0;
     request.split = split;
@@ -174,8 +176,8 @@ class Verifier {
   }
 
   template <typename Body>
-  void with_house(const std::vector<StagePin>& split, Body&& body) {
-    const std::unique_ptr<House> house = job_.build(plan_for(split), false);
+  void with_house(const Plan& plan, Body&& body) {
+    const std::unique_ptr<House> house = job_.build(plan, false);
     job_.set_state("running");
     if (!job_.world().front()) {
       follow(house->plan, house->pipeline.get(), house->mesh, job_.watchdog(), job_.metrics());
@@ -189,7 +191,7 @@ class Verifier {
   }
 
   void reference() {
-    with_house(one_rank(), [this](ForwardLoop& loop, const Plan&) {
+    with_house(plan_for(one_rank(), true), [this](ForwardLoop& loop, const Plan&) {
       for (Trace& trace : traces_) record(loop, trace, n_tokens_);
     });
   }
@@ -198,7 +200,7 @@ class Verifier {
   Difference one(const std::vector<StagePin>& split, int64_t chunk_rows, const char* note,
                  Rows* rows) {
     Difference all;
-    with_house(split, [&](ForwardLoop& loop, const Plan& plan) {
+    with_house(plan_for(split), [&](ForwardLoop& loop, const Plan& plan) {
       double kl = 0;
       for (const Trace& trace : traces_) {
         const Difference d = compare(loop, trace, chunk_rows, rows);
