@@ -64,6 +64,10 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
                   "where weights lie, by half layer: 'layers 40-79 ffn = cpu; layers 0-9 = "
                   "streamed' (attn or ffn; resident, cpu, streamed, hybrid [SHARE], disk)")
       ->type_name("P");
+  app->add_option("--cpu-rows", o.cpu_rows,
+                  "beside a GPU: steps of more rows stream what lies in host memory, the CPU "
+                  "multiplies none of it [16]")
+      ->check(CLI::Range(int64_t{1}, int64_t{512}));
   app->add_option("--spill-dir", o.spill_folder,
                   "folder for weights placed on disk, of the size that the plan says; the file is "
                   "gone when the program ends [~/.cache/spillway/spill]")
@@ -372,6 +376,7 @@ PlanRequest plan_request(const Options& o) {
   request.share_gpus = o.share_gpus;
   request.gpu_rows = o.step_rows > 0 ? o.step_rows : kGpuRows;
   if (o.step_rows > 0) request.limits.max_rows = o.step_rows;
+  if (o.cpu_rows > 0) request.limits.max_cpu_rows = o.cpu_rows;
   // One conversation at a time; verify compares whole rows of logits, and so does sampling from
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;

@@ -75,6 +75,7 @@ struct Options {
   std::vector<StagePin> split;
   std::vector<PlacePin> places;
   std::string spill_folder;  // --spill-dir
+  int64_t cpu_rows = 0;      // --cpu-rows; 0: StepLimits' own
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all

@@ -13,9 +13,10 @@ PinnedRange::PinnedRange(const std::string& name, std::byte* data, int64_t bytes
       cudaHostRegister(data, static_cast<size_t>(bytes), cudaHostRegisterPortable);
   if (status != cudaSuccess) {
     (void)cudaGetLastError();  // it is told here, not by the next call
-    throw Error("CUDA cannot pin host memory: " + std::string(cudaGetErrorString(status)),
-                name + ", " + std::to_string(bytes >> 20) + " MiB",
-                "raise the limit of locked memory (ulimit -l), or let less be spilled to the host");
+    throw Error(
+        "CUDA cannot pin host memory: " + std::string(cudaGetErrorString(status)),
+        name + ", " + std::to_string(bytes >> 20) + " MiB",
+        "raise the limit of locked memory (ulimit -l), or spill less to the host (--host-memory)");
   }
   data_ = data;
 }

@@ -6,7 +6,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -64,7 +63,7 @@ struct GpuExecutor::State {
   std::unique_ptr<DeviceCommunicator> tp;  // nullptr: the stage is this rank alone
   std::optional<GpuAside> aside;           // with tp
   std::chrono::nanoseconds waited{0};      // for the GPU
-  cuda::SleepingWait sleeping_wait;
+  cuda::Event reached;                     // the end of a step
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
@@ -301,7 +300,7 @@ struct GpuExecutor::State {
       const int rank = hop.waits_for(sending);
       if (rank != noted) mesh.world->note_wait(rank, sending);
       noted = rank;
-      std::this_thread::yield();
+      spill.leave_core();
     }
     if (noted >= 0) mesh.world->note_wait(-1, false);
   }

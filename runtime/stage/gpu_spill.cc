@@ -2,7 +2,9 @@
 #include "runtime/stage/gpu_spill.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
@@ -151,6 +153,17 @@ FeedForwardMatrices GpuSpill::feed_forward(const cuda::Exec& exec, const LayerWe
 
 bool GpuSpill::on_cpu(const LayerWeights& w) const {
   return few_rows_ && !w.part.ff_on_cpu.empty();
+}
+
+void GpuSpill::wait_for(const cuda::Stream& stream) {
+  if (cpu_half_.most_rows() == 0) return stream.synchronize();
+  sleeping_wait_.wait_for(stream);
+}
+
+void GpuSpill::leave_core() const {
+  constexpr std::chrono::microseconds kNap{50};
+  if (cpu_half_.most_rows() == 0) return std::this_thread::yield();
+  std::this_thread::sleep_for(kNap);
 }
 
 void GpuSpill::run_call(void* call) {

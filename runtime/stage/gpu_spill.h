@@ -60,7 +60,6 @@ class GpuSpill {
   ~GpuSpill();
   GpuSpill(GpuSpill&&) = delete;
 
-  bool empty() const { return every_.empty(); }
   // For the loader: all of it to be filled. nullptr when nothing is spilled.
   Arena* host_arena() { return host_.bytes() == 0 ? nullptr : &host_; }
   // Once, when it is filled: pins it. weights must stay where they are.
@@ -82,6 +81,11 @@ class GpuSpill {
   bool on_cpu(const LayerWeights& w) const;
   // It begins when the stream gets here. normed [n, dim]: the half's input.
   CpuTerm start_on_cpu(const cuda::Exec& exec, const LayerWeights& w, View2D<const float> normed);
+
+  // Waits for the stream: asleep when the CPU has halves to multiply, which need every core.
+  void wait_for(const cuda::Stream& stream);
+  // For a thread that polls instead: yields, or sleeps a little when the CPU has halves.
+  void leave_core() const;
 
   int64_t device_bytes() const { return slot_memory_.bytes(); }
   int64_t host_bytes() const { return host_.bytes() + pinned_.bytes() + cpu_half_.bytes(); }
@@ -124,6 +128,7 @@ class GpuSpill {
   cuda::Event forked_;
   cuda::Event normed_;
   cuda::Event computed_;
+  cuda::SleepingWait sleeping_wait_;
 
   std::vector<Streamed> every_;  // in steps of many rows
   std::vector<Streamed> few_;    // in steps of few: without what the CPU multiplies

@@ -22,6 +22,12 @@ PLACES = [
     ("layers all ffn = hybrid 0.3; layers 0-3 = streamed; layers 4-9 ffn = cpu; "
      "layers 10-11 ffn = resident; layer 12 attn = streamed", False),
 ]
+# The same on several ranks, which may share the GPU: sums between them go through host memory.
+SPLITS = [
+    ("1:1", "layers all ffn = cpu"),
+    ("2:1", "layers all ffn = hybrid 0.5; layers 0-3 = streamed"),
+    ("1+1", "layers all ffn = hybrid 0.5; layers 2-5 ffn = cpu"),
+]
 PROMPTS = ["Once upon a time", "Water boils at one hundred degrees. " * 12]
 
 
@@ -32,9 +38,9 @@ def run(arguments):
     return done.stdout, ""
 
 
-def verify(options, places, same_bits):
+def verify(options, places, same_bits, *extra):
     out, error = run([options.spillway, "verify", "-m", options.model, "--device", "gpu", "--place",
-                      places, "-n", str(options.tokens)])
+                      places, "-n", str(options.tokens), *extra])
     if out is None:
         return error
     first = out.splitlines()[0]
@@ -59,8 +65,8 @@ def text_twice(options, places):
 
 def refused(options):
     """A place that the rank cannot give is refused by name."""
-    out, error = run([options.spillway, "run", "-m", options.model, "-p", "a", "-n", "1", "--device",
-                      "gpu", "--place", "layers all attn = cpu"])
+    out, error = run([options.spillway, "run", "-m", options.model, "-p", "a", "-n", "1",
+                      "--device", "gpu", "--place", "layers all attn = cpu"])
     if out is not None or not re.search("attention stays on the GPU", error):
         return f"attention on the CPU was not refused: {error}"
     return ""
@@ -78,6 +84,11 @@ def main():
             if problem:
                 failed = True
                 print(f"FAILED, {places}: {problem}", flush=True)
+    for split, places in SPLITS:
+        problem = verify(options, places, False, "--split", split, "--ranks", "2", "--share-gpus")
+        if problem:
+            failed = True
+            print(f"FAILED, --split {split}, {places}: {problem}", flush=True)
     problem = refused(options)
     if problem:
         failed = True
