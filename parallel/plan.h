@@ -54,7 +54,7 @@ struct StepLimits {
   int64_t max_candidates = 256;  // of a row, unless all are asked for
   int64_t max_wanted = 256;      // tokens a row whose logits are wanted whatever their rank
   bool all_logits = false;       // a step may ask for whole rows of logits
-  int64_t max_cpu_rows = 16;     // rows up to which halves placed on the CPU are multiplied there
+  int64_t max_cpu_rows = 8;      // rows up to which halves placed on the CPU are multiplied there
   bool operator==(const StepLimits&) const = default;
 };
 
