@@ -129,7 +129,7 @@ std::pair<std::string, std::string> Job::start_coordinator(const LinkSpec& link)
       coordinator.secret = secret;
       coordinator.model = options_.model;
       coordinator_ = std::make_unique<Coordinator>(coordinator, callbacks);
-      coordinator_->set_link(link);
+      coordinator_->set_link(link, {});
       address = coordinator_->address();
     } catch (const Error& e) {
       error = e.what();

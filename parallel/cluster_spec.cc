@@ -22,6 +22,18 @@ constexpr int64_t kMemoryFreeBytes = int64_t{8} << 30;
 constexpr double kLinkLatencyUs = 5.0;
 constexpr double kLinkGbPerS = 2.0;
 
+constexpr double RankSpec::*kHostRates[] = {&RankSpec::read_gb_per_s, &RankSpec::matrix_gop_per_s,
+                                            &RankSpec::pin_gb_per_s, &RankSpec::disk_gb_per_s,
+                                            &RankSpec::page_cache_gb_per_s};
+constexpr double HostRead::*kHostReadRates[] = {&HostRead::gb_per_s, &HostRead::beside_bus_gb_per_s,
+                                                &HostRead::bus_gb_per_s};
+constexpr double GpuSpec::*kGpuRates[] = {&GpuSpec::read_gb_per_s, &GpuSpec::matrix_tflops,
+                                          &GpuSpec::h2d_gb_per_s, &GpuSpec::d2h_gb_per_s,
+                                          &GpuSpec::launch_gap_us};
+// Those that ranks on one GPU divide among themselves.
+constexpr double GpuSpec::*kSharedRates[] = {&GpuSpec::read_gb_per_s, &GpuSpec::matrix_tflops,
+                                             &GpuSpec::h2d_gb_per_s, &GpuSpec::d2h_gb_per_s};
+
 bool same_gpu(const RankSpec& a, const RankSpec& b) {
   if (!a.gpu.present() || !b.gpu.present() || a.host != b.host) return false;
   return a.gpu.uuid == b.gpu.uuid && (!a.gpu.uuid.empty() || a.gpu.ordinal == b.gpu.ordinal);
@@ -56,32 +68,47 @@ ClusterSpec assumed_cluster(int n_ranks) {
   return cluster;
 }
 
+const PairSpec* ClusterSpec::pair(int a, int b) const {
+  for (const PairSpec& pair : pairs) {
+    if (pair.from == std::min(a, b) && pair.to == std::max(a, b)) return &pair;
+  }
+  return nullptr;
+}
+
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
   const auto like = [](const RankSpec& a, const RankSpec& b) {
     return a.host == b.host && a.cpu == b.cpu && a.isa == b.isa && a.threads == b.threads &&
            a.measured == b.measured && a.gpu.name == b.gpu.name;
   };
-  const auto median = [](std::vector<double>& values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-  };
   ClusterSpec out = cluster;
   for (RankSpec& rank : out.ranks) {
-    std::vector<double> reads;
-    std::vector<double> products;
-    std::vector<double> gpu_reads;
-    std::vector<double> gpu_products;
+    std::vector<const RankSpec*> alike;
     for (const RankSpec& other : cluster.ranks) {
-      if (!like(rank, other)) continue;
-      reads.push_back(other.read_gb_per_s);
-      products.push_back(other.matrix_gop_per_s);
-      gpu_reads.push_back(other.gpu.read_gb_per_s);
-      gpu_products.push_back(other.gpu.matrix_tflops);
+      if (like(rank, other)) alike.push_back(&other);
     }
-    rank.read_gb_per_s = median(reads);
-    rank.matrix_gop_per_s = median(products);
-    rank.gpu.read_gb_per_s = median(gpu_reads);
-    rank.gpu.matrix_tflops = median(gpu_products);
+    const auto settle = [&](const auto& rate_of) {
+      std::vector<double> values;
+      for (const RankSpec* other : alike) {
+        if (const double* rate = rate_of(*other)) values.push_back(*rate);
+      }
+      std::sort(values.begin(), values.end());
+      return values[values.size() / 2];
+    };
+    for (double RankSpec::*rate : kHostRates) {
+      rank.*rate = settle([&](const RankSpec& of) { return &(of.*rate); });
+    }
+    for (double GpuSpec::*rate : kGpuRates) {
+      rank.gpu.*rate = settle([&](const RankSpec& of) { return &(of.gpu.*rate); });
+    }
+    for (size_t i = 0; i < rank.host_reads.size(); ++i) {
+      for (double HostRead::*rate : kHostReadRates) {
+        rank.host_reads[i].*rate = settle([&](const RankSpec& of) {
+          const bool there =
+              i < of.host_reads.size() && of.host_reads[i].threads == rank.host_reads[i].threads;
+          return there ? &(of.host_reads[i].*rate) : nullptr;
+        });
+      }
+    }
   }
   return out;
 }
@@ -104,8 +131,7 @@ ClusterSpec with_shared_gpus(const ClusterSpec& cluster) {
       rank.gpu.free_bytes = std::min(rank.gpu.free_bytes, seen.free_bytes);
     }
     rank.gpu.free_bytes /= static_cast<int64_t>(ranks.size());
-    rank.gpu.read_gb_per_s /= static_cast<double>(ranks.size());
-    rank.gpu.matrix_tflops /= static_cast<double>(ranks.size());
+    for (double GpuSpec::*rate : kSharedRates) rank.gpu.*rate /= static_cast<double>(ranks.size());
   }
   return out;
 }

@@ -20,9 +20,22 @@ struct GpuSpec {
   int64_t free_bytes = 0;    // with this process' CUDA context already there
   double read_gb_per_s = 0;  // measured: device memory read, 1e9 bytes; 0: not measured
   double matrix_tflops = 0;  // bf16, 1e12 operations; 0: not measured
+  // The bus between the device and pinned host memory, one way at a time; 0: not measured.
+  double h2d_gb_per_s = 0;
+  double d2h_gb_per_s = 0;
+  double launch_gap_us = 0;  // an empty kernel inside of a graph; 0: not measured
+  int numa_node = -1;        // of the host, that the device hangs on; -1: unknown
   bool present() const { return !name.empty(); }
   // "GPU 0 NVIDIA H100 80GB HBM3 (GPU-6f1c2a3b)": with the first characters of the UUID.
   std::string text() const;
+};
+
+// Host memory as read by so many of a rank's threads.
+struct HostRead {
+  int threads = 0;
+  double gb_per_s = 0;             // while nothing else runs
+  double beside_bus_gb_per_s = 0;  // while pinned memory is copied to the rank's GPU; 0: unknown
+  double bus_gb_per_s = 0;         // of that copy meanwhile
 };
 
 struct RankSpec {
@@ -39,6 +52,12 @@ struct RankSpec {
   double matrix_gop_per_s = 0;    // measured: int8 products, 1e9 multiply-adds
   bool measured = false;          // false: assumed values
   GpuSpec gpu = {};               // not present: none, or --device cpu
+  std::vector<HostRead> host_reads = {};  // by threads, rising, the last with all; empty: unknown
+  double pin_gb_per_s = 0;                // host memory being pinned; 0: not measured
+  int numa_nodes = 1;                     // of the host
+  // The model's folder: past the page cache, and out of it; 0: not measured.
+  double disk_gb_per_s = 0;
+  double page_cache_gb_per_s = 0;
 };
 
 struct LinkSpec {
@@ -47,9 +66,23 @@ struct LinkSpec {
   bool measured = false;
 };
 
+// Between the GPUs of two ranks.
+struct PairSpec {
+  int from = 0;  // below `to`
+  int to = 0;
+  // What the sums of the two go through: "peer", "nccl", or "staged": host memory and MPI, which is
+  // also what cards without peer access and GPUs of two hosts have.
+  std::string fabric;
+  double gb_per_s = 0;      // one way, of the slower direction
+  double small_sum_us = 0;  // an all-reduce of 16 KiB over the two, inside of a graph where it can
+};
+
 struct ClusterSpec {
   std::vector<RankSpec> ranks;  // ranks[i].rank == i
-  LinkSpec link;
+  LinkSpec link;                // of all ranks, between hosts' memories
+  std::vector<PairSpec> pairs;  // of ranks with GPUs, by from, then to; empty: not measured
+  // nullptr when it was not measured. In any order of the two.
+  const PairSpec* pair(int a, int b) const;
   int size() const { return static_cast<int>(ranks.size()); }
 };
 

@@ -87,6 +87,7 @@ struct Coordinator::Impl final : public rpc::CoordinatorService::Service {
   Phase phase_ = Phase::kWaiting;
   Roster roster_;
   LinkSpec link_;
+  std::vector<PairSpec> pairs_;
   Clock::time_point join_deadline_;
   std::vector<std::shared_ptr<RankStream>> streams_;
   std::unique_ptr<const rpc::CoordinatorMessage> assignment_;  // set once
@@ -311,7 +312,7 @@ void Coordinator::Impl::end_strangers() {
 
 void Coordinator::Impl::make_plan(std::unique_lock<std::mutex>& lock) {
   phase_ = Phase::kPlanning;
-  const ClusterSpec cluster = roster_.cluster(link_);
+  const ClusterSpec cluster = roster_.cluster(link_, pairs_);
   lock.unlock();
   auto message = std::make_unique<rpc::CoordinatorMessage>();
   std::string failure;
@@ -400,9 +401,10 @@ Coordinator::~Coordinator() = default;
 
 std::string Coordinator::address() const { return to_string(reachable(impl_->address)); }
 
-void Coordinator::set_link(const LinkSpec& link) {
+void Coordinator::set_link(const LinkSpec& link, const std::vector<PairSpec>& pairs) {
   std::lock_guard<std::mutex> lock(impl_->mutex_);
   impl_->link_ = link;
+  impl_->pairs_ = pairs;
 }
 
 JobStatus Coordinator::status() const { return impl_->status_now(); }

@@ -51,7 +51,7 @@ class Coordinator {
   // all addresses, the first one that other hosts can reach.
   std::string address() const;
   // The link rates, probed by all ranks together, known before any rank joins.
-  void set_link(const LinkSpec& link);
+  void set_link(const LinkSpec& link, const std::vector<PairSpec>& pairs);
   JobStatus status() const;
 
  private:

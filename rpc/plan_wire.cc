@@ -147,7 +147,8 @@ Prediction prediction_from_wire(const rpc::Prediction& wire) {
 
 void gpu_to_wire(const GpuSpec& gpu, rpc::Gpu* wire) {
   const auto& [name, uuid, ordinal, major, minor, multiprocessors, total_bytes, free_bytes,
-               read_gb_per_s, matrix_tflops] = gpu;
+               read_gb_per_s, matrix_tflops, h2d_gb_per_s, d2h_gb_per_s, launch_gap_us, numa_node] =
+      gpu;
   wire->set_name(name);
   wire->set_uuid(uuid);
   wire->set_ordinal(ordinal);
@@ -158,6 +159,10 @@ void gpu_to_wire(const GpuSpec& gpu, rpc::Gpu* wire) {
   wire->set_free_bytes(free_bytes);
   wire->set_read_gb_per_s(read_gb_per_s);
   wire->set_matrix_tflops(matrix_tflops);
+  wire->set_h2d_gb_per_s(h2d_gb_per_s);
+  wire->set_d2h_gb_per_s(d2h_gb_per_s);
+  wire->set_launch_gap_us(launch_gap_us);
+  wire->set_numa_node(numa_node);
 }
 
 GpuSpec gpu_from_wire(const rpc::Gpu& wire) {
@@ -172,7 +177,36 @@ GpuSpec gpu_from_wire(const rpc::Gpu& wire) {
   gpu.free_bytes = wire.free_bytes();
   gpu.read_gb_per_s = wire.read_gb_per_s();
   gpu.matrix_tflops = wire.matrix_tflops();
+  gpu.h2d_gb_per_s = wire.h2d_gb_per_s();
+  gpu.d2h_gb_per_s = wire.d2h_gb_per_s();
+  gpu.launch_gap_us = wire.launch_gap_us();
+  gpu.numa_node = wire.numa_node();
   return gpu;
+}
+
+void host_read_to_wire(const HostRead& read, rpc::HostRead* wire) {
+  const auto& [threads, gb_per_s, beside_bus_gb_per_s, bus_gb_per_s] = read;
+  wire->set_threads(threads);
+  wire->set_gb_per_s(gb_per_s);
+  wire->set_beside_bus_gb_per_s(beside_bus_gb_per_s);
+  wire->set_bus_gb_per_s(bus_gb_per_s);
+}
+
+void pair_to_wire(const PairSpec& pair, rpc::Pair* wire) {
+  const auto& [from, to, fabric, gb_per_s, small_sum_us] = pair;
+  wire->set_from(from);
+  wire->set_to(to);
+  wire->set_fabric(fabric);
+  wire->set_gb_per_s(gb_per_s);
+  wire->set_small_sum_us(small_sum_us);
+}
+
+PairSpec pair_from_wire(const rpc::Pair& wire, int n_ranks) {
+  if (wire.from() < 0 || wire.from() >= wire.to() || wire.to() >= n_ranks) {
+    throw broken("a pair of the ranks " + std::to_string(wire.from()) + " and " +
+                 std::to_string(wire.to()));
+  }
+  return {wire.from(), wire.to(), wire.fabric(), wire.gb_per_s(), wire.small_sum_us()};
 }
 
 // Whatever a reader uses as an index lies in range, and every list is as long as its twin.
@@ -240,7 +274,8 @@ Plan from_wire(const rpc::Plan& wire) {
 
 void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   const auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
-               read_gb_per_s, matrix_gop_per_s, measured, gpu] = spec;
+               read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
+               disk_gb_per_s, page_cache_gb_per_s] = spec;
   wire->set_rank(rank);
   wire->set_host(host);
   wire->set_local_rank(local_rank);
@@ -254,6 +289,11 @@ void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   wire->set_matrix_gop_per_s(matrix_gop_per_s);
   wire->set_measured(measured);
   if (gpu.present()) gpu_to_wire(gpu, wire->mutable_gpu());
+  for (const HostRead& read : host_reads) host_read_to_wire(read, wire->add_host_reads());
+  wire->set_pin_gb_per_s(pin_gb_per_s);
+  wire->set_numa_nodes(numa_nodes);
+  wire->set_disk_gb_per_s(disk_gb_per_s);
+  wire->set_page_cache_gb_per_s(page_cache_gb_per_s);
 }
 
 RankSpec from_wire(const rpc::Inventory& wire) {
@@ -271,16 +311,25 @@ RankSpec from_wire(const rpc::Inventory& wire) {
   spec.matrix_gop_per_s = wire.matrix_gop_per_s();
   spec.measured = wire.measured();
   if (wire.has_gpu()) spec.gpu = gpu_from_wire(wire.gpu());
+  for (const rpc::HostRead& read : wire.host_reads()) {
+    spec.host_reads.push_back(
+        {read.threads(), read.gb_per_s(), read.beside_bus_gb_per_s(), read.bus_gb_per_s()});
+  }
+  spec.pin_gb_per_s = wire.pin_gb_per_s();
+  spec.numa_nodes = wire.numa_nodes();
+  spec.disk_gb_per_s = wire.disk_gb_per_s();
+  spec.page_cache_gb_per_s = wire.page_cache_gb_per_s();
   return spec;
 }
 
 void to_wire(const ClusterSpec& cluster, rpc::Cluster* wire) {
-  const auto& [ranks, link] = cluster;
+  const auto& [ranks, link, pairs] = cluster;
   const auto& [latency_us, gb_per_s, measured] = link;
   for (const RankSpec& rank : ranks) to_wire(rank, wire->add_ranks());
   wire->mutable_link()->set_latency_us(latency_us);
   wire->mutable_link()->set_gb_per_s(gb_per_s);
   wire->mutable_link()->set_measured(measured);
+  for (const PairSpec& pair : pairs) pair_to_wire(pair, wire->add_pairs());
 }
 
 ClusterSpec from_wire(const rpc::Cluster& wire) {
@@ -293,6 +342,9 @@ ClusterSpec from_wire(const rpc::Cluster& wire) {
     cluster.ranks.push_back(from_wire(rank));
   }
   cluster.link = {wire.link().latency_us(), wire.link().gb_per_s(), wire.link().measured()};
+  for (const rpc::Pair& pair : wire.pairs()) {
+    cluster.pairs.push_back(pair_from_wire(pair, cluster.size()));
+  }
   return cluster;
 }
 

@@ -22,7 +22,8 @@ std::string encode_plan(const Plan& plan);
 // Throws Error: not a plan message, or a plan whose ranks, stages or types cannot be.
 Plan decode_plan(const std::string& bytes);
 std::string encode_cluster(const ClusterSpec& cluster);
-// Throws Error: not a cluster message, or ranks that are not numbered 0, 1, 2, ...
+// Throws Error: not a cluster message, ranks that are not numbered 0, 1, 2, ..., or
+// pairs of others.
 ClusterSpec decode_cluster(const std::string& bytes);
 
 void to_wire(const Plan& plan, rpc::Plan* wire);

@@ -153,11 +153,12 @@ bool Roster::all_left() const {
   return std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.left; });
 }
 
-ClusterSpec Roster::cluster(const LinkSpec& link) const {
+ClusterSpec Roster::cluster(const LinkSpec& link, const std::vector<PairSpec>& pairs) const {
   CHECK(all_joined());
   ClusterSpec cluster;
   for (const Member& member : members_) cluster.ranks.push_back(member.spec);
   cluster.link = link;
+  cluster.pairs = pairs;
   return cluster;
 }
 

@@ -46,7 +46,8 @@ class Roster {
   bool all_joined() const { return n_joined_ == static_cast<int>(members_.size()); }
   bool all_left() const;
   bool left(int rank) const { return members_.at(rank).left; }
-  ClusterSpec cluster(const LinkSpec& link) const;  // all_joined() only
+  ClusterSpec cluster(const LinkSpec& link,
+                      const std::vector<PairSpec>& pairs) const;  // all_joined() only
   Loading loading() const;
   std::vector<RankStatus> rows(Time now) const;  // of those that have joined
 

@@ -16,7 +16,7 @@ using namespace testing;  // NOLINT: the test kit of this folder
 
 TEST(Coordinator, RanksGetThePlanAndTheCluster) {
   TestJob job(3);
-  job.coordinator->set_link({12.5, 3.25, true});
+  job.coordinator->set_link({12.5, 3.25, true}, {{0, 2, "peer", 310.5, 4.25}});
   std::vector<std::future<Plan>> plans;
   for (const int rank : {2, 0, 1}) plans.push_back(job.add(rank).join());
   for (std::future<Plan>& plan : plans) {
@@ -29,6 +29,8 @@ TEST(Coordinator, RanksGetThePlanAndTheCluster) {
     ASSERT_EQ(rank->agent().cluster().size(), 3);
     EXPECT_EQ(rank->agent().cluster().ranks[2].pid, 1002);
     EXPECT_EQ(rank->agent().cluster().link.gb_per_s, 3.25);
+    ASSERT_NE(rank->agent().cluster().pair(2, 0), nullptr);
+    EXPECT_EQ(rank->agent().cluster().pair(2, 0)->gb_per_s, 310.5);
   }
   for (const auto& rank : job.ranks) rank->agent().leave();
   EXPECT_TRUE(job.wait_for_state("ended"));

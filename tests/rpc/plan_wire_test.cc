@@ -134,8 +134,14 @@ TEST(PlanWire, TheClusterComesBack) {
   ClusterSpec cluster;
   cluster.ranks = {{0, "a", 1, 2, 3, "cpu \xff", "isa", 4, int64_t{5} << 40, 6.25, 7.5, true},
                    {1, "", 0, 1, int64_t{1} << 60, "", "", 1, 0, 0, 0, false}};
-  cluster.ranks[1].gpu = {"gpu \xff",       "GPU-1",          2,      9,     1, 132,
-                          int64_t{6} << 40, int64_t{7} << 40, 3000.5, 450.25};
+  cluster.ranks[1].gpu = {"gpu \xff",       "GPU-1", 2,      9,    1,     132,  int64_t{6} << 40,
+                          int64_t{7} << 40, 3000.5,  450.25, 52.5, 54.25, 0.75, 1};
+  cluster.ranks[1].host_reads = {{1, 8.5, 6.25, 51.5}, {16, 90.5, 84.25, 52.5}};
+  cluster.ranks[1].pin_gb_per_s = 1.75;
+  cluster.ranks[1].numa_nodes = 2;
+  cluster.ranks[1].disk_gb_per_s = 2.75;
+  cluster.ranks[1].page_cache_gb_per_s = 9.25;
+  cluster.pairs = {{0, 1, "peer", 310.5, 4.25}};
   cluster.link = {8.5, 9.75, true};
   const ClusterSpec back = decode_cluster(encode_cluster(cluster));
   ASSERT_EQ(back.size(), 2);
@@ -165,6 +171,24 @@ TEST(PlanWire, TheClusterComesBack) {
   EXPECT_EQ(gpu.free_bytes, int64_t{7} << 40);
   EXPECT_EQ(gpu.read_gb_per_s, 3000.5);
   EXPECT_EQ(gpu.matrix_tflops, 450.25);
+  EXPECT_EQ(gpu.h2d_gb_per_s, 52.5);
+  EXPECT_EQ(gpu.d2h_gb_per_s, 54.25);
+  EXPECT_EQ(gpu.launch_gap_us, 0.75);
+  EXPECT_EQ(gpu.numa_node, 1);
+  ASSERT_EQ(back.ranks[1].host_reads.size(), 2u);
+  EXPECT_EQ(back.ranks[1].host_reads[1].threads, 16);
+  EXPECT_EQ(back.ranks[1].host_reads[1].gb_per_s, 90.5);
+  EXPECT_EQ(back.ranks[1].host_reads[1].beside_bus_gb_per_s, 84.25);
+  EXPECT_EQ(back.ranks[1].host_reads[0].bus_gb_per_s, 51.5);
+  EXPECT_EQ(back.ranks[1].pin_gb_per_s, 1.75);
+  EXPECT_EQ(back.ranks[1].numa_nodes, 2);
+  EXPECT_EQ(back.ranks[1].disk_gb_per_s, 2.75);
+  EXPECT_EQ(back.ranks[1].page_cache_gb_per_s, 9.25);
+  ASSERT_NE(back.pair(1, 0), nullptr);
+  EXPECT_EQ(back.pair(0, 1)->fabric, "peer");
+  EXPECT_EQ(back.pair(0, 1)->gb_per_s, 310.5);
+  EXPECT_EQ(back.pair(0, 1)->small_sum_us, 4.25);
+  EXPECT_EQ(back.pair(0, 0), nullptr);
   EXPECT_EQ(back.link.latency_us, 8.5);
   EXPECT_EQ(back.link.gb_per_s, 9.75);
   EXPECT_TRUE(back.link.measured);
@@ -175,6 +199,16 @@ TEST(PlanWire, RanksOutOfOrderAreAnError) {
   cluster.ranks.resize(2);
   cluster.ranks[1].rank = 2;
   EXPECT_THROW(decode_cluster(encode_cluster(cluster)), Error);
+}
+
+TEST(PlanWire, PairsOfRanksThatAreNotThereAreAnError) {
+  ClusterSpec cluster = assumed_cluster(2);
+  cluster.pairs = {{0, 1, "nccl", 1, 1}};
+  EXPECT_NO_THROW(decode_cluster(encode_cluster(cluster)));
+  for (const PairSpec& pair : {PairSpec{0, 2, "", 1, 1}, {1, 0, "", 1, 1}, {-1, 1, "", 1, 1}}) {
+    cluster.pairs = {pair};
+    EXPECT_THROW(decode_cluster(encode_cluster(cluster)), Error);
+  }
 }
 
 TEST(PlanWire, PlansThatWouldBreakAReaderAreErrors) {
