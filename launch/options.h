@@ -61,6 +61,15 @@ struct Options {
   int pp = 0;
   std::vector<StagePin> split;
   std::vector<PlacePin> places;
+  std::vector<int64_t> layers;
+  std::vector<double> shares;
+  std::vector<int> order;
+  int64_t gpu_layers = -1;
+  std::vector<Budget> gpu_memory;
+  std::vector<Budget> host_memory;
+  Objective objective = Objective::kLatency;
+  KvType least_kv = KvType::kF16;
+  std::string plan_file;  // --plan, whose pins have become flags
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all
@@ -70,6 +79,8 @@ struct Options {
   bool show_plan = false;
   bool quiet = false;
   bool json = false;
+  bool toml = false;                   // plan
+  std::string svg;                     // plan: a file
   std::string listen = "127.0.0.1:0";  // --coordinator
   double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"

@@ -11,6 +11,7 @@
 #include "parallel/ledger.h"
 #include "parallel/planner.h"
 #include "parallel/shard.h"
+#include "tests/parallel/gpu_clusters.h"
 #include "tests/parallel/model_shapes.h"
 #include "tests/parallel/refusal.h"
 
@@ -18,42 +19,13 @@ namespace spillway {
 namespace {
 
 using testing::expect_says;
+using testing::gpus;
+using testing::kGiB;
 using testing::llama_70b;
 using testing::measured_cluster;
 using testing::refusal;
+using testing::sharing;
 using testing::smollm2;
-
-constexpr int64_t kGiB = int64_t{1} << 30;
-
-// Ranks of one host with a GPU each of so many GiB; 0: a rank without one.
-ClusterSpec gpus(const std::vector<int64_t>& gib, double read_gb_per_s = 3000) {
-  ClusterSpec cluster = measured_cluster(static_cast<int>(gib.size()));
-  for (RankSpec& rank : cluster.ranks) {
-    const int64_t size = gib[static_cast<size_t>(rank.rank)];
-    rank.host = "one";
-    rank.local_rank = rank.rank;
-    rank.local_size = cluster.size();
-    rank.memory_free_bytes = 256 * kGiB;
-    if (size == 0) continue;
-    rank.gpu.name = "Made Up " + std::to_string(size);
-    rank.gpu.uuid = "GPU-0000000" + std::to_string(rank.rank) + "-aaaa";
-    rank.gpu.ordinal = rank.rank;
-    rank.gpu.total_bytes = size * kGiB;
-    rank.gpu.free_bytes = size * kGiB;
-    rank.gpu.read_gb_per_s = read_gb_per_s;
-  }
-  return cluster;
-}
-
-// n ranks on one GPU.
-ClusterSpec sharing(int n, int64_t gib) {
-  ClusterSpec cluster = gpus(std::vector<int64_t>(static_cast<size_t>(n), gib));
-  for (RankSpec& rank : cluster.ranks) {
-    rank.gpu.uuid = cluster.ranks[0].gpu.uuid;
-    rank.gpu.ordinal = 0;
-  }
-  return cluster;
-}
 
 PlanRequest on(DeviceChoice device, const std::string& split = "") {
   PlanRequest request;
@@ -168,6 +140,7 @@ TEST(SeveralGpus, LayersAndSharesMoveToWhereThereIsMemory) {
     // The same by hand is what the user asked for, and an error.
     request.tp = 0;
     request.split = parse_split(tp == 1 ? "1+1" : "1:1");
+    request.places = parse_places("layers all = resident");
     EXPECT_NE(devices_of(make_plan(llama_70b(), cluster, request)), devices_of(plan));
     request.device = kGpu;
     expect_says(refusal(llama_70b(), cluster, request),
@@ -179,6 +152,7 @@ TEST(SeveralGpus, LayersAndSharesMoveToWhereThereIsMemory) {
 TEST(SeveralGpus, WhatDoesNotFitComputesOnTheCpu) {
   const ClusterSpec cluster = gpus({24, 12});
   PlanRequest request = on(kAuto);
+  request.places = parse_places("layers all = resident");
   request.pp = 2;
   const Plan plan = make_plan(llama_70b(), cluster, request);
   EXPECT_EQ(devices_of(plan), "g+c");
@@ -188,7 +162,9 @@ TEST(SeveralGpus, WhatDoesNotFitComputesOnTheCpu) {
   request.pp = 0;
   request.tp = 2;
   EXPECT_EQ(planned(llama_70b(), cluster, request), "cc");
-  EXPECT_EQ(planned(llama_70b(), cluster, on(kAuto)), "g+c");
+  request.tp = 0;
+  EXPECT_EQ(planned(llama_70b(), cluster, request), "g+c");
+  request.tp = 2;
   request.device = kGpu;
   expect_says(refusal(llama_70b(), cluster, request), {"rank ", " needs", "of GPU memory"});
   EXPECT_EQ(planned(smollm2(), cluster, request), "gg");
@@ -277,6 +253,7 @@ TEST(SharedGpu, ItsMemoryAndRatesAreDivided) {
   EXPECT_TRUE(ranks_on_gpu(gpus({0, 80}), 0).empty());
   PlanRequest request = on(kGpu, "1:1:1");
   request.share_gpus = true;
+  request.places = parse_places("layers all = resident");
   const Plan plan = make_plan(smollm2(), cluster, request);
   for (RankSpec& rank : cluster.ranks) rank.gpu.free_bytes = 3 * plan.rank_bytes(0, "", "gpu");
   EXPECT_EQ(refusal(smollm2(), cluster, request), "it was planned");
