@@ -103,7 +103,7 @@ std::vector<std::string> arguments_of(const std::string& path,
   return out;
 }
 
-std::string quoted(const std::string& text) { return "\"" + text + "\""; }
+std::string in_quotes(const std::string& text) { return "\"" + text + "\""; }
 
 }  // namespace
 
@@ -115,20 +115,20 @@ std::string plan_toml(const Plan& plan) {
   std::string out = "# Pins of a plan for " + name + ", for --plan FILE. Edit or leave out any.\n";
   out += "# " + plan_title(plan) + ": predicted " + fixed_text(p.decode_tok_per_s, 1) +
          " tok/s decode, " + fixed_text(p.prefill_tok_per_s, 0) + " prefill\n";
-  out += "split = " + quoted(split_text(pins.split)) + "\n";
+  out += "split = " + in_quotes(split_text(pins.split)) + "\n";
   if (!pins.order.empty()) {
     std::string order;
     for (const int rank : pins.order) append_item(order, ",", std::to_string(rank));
-    out += "order = " + quoted(order) + "\n";
+    out += "order = " + in_quotes(order) + "\n";
   }
   // What is not named here is resident: said too, so that the planner moves nothing.
   std::string places = "layers all = resident";
   append_item(places, "; ", places_text(pins.places));
   if (pins.places.empty()) places = "layers all = resident";
-  out += "place = " + quoted(places) + "\n";
+  out += "place = " + in_quotes(places) + "\n";
   out += "ctx-size = " + std::to_string(pins.context) + "\n";
-  out += "kv-type = " + quoted(kv_type_name(pins.kv_type)) + "\n";
-  out += "device = " + quoted(device_list_text(pins.devices)) + "\n";
+  out += "kv-type = " + in_quotes(kv_type_name(pins.kv_type)) + "\n";
+  out += "device = " + in_quotes(device_list_text(pins.devices)) + "\n";
   out += "ubatch-size = " + std::to_string(plan.limits.max_rows) + "\n";
   return out;
 }

@@ -17,7 +17,7 @@ namespace {
 // Up to here every composition of the ranks into stages is tried (2^(n-1) of them).
 constexpr int kAllCompositions = 6;
 // Beyond, so many of the dynamic programme's.
-constexpr size_t kBestCompositions = 8;
+constexpr size_t kBestCompositions = 6;
 // A guess of a hop, for the comparison alone.
 constexpr double kHopMs = 0.05;
 
@@ -182,14 +182,14 @@ std::vector<std::vector<StagePin>> compositions(int n, int64_t most) {
   return all;
 }
 
-std::vector<int> rank_order(const PlanTask& task) {
+std::vector<std::vector<int>> rank_orders(const PlanTask& task) {
   const PlanRequest& request = task.request;
-  if (!request.order.empty()) return request.order;
+  if (!request.order.empty()) return {request.order};
   std::vector<int> order(task.cluster.ranks.size());
   std::iota(order.begin(), order.end(), 0);
   const bool named = !request.split.empty() || !request.layers.empty() || !request.shares.empty() ||
                      !request.devices.empty();
-  if (named) return order;
+  if (named) return {order};
   const auto level = [&](int rank) {
     const bool gpu = may_use_gpu(task, rank);
     const double read = rates_of(task.cluster.ranks[static_cast<size_t>(rank)], gpu).read;
@@ -201,22 +201,29 @@ std::vector<int> rank_order(const PlanTask& task) {
     while (task.cluster.ranks[static_cast<size_t>(first)].host != name) ++first;
     return first;
   };
-  std::stable_sort(order.begin() + 1, order.end(), [&](int a, int b) {
-    if (may_use_gpu(task, a) != may_use_gpu(task, b)) return may_use_gpu(task, a);
-    if (host(a) != host(b)) return host(a) < host(b);
-    return level(a) > level(b);
-  });
-  return order;
+  std::vector<std::vector<int>> orders;
+  for (const bool gpus_first : {true, false}) {
+    std::vector<int> sorted = order;
+    std::stable_sort(sorted.begin() + 1, sorted.end(), [&](int a, int b) {
+      if (may_use_gpu(task, a) != may_use_gpu(task, b)) return may_use_gpu(task, a) == gpus_first;
+      if (host(a) != host(b)) return host(a) < host(b);
+      return level(a) > level(b);
+    });
+    if (orders.empty() || orders[0] != sorted) orders.push_back(std::move(sorted));
+  }
+  return orders;
 }
 
 std::vector<Candidate> candidates(const PlanTask& task) {
   const PlanRequest& request = task.request;
-  const std::vector<int> order = rank_order(task);
-  if (!request.split.empty()) return {{request.split, false, order}};
+  const std::vector<std::vector<int>> orders = rank_orders(task);
+  if (!request.split.empty()) return {{request.split, false, orders[0]}};
   std::vector<Candidate> list;
-  for (auto& stages : free_stages(task, order)) {
-    for (size_t s = 0; s < request.layers.size(); ++s) stages[s].n_layers = request.layers[s];
-    list.push_back({std::move(stages), true, order});
+  for (const std::vector<int>& order : orders) {
+    for (auto& stages : free_stages(task, order)) {
+      for (size_t s = 0; s < request.layers.size(); ++s) stages[s].n_layers = request.layers[s];
+      list.push_back({std::move(stages), true, order});
+    }
   }
   return list;
 }

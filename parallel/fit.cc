@@ -18,6 +18,8 @@ namespace {
 constexpr int kMoves = 16;
 // Times that a spill is made greater by what it missed.
 constexpr int kSpills = 3;
+// Stages that go to CPUs one at a time.
+constexpr size_t kFewStages = 4;
 
 // What the worst rank of a stage lacks where its weights lie.
 Shortage stage_shortage(const Plan& plan, const StagePlan& stage) {
@@ -76,6 +78,13 @@ bool make_room(Choices& choices, const Plan& plan) {
   return moved && room >= plan.stages.back().layers.end;
 }
 
+// All memory together is too little: nothing is gained by moving.
+bool hopeless(const Plan& plan) {
+  int64_t lack = 0;
+  for (const RankPart& part : plan.parts) lack += lack_bytes(plan, part.rank, place_of(part));
+  return lack > 0;
+}
+
 Choices by_speed(const Candidate& candidate, const std::vector<bool>& on_gpu,
                  const PlanTask& task) {
   Choices choices;
@@ -92,7 +101,7 @@ Plan lay_out_resident(const Candidate& candidate, const std::vector<bool>& on_gp
   Choices choices = by_speed(candidate, on_gpu, task);
   Plan first = lay_out_with(candidate, choices, task);
   const bool free = candidate.free_shares && task.request.shares.empty() && first.uses_gpu();
-  if (!free || shortage(first).bytes <= 0) return first;
+  if (!free || shortage(first).bytes <= 0 || hopeless(first)) return first;
   Plan plan = first;
   for (int i = 0; i < kMoves && make_room(choices, plan); ++i) {
     plan = lay_out_with(candidate, choices, task);
@@ -118,11 +127,9 @@ void weigh_by_memory(Choices& choices, const Candidate& candidate, const Plan& p
   }
 }
 
-// With what the GPUs lack spilled that way.
-Plan lay_out_spilled(const Candidate& candidate, const Plan& resident, Choices choices,
+// With what the GPUs lack spilled that way. bare: the plan of these choices.
+Plan lay_out_spilled(const Candidate& candidate, const Plan& bare, Choices choices,
                      const PlanTask& task, SpillWay way) {
-  weigh_by_memory(choices, candidate, resident, task);
-  const Plan bare = lay_out_with(candidate, choices, task);
   std::vector<int64_t> extra(candidate.stages.size(), 0);
   Plan plan;
   for (int i = 0; i < kSpills; ++i) {
@@ -173,7 +180,8 @@ bool has_spilled(const Plan& plan) {
 
 }  // namespace
 
-std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task) {
+std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
+                          std::span<const SpillWay> ways) {
   const size_t n_stages = candidate.stages.size();
   std::vector<bool> on_gpu(n_stages, gpu_obstacle(task.model).empty());
   std::vector<bool> forced(n_stages, false);
@@ -190,9 +198,11 @@ std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task) {
   std::vector<Plan> plans;
   plans.push_back(lay_out_resident(candidate, on_gpu, task));
   if (lacks_gpu_memory(plans[0])) {
-    const Choices choices = by_speed(candidate, on_gpu, task);
-    for (const SpillWay way : kSpillWays) {
-      Plan plan = lay_out_spilled(candidate, plans[0], choices, task, way);
+    Choices choices = by_speed(candidate, on_gpu, task);
+    weigh_by_memory(choices, candidate, plans[0], task);
+    const Plan bare = lay_out_with(candidate, choices, task);
+    for (const SpillWay way : ways) {
+      Plan plan = lay_out_spilled(candidate, bare, choices, task, way);
       if (has_spilled(plan)) plans.push_back(std::move(plan));
     }
     // Stages go to CPUs one by one, unless the user placed halves beside a GPU.
@@ -203,6 +213,10 @@ std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task) {
     size_t overfull = overfull_stage(plan, forced);
     while (overfull != n_stages && !beside) {
       on_gpu[overfull] = false;
+      // Of many stages as many as lack memory at a time: each turn is another layout.
+      for (size_t s = 0; n_stages > kFewStages && s < n_stages; ++s) {
+        if (!forced[s] && stage_shortage(plan, plan.stages[s]).bytes > 0) on_gpu[s] = false;
+      }
       plan = lay_out_resident(candidate, on_gpu, task);
       overfull = overfull_stage(plan, forced);
     }

@@ -69,9 +69,14 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   std::vector<Found> found;
   for (const KvType type : types) {
     task.request.kv_type = type;
-    std::vector<Found> now = search(task);
-    if (now.empty()) refuse_mixture(cluster, request);
-    if (found.empty() || now[0].lack.bytes < found[0].lack.bytes) found = std::move(now);
+    for (const int64_t rows : step_rows(request)) {
+      task.request.gpu_rows = rows;
+      task.request.choose_gpu_rows = request.choose_gpu_rows && rows == request.gpu_rows;
+      std::vector<Found> now = search(task);
+      if (now.empty()) refuse_mixture(cluster, request);
+      if (found.empty() || now[0].lack.bytes < found[0].lack.bytes) found = std::move(now);
+      if (found[0].lack.bytes <= 0) break;
+    }
     if (found[0].lack.bytes <= 0) break;
   }
   if (found[0].lack.bytes > 0) {

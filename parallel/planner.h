@@ -52,6 +52,7 @@ struct PlanRequest {
   // context.
   KvType least_kv = KvType::kF16;
   bool choose_cpu_rows = false;  // limits.max_cpu_rows by the rates
+  bool choose_gpu_rows = false;  // fewer than gpu_rows where that leaves memory for weights
 
   DeviceChoice device_of(int rank) const {
     return devices.empty() ? device : devices[static_cast<size_t>(rank)];

@@ -2,6 +2,7 @@
 #include "parallel/search.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "parallel/candidates.h"
 #include "parallel/cost.h"
 #include "parallel/fit.h"
+#include "parallel/pins.h"
 
 namespace spillway {
 namespace {
@@ -17,6 +19,8 @@ namespace {
 constexpr double kWorthIt = 1.02;
 // Layers that a cut is moved by, in turn.
 constexpr int64_t kCutSteps[] = {8, 4, 2, 1};
+// Of the steps that are tried.
+constexpr int64_t kLeastRows = 256;
 // A moved cut must be predicted this much faster.
 constexpr double kWorthMoving = 1.002;
 
@@ -42,10 +46,15 @@ const Found* best_of(const std::vector<Found>& list) {
   return best;
 }
 
-std::vector<Found> ways_of(const Candidate& candidate, const PlanTask& task) {
+// With both of these at their best the others are rarely better.
+constexpr std::array kSearchedWays = {SpillWay::kMixed, SpillWay::kHybrid};
+
+std::vector<Found> ways_of(const Candidate& candidate, const PlanTask& task,
+                           std::span<const SpillWay> ways = kSearchedWays) {
   std::vector<Found> list;
-  for (Plan& plan : lay_out(candidate, task)) {
+  for (Plan& plan : lay_out(candidate, task, ways)) {
     list.push_back(judged(std::move(plan), task.request.objective));
+    list.back().candidate = candidate;
   }
   return list;
 }
@@ -70,8 +79,8 @@ Candidate pinned_to(const Candidate& candidate, const Plan& plan) {
 }
 
 // Moves the stages' cuts while that helps.
-void move_cuts(const Candidate& candidate, const PlanTask& task, Found& best) {
-  Candidate at = pinned_to(candidate, best.plan);
+void move_cuts(const PlanTask& task, Found& best) {
+  Candidate at = pinned_to(best.candidate, best.plan);
   for (const int64_t step : kCutSteps) {
     bool moved = true;
     while (moved) {
@@ -95,6 +104,43 @@ void move_cuts(const Candidate& candidate, const PlanTask& task, Found& best) {
   }
 }
 
+// The task with the steps of a plan that was made for it.
+PlanTask with_rows(const PlanTask& task, const Plan& plan) {
+  PlanTask out = task;
+  if (plan.uses_gpu()) out.request.gpu_rows = plan.limits.max_rows;
+  return out;
+}
+
+// Milliseconds of a token that is read and one that is written.
+double both_ms(const Plan& plan) {
+  return 1000.0 / plan.prediction.decode_tok_per_s + 1000.0 / plan.prediction.prefill_tok_per_s;
+}
+
+// Where the best plan spills: shorter steps, whose activations leave more room for weights, if as
+// many tokens read as written are quicker so. Returns which is best then.
+size_t with_fewer_rows(const PlanTask& task, std::vector<Found>& all, size_t best) {
+  for (const int64_t rows : step_rows(task.request)) {
+    if (rows == task.request.gpu_rows || spill_text(all[best].plan).empty()) continue;
+    PlanTask fewer = task;
+    fewer.request.gpu_rows = rows;
+    std::vector<Found> ways = ways_of(all[best].candidate, fewer);
+    const Found* mine = best_of(ways);
+    if (mine == nullptr || !fits(*mine)) continue;
+    if (both_ms(mine->plan) * kWorthIt >= both_ms(all[best].plan)) continue;
+    best = all.size();
+    all.push_back(*mine);
+  }
+  return best;
+}
+
+// What else could have been done with what is spilled, to compare.
+void add_other_ways(const Candidate& chosen, const PlanTask& task, std::vector<Found>& all) {
+  constexpr std::array kOthers = {SpillWay::kCpu, SpillWay::kStreamed};
+  for (Found& found : ways_of(chosen, task, kOthers)) {
+    if (!spill_text(found.plan).empty()) all.push_back(std::move(found));
+  }
+}
+
 void sort_found(std::vector<Found>& all, size_t chosen) {
   std::swap(all[0], all[chosen]);
   std::stable_sort(all.begin() + 1, all.end(), [](const Found& a, const Found& b) {
@@ -112,33 +158,39 @@ double plan_score(const Plan& plan, Objective objective) {
   return 1000.0 / p.sequences_tok_per_s + 1000.0 / p.prefill_tok_per_s;
 }
 
+std::vector<int64_t> step_rows(const PlanRequest& request) {
+  std::vector<int64_t> all = {request.gpu_rows};
+  if (!request.choose_gpu_rows) return all;
+  for (int64_t rows = request.gpu_rows / 2; rows >= kLeastRows; rows /= 2) all.push_back(rows);
+  return all;
+}
+
 std::vector<Found> search(const PlanTask& task) {
-  const std::vector<Candidate> list = candidates(task);
   std::vector<Found> all;
   size_t best = 0;
-  const Candidate* chosen = nullptr;
-  for (const Candidate& candidate : list) {
+  bool any = false;
+  for (const Candidate& candidate : candidates(task)) {
     std::vector<Found> ways = ways_of(candidate, task);
     const Found* mine = best_of(ways);
     if (mine == nullptr) continue;
     const size_t at = all.size() + static_cast<size_t>(mine - ways.data());
-    const bool first = chosen == nullptr;
-    const bool fits_better = !first && !fits(all[best]) && mine->lack.bytes < all[best].lack.bytes;
+    const bool fits_better = any && !fits(all[best]) && mine->lack.bytes < all[best].lack.bytes;
     const bool faster =
-        !first && fits(*mine) && fits(all[best]) && mine->score * kWorthIt < all[best].score;
-    if (first || fits_better || faster) {
-      best = at;
-      chosen = &candidate;
-    }
+        any && fits(*mine) && fits(all[best]) && mine->score * kWorthIt < all[best].score;
+    if (!any || fits_better || faster) best = at;
+    any = true;
     std::move(ways.begin(), ways.end(), std::back_inserter(all));
   }
-  if (all.empty()) return all;
-  const bool free = chosen->free_shares && task.request.layers.empty() && chosen->stages.size() > 1;
+  if (!any) return all;
+  const Candidate chosen = all[best].candidate;
+  if (fits(all[best]) && task.request.choose_gpu_rows) best = with_fewer_rows(task, all, best);
+  const bool free = chosen.free_shares && task.request.layers.empty() && chosen.stages.size() > 1;
   if (free && uneven(all[best].plan)) {
     all.push_back(all[best]);
     best = all.size() - 1;
-    move_cuts(*chosen, task, all[best]);
+    move_cuts(with_rows(task, all[best].plan), all[best]);
   }
+  add_other_ways(chosen, with_rows(task, all[best].plan), all);
   sort_found(all, best);
   return all;
 }
@@ -149,6 +201,7 @@ int64_t longest_context(const PlanTask& task, int64_t most) {
   const auto with_context = [&](int64_t pages) {
     PlanTask out = task;
     out.request.context = std::min(most, pages * kPage);
+    out.request.gpu_rows = step_rows(task.request).back();
     return out;
   };
   const auto holds = [&](const Candidate& candidate, int64_t pages) {

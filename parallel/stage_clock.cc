@@ -2,6 +2,7 @@
 #include "parallel/stage_clock.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/cost.h"
@@ -24,6 +25,7 @@ constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // normalises, which spares the layer a launch.
 constexpr double kPeerSumMs = 0.005;
 constexpr double kPeerGbPerS = 150.0;
+constexpr int64_t kSmallSumBytes = 16384;  // of the sum that PairSpec::small_sum_us is of
 // To pinned host memory and back from there, at a hop or at a sum that goes through the host.
 constexpr double kHostCopyMs = 0.02;
 constexpr double kHostCopyGbPerS = 50.0;
@@ -51,6 +53,21 @@ bool peers(const ClusterSpec& cluster, const std::vector<int>& ranks) {
   });
 }
 
+// The slowest of the measured pairs among these ranks; nothing unless all were measured.
+std::optional<PairSpec> slowest_pair(const ClusterSpec& cluster, const std::vector<int>& ranks) {
+  std::optional<PairSpec> worst;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    for (size_t j = i + 1; j < ranks.size(); ++j) {
+      const PairSpec* pair = cluster.pair(ranks[i], ranks[j]);
+      if (pair == nullptr || pair->gb_per_s <= 0 || pair->small_sum_us <= 0) return {};
+      if (!worst) worst = *pair;
+      worst->gb_per_s = std::min(worst->gb_per_s, pair->gb_per_s);
+      worst->small_sum_us = std::max(worst->small_sum_us, pair->small_sum_us);
+    }
+  }
+  return worst;
+}
+
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
   return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
 }
@@ -63,10 +80,16 @@ double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, b
   const int64_t values = rows * dim;
   if (!gpu) return message_ms(link_of(cluster), values * kSumBytes);
   const int64_t bytes = values * kHopBytes;
-  if (!peers(cluster, ranks)) return message_ms(link_of(cluster), bytes) + 2 * host_copy_ms(bytes);
   // Each rank sends and receives all but its own part twice: once to add, once added.
   const auto n = static_cast<double>(ranks.size());
-  return kPeerSumMs + 2 * (n - 1) / n * transfer_ms(bytes, kPeerGbPerS);
+  const double passes = 2 * (n - 1) / n;
+  if (const auto pair = slowest_pair(cluster, ranks)) {
+    const double more =
+        passes * transfer_ms(std::max<int64_t>(0, bytes - kSmallSumBytes), pair->gb_per_s);
+    return pair->small_sum_us * 1e-3 + more;
+  }
+  if (!peers(cluster, ranks)) return message_ms(link_of(cluster), bytes) + 2 * host_copy_ms(bytes);
+  return kPeerSumMs + passes * transfer_ms(bytes, kPeerGbPerS);
 }
 
 double layer_launch_ms(bool gpu, size_t tp_size) {

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <algorithm>
+#include <ctime>
+#include <functional>
 #include <random>
 
 #include "kernels/core/error.h"
@@ -34,6 +36,8 @@ PlanRequest with_objective(Objective objective, const std::string& gpu_memory = 
   request.objective = objective;
   request.choose_cpu_rows = true;
   request.gpu_rows = 2048;
+  request.choose_gpu_rows = true;
+  request.device = DeviceChoice::kGpu;
   if (!gpu_memory.empty()) request.gpu_memory = parse_budgets("--gpu-memory", gpu_memory);
   return request;
 }
@@ -100,11 +104,15 @@ TEST(Objectives, ASmallerCacheWhereTheOtherDoesNotFit) {
 }
 
 TEST(Order, RanksWithGpusStandTogether) {
-  const ClusterSpec cluster = gpus({80, 0, 80});
+  // The rank without one gets a layer, and stands where it has not the head as well.
+  const ClusterSpec cluster = gpus({30, 0, 30});
   const Plan plan = make_plan(llama_70b(), cluster, {});
   EXPECT_TRUE(check_plan(plan, llama_70b()).empty());
-  EXPECT_EQ(plan.stages[0].ranks, (std::vector<int>{0, 2}));
   EXPECT_TRUE(plan.parts[0].gpu && plan.parts[2].gpu);
+  EXPECT_EQ(plan.parts[1].layers.size(), 1u);
+  EXPECT_TRUE(plan.parts[1].output_rows.empty());
+  const Plan four = make_plan(llama_70b(), gpus({80, 0, 80, 80}), {});
+  EXPECT_EQ(four.stages.back().ranks, (std::vector<int>{2, 3}));
   PlanRequest request;
   request.split = parse_split("1:1+1");  // by rank as they are
   EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].ranks, (std::vector<int>{0, 1}));
@@ -163,6 +171,7 @@ TEST(Pins, OfAPlanMakeItAgain) {
   const ModelSpec model = llama_70b();
   const ClusterSpec cluster = with_host_rates(gpus({24, 24, 0}));
   PlanRequest request = with_objective(Objective::kLatency, "12GiB");
+  request.device = DeviceChoice::kAuto;
   const Plan plan = make_plan(model, cluster, request);
   PlanRequest pins = pins_of(plan);
   pins.gpu_memory = request.gpu_memory;
@@ -255,15 +264,17 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
     const int64_t kv_heads = pick({1, 2, 8});
     const int64_t dim = heads * 128;
     const ModelSpec model = testing::model_of(
-        {"random", pick({1, 3, 8, 24, 40}), dim, heads, kv_heads, 128, pick({3, 4, 7}) * 256 * 4,
+        {"random", pick({1, 8, 24, 40, 60}), dim, heads, kv_heads, 128, pick({3, 4, 7}) * 256 * 4,
          pick({1000, 32000}), 8192, QuantType::kQ4_K, random() % 2 == 0});
     std::vector<int64_t> gib;
     const int64_t ranks = pick({1, 1, 2, 3, 5});
-    for (int64_t r = 0; r < ranks; ++r) gib.push_back(pick({0, 2, 4, 8}));
+    for (int64_t r = 0; r < ranks; ++r) gib.push_back(pick({0, 1, 2, 2, 3}));
     ClusterSpec cluster = with_host_rates(gpus(gib), static_cast<double>(pick({10, 84})),
                                           static_cast<double>(pick({5, 52})));
     for (RankSpec& rank : cluster.ranks) rank.memory_free_bytes = pick({1, 2, 6}) * kGiB;
     PlanRequest request = with_objective(static_cast<Objective>(random() % kObjectives));
+    const bool all_gpus = std::count(gib.begin(), gib.end(), 0) == 0;
+    if (!all_gpus || random() % 3 == 0) request.device = DeviceChoice::kAuto;
     request.gpu_rows = pick({64, 512});
     request.limits.max_rows = request.gpu_rows;
     request.limits.max_sequences = pick({1, 4});
@@ -285,28 +296,29 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
     }
     EXPECT_EQ(plan_fingerprint(make_plan(model, cluster, request)), plan_fingerprint(plan)) << i;
   }
+  std::printf("%d of 150 can be planned, %d spill\n", planned_ones, spilled_ones);
   EXPECT_GT(planned_ones, 75);
-  EXPECT_GT(spilled_ones, 15);
+  EXPECT_GT(spilled_ones, 10);
 }
 
 // 126 layers on 16 devices. The limit is generous: docs/bench/planning.md has what it takes.
 TEST(AnyPlan, OfALargeModelOnManyDevicesIsThereInASecond) {
-  using Clock = std::chrono::steady_clock;
   const ModelSpec model = llama_405b();
+  const auto cpu_ms = [] { return static_cast<double>(std::clock()) * 1e3 / CLOCKS_PER_SEC; };
   for (const int64_t gib : {80, 12}) {
     const ClusterSpec cluster = with_host_rates(gpus(std::vector<int64_t>(16, gib)));
     for (int i = 0; i < kObjectives; ++i) {
       PlanRequest request = with_objective(static_cast<Objective>(i));
-      const auto start = Clock::now();
+      const double start = cpu_ms();
       const Planned planned = plan_and_others(model, cluster, request);
-      const double plan_s = std::chrono::duration<double>(Clock::now() - start).count();
+      const double plan_ms = cpu_ms() - start;
       const Explanation e = explain(planned, model, cluster, request);
-      const double all_s = std::chrono::duration<double>(Clock::now() - start).count();
       std::printf("405B, 16 x %2d GiB, %-10s: planned in %.0f ms, explained in %.0f ms: %s, %s\n",
-                  static_cast<int>(gib), objective_name(request.objective), plan_s * 1e3,
-                  (all_s - plan_s) * 1e3, plan_title(planned.plan).c_str(),
+                  static_cast<int>(gib), objective_name(request.objective), plan_ms,
+                  cpu_ms() - start - plan_ms, plan_title(planned.plan).c_str(),
                   spill_text(planned.plan).c_str());
-      EXPECT_LT(plan_s, 10);
+      EXPECT_LT(plan_ms, 5000);
+      EXPECT_FALSE(e.alternatives.empty());
       EXPECT_TRUE(check_plan(planned.plan, model).empty());
     }
   }

@@ -24,6 +24,7 @@ using testing::with_host_rates;
 
 PlanRequest in_gpu_memory(const std::string& text) {
   PlanRequest request;
+  request.device = DeviceChoice::kGpu;
   request.gpu_memory = parse_budgets("--gpu-memory", text);
   request.choose_cpu_rows = true;
   return request;
@@ -68,11 +69,11 @@ TEST(Spill, FeedForwardHalvesFirstAndNoMoreThanNeeded) {
 TEST(Spill, AttentionFollowsWhereFeedForwardIsNotEnough) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
-  const Plan plan = make_plan(model, cluster, in_gpu_memory("2300MiB"));
+  const Plan plan = make_plan(model, cluster, in_gpu_memory("2750MiB"));
   const Counts counts = counts_of(plan);
   EXPECT_EQ(counts.feed_forward, 32);
   EXPECT_GT(counts.attention, 0);
-  EXPECT_LE(plan.rank_bytes(0, "", "gpu"), int64_t{2300} << 20);
+  EXPECT_LE(plan.rank_bytes(0, "", "gpu"), int64_t{2750} << 20);
   for (const LayerPart& layer : plan.parts[0].layers) {
     EXPECT_TRUE(layer.attention == Place::kResident || layer.attention == Place::kStreamed);
   }
@@ -123,6 +124,7 @@ TEST(Spill, ASlowCpuIsLeftAloneAndASlowBusToo) {
   const Plan slow_bus =
       make_plan(model, with_host_rates(gpus({80}), 80, 0.5), in_gpu_memory("3GiB"));
   const Counts counts = counts_of(slow_bus);
+  EXPECT_GT(counts.feed_forward, 0);
   EXPECT_EQ(counts.by_place[static_cast<int>(Place::kStreamed)], 0);
   EXPECT_EQ(counts.by_place[static_cast<int>(Place::kCpu)], counts.feed_forward);
   EXPECT_EQ(slow_bus.limits.max_cpu_rows, kMostCpuRows);
@@ -148,7 +150,7 @@ TEST(Spill, WhereTheHostIsFullTheDiskHoldsTheRest) {
 TEST(Spill, WhatTheUserPlacedStays) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
-  PlanRequest request = in_gpu_memory("3GiB");
+  PlanRequest request = in_gpu_memory("5GiB");
   request.places = parse_places("layers 0-9 = resident; layers 10-11 ffn = streamed");
   const Plan plan = make_plan(model, cluster, request);
   const auto& layers = plan.parts[0].layers;
@@ -158,8 +160,8 @@ TEST(Spill, WhatTheUserPlacedStays) {
   }
   EXPECT_EQ(layers[10].feed_forward, Place::kStreamed);
   EXPECT_EQ(layers[11].feed_forward, Place::kStreamed);
-  EXPECT_GT(counts_of(plan).feed_forward, 15);
-  EXPECT_LE(plan.rank_bytes(0, "", "gpu"), 3 * kGiB);
+  EXPECT_GT(counts_of(plan).feed_forward, 8);
+  EXPECT_LE(plan.rank_bytes(0, "", "gpu"), 5 * kGiB);
 }
 
 TEST(Spill, BiasesAreStreamedOnly) {
@@ -195,7 +197,7 @@ TEST(Spill, StagesTakeLayersAsTheirMemoryIs) {
   EXPECT_LE(shortage(plan).bytes, 0);
   EXPECT_TRUE(plan.parts[0].gpu && plan.parts[1].gpu);
   EXPECT_GT(plan.stages[0].layers.size(), 48);
-  EXPECT_LT(plan.stages[0].layers.size(), 62);
+  EXPECT_LT(plan.stages[0].layers.size(), 70);
 }
 
 // A prefill streams all: the bus bounds a chunk that is not large enough.
