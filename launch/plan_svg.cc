@@ -15,9 +15,9 @@
 namespace spillway {
 namespace {
 
-constexpr double kWidth = 1240;
-constexpr double kLabel = 190;    // names, on the left
-constexpr double kFigures = 150;  // bytes, on the right
+constexpr double kWidth = 1300;
+constexpr double kLabel = 240;    // names, on the left
+constexpr double kFigures = 160;  // bytes, on the right
 constexpr double kBar = kWidth - kLabel - kFigures;
 constexpr double kBarHeight = 26;
 constexpr double kGap = 8;
@@ -183,7 +183,12 @@ struct Bar {
 
 std::vector<Bar> bars_of(const Plan& plan, const ClusterSpec& cluster) {
   std::vector<Bar> bars;
-  for (const RankPart& part : plan.parts) {
+  std::vector<int> ranks;
+  for (const StagePlan& stage : plan.stages) {
+    ranks.insert(ranks.end(), stage.ranks.begin(), stage.ranks.end());
+  }
+  for (const int rank : ranks) {
+    const RankPart& part = plan.parts[static_cast<size_t>(rank)];
     for (const char* place : {"gpu", "host", "disk"}) {
       const std::string name = place;
       const int64_t used = plan.rank_bytes(part.rank, "", name);
@@ -215,24 +220,19 @@ int64_t scale_bytes(const std::vector<Bar>& bars, const std::string& place) {
   return most;
 }
 
-std::string bar_label(const Plan& plan, const Bar& bar, const ClusterSpec& cluster) {
+// "3 GPU, stage 1.0, layers 20-39".
+std::string bar_label(const Plan& plan, const Bar& bar) {
   const RankPart& part = plan.parts[static_cast<size_t>(bar.rank)];
-  const RankSpec& spec = cluster.ranks[static_cast<size_t>(bar.rank)];
-  const StagePlan& stage = plan.stages[static_cast<size_t>(part.stage)];
-  const std::string where = bar.place == "gpu" ? "GPU" : bar.place;
-  const Range& layers = stage.layers;
-  return "rank " + std::to_string(bar.rank) + " " + where + "  stage " +
-         std::to_string(part.stage) + "." + std::to_string(part.tp_index) + "  layers " +
-         std::to_string(layers.begin) + "-" + std::to_string(layers.end - 1) +
-         (spec.host.empty() ? "" : "");
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  return "rank " + std::to_string(bar.rank) + " " + (bar.place == "gpu" ? "GPU" : bar.place) +
+         ", stage " + std::to_string(part.stage) + "." + std::to_string(part.tp_index) +
+         ", layers " + std::to_string(layers.begin) + "-" + std::to_string(layers.end - 1);
 }
 
-std::string draw_bar(const Plan& plan, const Bar& bar, const ClusterSpec& cluster, double y,
-                     int64_t scale) {
+std::string draw_bar(const Plan& plan, const Bar& bar, double y, int64_t scale) {
   const double per_byte = kBar / static_cast<double>(scale);
   const double right = kLabel + kBar;
-  std::string out =
-      text_at(kLabel - 8, y + 17, "end", 11, "#2d3748", bar_label(plan, bar, cluster));
+  std::string out = text_at(kLabel - 8, y + 17, "end", 11, "#2d3748", bar_label(plan, bar));
   double x = kLabel;
   std::string numbers;
   for (const Piece& piece : pieces_of(plan, bar.rank, bar.place)) {
@@ -242,6 +242,8 @@ std::string draw_bar(const Plan& plan, const Bar& bar, const ClusterSpec& cluste
     if (piece.layer >= 0 && width >= kNumberWidth) {
       numbers +=
           text_at(x + width / 2, y + 17, "middle", 9, "#ffffff", std::to_string(piece.layer));
+    } else if (piece.layer >= 0 && piece.layer % 10 == 0) {
+      numbers += text_at(x + 1, y + 17, "start", 9, "#ffffff", std::to_string(piece.layer));
     }
     x += width;
   }
@@ -250,9 +252,9 @@ std::string draw_bar(const Plan& plan, const Bar& bar, const ClusterSpec& cluste
     out += block(x, y, std::min(end, right) - x, kBarHeight, kFree,
                  "free: " + size_text(bar.budget_bytes - bar.used_bytes));
   }
-  const std::string of = bar.place == "disk"
-                             ? ""
-                             : " of " + size_text(bar.budget_bytes) + (end > right + 1 ? " »" : "");
+  // Of a host that has much more free, the bar is cut.
+  if (end > right + 1) numbers += text_at(right - 8, y + 18, "middle", 13, "#718096", ">");
+  const std::string of = bar.place == "disk" ? "" : " of " + size_text(bar.budget_bytes);
   std::string figures = size_text(bar.used_bytes) + of;
   return out + numbers + text_at(right + 8, y + 17, "start", 11, "#2d3748", figures);
 }
@@ -275,12 +277,12 @@ std::string plan_svg(const Plan& plan, const ModelSpec& model, const ClusterSpec
   const std::vector<Bar> bars = bars_of(plan, cluster);
   double y = kHead;
   std::string body;
-  int last_stage = plan.parts[0].stage;
+  int last_stage = 0;
   for (const Bar& bar : bars) {
     const int stage = plan.parts[static_cast<size_t>(bar.rank)].stage;
     if (stage != last_stage) y += kGap;  // stages stand apart
     last_stage = stage;
-    body += draw_bar(plan, bar, cluster, y, scale_bytes(bars, bar.place));
+    body += draw_bar(plan, bar, y, scale_bytes(bars, bar.place));
     y += kBarHeight + kGap;
   }
   body += draw_legend(y + 10);

@@ -96,6 +96,19 @@ void add_memory(const std::string& place, const Plan& plan, ClusterSpec& cluster
   (gpu ? request.gpu_memory : request.host_memory) = budgets;
 }
 
+// What more memory adds to this plan.
+void take_gain(const Plan& plan, const Plan& more, OneMoreGib& gain) {
+  const Prediction& now = more.prediction;
+  const Prediction& before = plan.prediction;
+  // The better one as a whole: no gain is taken from one plan and another from the next.
+  const bool decode = now.decode_tok_per_s - before.decode_tok_per_s > gain.decode_tok_per_s;
+  const bool context = more.kv.context - plan.kv.context > gain.context;
+  if (!decode && !context) return;
+  gain.decode_tok_per_s = std::max(0.0, now.decode_tok_per_s - before.decode_tok_per_s);
+  gain.prefill_tok_per_s = std::max(0.0, now.prefill_tok_per_s - before.prefill_tok_per_s);
+  gain.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
+}
+
 OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec& model,
                     const ClusterSpec& measured, const PlanRequest& request) {
   OneMoreGib out;
@@ -103,15 +116,21 @@ OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec&
   ClusterSpec cluster = measured;
   PlanRequest asked = request;
   add_memory(place, plan, cluster, asked);
-  try {
-    const Plan more = make_plan(model, cluster, asked);
-    const auto gain = [](double now, double before) { return std::max(0.0, now - before); };
-    out.decode_tok_per_s = gain(more.prediction.decode_tok_per_s, plan.prediction.decode_tok_per_s);
-    out.prefill_tok_per_s =
-        gain(more.prediction.prefill_tok_per_s, plan.prediction.prefill_tok_per_s);
-    out.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
-  } catch (const Error&) {
-    // Lists by rank and shared GPUs may contradict: nothing is promised then.
+  // As the whole search would have it, and with the same cuts: the search may end elsewhere.
+  PlanRequest same = asked;
+  const PlanRequest pins = pins_of(plan);
+  same.tp = same.pp = 0;
+  same.layers.clear();
+  same.shares.clear();
+  same.split = pins.split;
+  same.order = pins.order;
+  same.devices = pins.devices;
+  for (const PlanRequest& one : {asked, same}) {
+    try {
+      take_gain(plan, make_plan(model, cluster, one), out);
+    } catch (const Error&) {
+      continue;  // lists by rank and shared GPUs may contradict: nothing is promised then
+    }
   }
   return out;
 }

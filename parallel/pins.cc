@@ -250,7 +250,10 @@ std::string spill_text(const Plan& plan) {
 PlanRequest pins_of(const Plan& plan) {
   PlanRequest request;
   for (const StagePlan& stage : plan.stages) {
-    request.split.push_back({stage.layers.size(), stage.shares});
+    const bool even =
+        std::equal(stage.shares.begin() + 1, stage.shares.end(), stage.shares.begin());
+    const std::vector<double> ones(stage.shares.size(), 1.0);
+    request.split.push_back({stage.layers.size(), even ? ones : stage.shares});
     request.order.insert(request.order.end(), stage.ranks.begin(), stage.ranks.end());
   }
   if (std::is_sorted(request.order.begin(), request.order.end())) request.order.clear();

@@ -116,11 +116,22 @@ double both_ms(const Plan& plan) {
   return 1000.0 / plan.prediction.decode_tok_per_s + 1000.0 / plan.prediction.prefill_tok_per_s;
 }
 
-// Where the best plan spills: shorter steps, whose activations leave more room for weights, if as
-// many tokens read as written are quicker so. Returns which is best then.
+// Weights are spilled, or a rank that may compute on its GPU does not.
+bool short_of_memory(const Plan& plan, const PlanTask& task) {
+  if (!spill_text(plan).empty()) return true;
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+    return !part.gpu && task.request.device_of(part.rank) != DeviceChoice::kCpu &&
+           task.cluster.ranks[static_cast<size_t>(part.rank)].gpu.present();
+  });
+}
+
+// Where memory is short: shorter steps, whose activations leave more room for weights, if as many
+// tokens read as written are quicker so. Returns which is best then.
 size_t with_fewer_rows(const PlanTask& task, std::vector<Found>& all, size_t best) {
   for (const int64_t rows : step_rows(task.request)) {
-    if (rows == task.request.gpu_rows || spill_text(all[best].plan).empty()) continue;
+    if (rows == task.request.gpu_rows || !short_of_memory(all[best].plan, task)) {
+      continue;
+    }
     PlanTask fewer = task;
     fewer.request.gpu_rows = rows;
     std::vector<Found> ways = ways_of(all[best].candidate, fewer);

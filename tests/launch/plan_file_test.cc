@@ -63,8 +63,8 @@ class PlanFile : public ::testing::Test {
 };
 
 TEST_F(PlanFile, LeadsBackToThePlan) {
-  const ClusterSpec cluster = with_host_rates(gpus({24, 24, 0}));
-  const Options asked = parse({"--gpu-memory", "12GiB"});
+  const ClusterSpec cluster = with_host_rates(gpus({24, 24}));
+  const Options asked = parse({"--gpu-memory", "12GiB", "--device", "gpu"});
   const Plan plan = make_plan(llama_70b(), cluster, plan_request(asked));
   ASSERT_NE(spill_text(plan), "");
   write(plan_toml(plan));

@@ -111,6 +111,24 @@ TEST(Budgets, An8BIn3GiBSpillsAndKeepsWithinIt) {
   expect_says(table, {"spilled: ", "ffn of 32 layers", "--gpu-memory", " 3.00", "for the "});
 }
 
+// With steps of 2048 tokens the activations alone would be too much.
+TEST(Budgets, ShorterStepsWhereLongOnesLeaveNoRoom) {
+  PlanRequest request;
+  request.gpu_memory = parse_budgets("-", "3GiB");
+  request.choose_cpu_rows = true;
+  request.gpu_rows = 2048;
+  request.limits.max_sequences = 1;
+  request.limits.max_logit_rows = 1;
+  const ClusterSpec cluster = testing::with_host_rates(gpus({80}));
+  EXPECT_FALSE(make_plan(llama_8b(), cluster, request).parts[0].gpu);
+  request.choose_gpu_rows = true;
+  const Plan plan = make_plan(llama_8b(), cluster, request);
+  EXPECT_TRUE(plan.parts[0].gpu);
+  EXPECT_LE(plan.limits.max_rows, 1024);
+  EXPECT_LE(plan.rank_bytes(0, "", "gpu"), 3 * kGiB);
+  EXPECT_GT(plan.prediction.decode_tok_per_s, 20);
+}
+
 TEST(Budgets, TheFingerprintSeesThem) {
   const Plan plan = make_plan(llama_8b(), gpus({80}), {});
   Plan other = plan;
