@@ -99,4 +99,13 @@ std::string share_text(World& world, const std::string& text) {
   return slot.data();
 }
 
+std::string share_from(World& world, int rank, const std::string& text) {
+  uint64_t size = text.size();
+  world.communicator->broadcast(std::as_writable_bytes(std::span(&size, 1)), rank);
+  std::string out = text;
+  out.resize(size);
+  if (size > 0) world.communicator->broadcast(std::as_writable_bytes(std::span(out)), rank);
+  return out;
+}
+
 }  // namespace spillway

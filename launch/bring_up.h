@@ -44,5 +44,7 @@ void agree(World& world, const std::string& error);
 std::vector<std::string> gather_texts(World& world, const std::string& mine);
 // The front's text on every rank, at most 1000 bytes. Collective.
 std::string share_text(World& world, const std::string& text);
+// That rank's text on every rank, however long. Collective.
+std::string share_from(World& world, int rank, const std::string& text);
 
 }  // namespace spillway

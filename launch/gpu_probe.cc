@@ -3,13 +3,18 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 
 #include "kernels/core/error.h"
+#include "parallel/cgroup.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/size_text.h"
 
 #ifdef SPILLWAY_WITH_CUDA
 #include "kernels/cuda/bandwidth.h"
+#include "kernels/cuda/device_rates.h"
+#include "kernels/cuda/nvml.h"
 #endif
 
 namespace spillway {
@@ -25,16 +30,19 @@ GpuSpec spec_of(const cuda::DeviceInfo& info) {
   gpu.multiprocessors = info.multiprocessors;
   gpu.total_bytes = info.total_bytes;
   gpu.free_bytes = info.free_bytes;
+  const std::string node = small_file_text("/sys/bus/pci/devices/" + info.pci + "/numa_node");
+  if (!info.pci.empty() && !node.empty()) gpu.numa_node = std::max(-1, std::atoi(node.c_str()));
   return gpu;
 }
 
-GpuSpec find_gpu(int seat, const GpuSource& source) {
+GpuProbe find_gpu(int seat, const GpuSource& source) {
   const std::vector<cuda::DeviceInfo> devices = source.visible();
   if (devices.empty()) return {};
   const auto mine = static_cast<size_t>(seat) % devices.size();
-  GpuSpec gpu = spec_of(source.select(devices[mine].ordinal));
-  gpu.read_gb_per_s = source.read_gb_per_s();
-  return gpu;
+  GpuProbe found;
+  if (source.used_bytes) found.used_before_bytes = source.used_bytes(devices[mine].uuid);
+  found.gpu = spec_of(source.select(devices[mine].ordinal));
+  return found;
 }
 
 }  // namespace
@@ -44,7 +52,23 @@ GpuSource cuda_gpus() {
 #ifdef SPILLWAY_WITH_CUDA
   source.visible = cuda::visible_devices;
   source.select = cuda::select_device;
+  source.used_bytes = [](const std::string& uuid) {
+    return cuda::used_device_bytes(uuid).value_or(0);
+  };
   source.read_gb_per_s = [] { return cuda::measure_read_gb_per_s(cuda::Stream()); };
+  source.matrix_tflops = [] { return cuda::measure_matrix_tflops(cuda::Stream()); };
+  source.launch_gap_us = [] { return cuda::measure_launch_gap_us(cuda::Stream()); };
+  source.bus = [](int64_t free_host_bytes) {
+    const auto probe = std::make_shared<cuda::BusProbe>(free_host_bytes);
+    GpuBus bus;
+    bus.pin_gb_per_s = probe->pin_gb_per_s();
+    bus.h2d_gb_per_s = probe->h2d_gb_per_s();
+    bus.d2h_gb_per_s = probe->d2h_gb_per_s();
+    bus.load.start = [probe](double seconds) { probe->start_load(seconds); };
+    bus.load.running = [probe] { return probe->loaded(); };
+    bus.load.finish = [probe] { return probe->finish_load(); };
+    return bus;
+  };
 #endif
   return source;
 }
@@ -67,19 +91,32 @@ GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source) {
                 "build it where nvcc is (cmake --preset release), or use --device cpu");
   }
   try {
-    GpuSpec gpu = find_gpu(seat, source);
-    if (forced && !gpu.present()) {
+    GpuProbe found = find_gpu(seat, source);
+    if (forced && !found.gpu.present()) {
       throw Error("no GPU: CUDA sees none on this host", "--device gpu",
                   "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
     }
-    return {gpu, ""};
+    return found;
   } catch (const Error& error) {
     if (forced) throw;
-    return {{}, std::string(error.what()) + "; computing on the CPU"};
+    GpuProbe none;
+    none.warning = std::string(error.what()) + "; computing on the CPU";
+    return none;
   }
 }
 
-std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source) {
+std::string measure_gpu(GpuSpec& gpu, const GpuSource& source) {
+  if (!gpu.present()) return "";
+  try {
+    gpu.read_gb_per_s = source.read_gb_per_s();
+    return "";
+  } catch (const Error& error) {
+    return gpu.text() + " could not be measured: " + error.what();
+  }
+}
+
+std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source,
+                      bool measure) {
   check_device_list(request.devices, cluster.size());
   const std::vector<int> hosts(cluster.ranks.size(), 0);
   std::vector<GpuSpec> found;  // by seat, until the first comes again
@@ -90,7 +127,8 @@ std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const Gp
     if (device == DeviceChoice::kCpu) continue;
     const int seat = gpu_seat(hosts, request, rank.rank);
     if (!all) {
-      const GpuProbe probe = probe_gpu(device, seat, source);
+      GpuProbe probe = probe_gpu(device, seat, source);
+      if (measure && probe.warning.empty()) probe.warning = measure_gpu(probe.gpu, source);
       if (warning.empty()) warning = probe.warning;
       all = !probe.gpu.present() || (!found.empty() && probe.gpu.ordinal == found[0].ordinal);
       if (!all) found.push_back(probe.gpu);

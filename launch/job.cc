@@ -78,12 +78,16 @@ void Job::probe_and_join() {
                       "can reach");
   }
   // All measure first, so that no rank waits in a join while another is still busy.
-  RankSpec inventory = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, true});
-  inventory.host = world_.host;
-  inventory.gpu = find_gpu();
-  const LinkSpec link = probe_link(*world_.communicator);
-  const auto [address, secret] = start_coordinator(link);
-  join(inventory, address, secret);
+  RankSpec facts = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, false});
+  facts.host = world_.host;
+  facts.gpu = find_gpu();
+  const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts);
+  say_warnings(rates.warning);
+  if (world_.front() && !options_.quiet && !options_.json && !rates.note.empty()) {
+    std::fprintf(stderr, "%s\n", rates.note.c_str());
+  }
+  const auto [address, secret] = start_coordinator(rates);
+  join(rates.mine, address, secret);
 }
 
 GpuSpec Job::find_gpu() {
@@ -98,7 +102,13 @@ GpuSpec Job::find_gpu() {
     error = e.what();
   }
   agree(world_, error);
-  const std::vector<std::string> warnings = gather_texts(world_, found.warning);
+  say_warnings(found.warning);
+  gpu_bytes_before_ = found.used_before_bytes;
+  return found.gpu;
+}
+
+void Job::say_warnings(const std::string& mine) {
+  const std::vector<std::string> warnings = gather_texts(world_, mine);
   for (size_t rank = 0; rank < warnings.size(); ++rank) {
     // The same words from many ranks (an old driver) are said once.
     const bool said = std::find(warnings.begin(), warnings.begin() + static_cast<int64_t>(rank),
@@ -107,10 +117,9 @@ GpuSpec Job::find_gpu() {
     const std::string who = rank > 0 ? "rank " + std::to_string(rank) + ": " : "";
     if (!warnings[rank].empty()) print_warning(who + warnings[rank]);
   }
-  return found.gpu;
 }
 
-std::pair<std::string, std::string> Job::start_coordinator(const LinkSpec& link) {
+std::pair<std::string, std::string> Job::start_coordinator(const JobRates& rates) {
   std::string address;
   std::string secret;
   std::string error;
@@ -130,7 +139,7 @@ std::pair<std::string, std::string> Job::start_coordinator(const LinkSpec& link)
       coordinator.secret = secret;
       coordinator.model = options_.model;
       coordinator_ = std::make_unique<Coordinator>(coordinator, callbacks);
-      coordinator_->set_link(link, {});
+      coordinator_->set_link(rates.link, rates.pairs);
       address = coordinator_->address();
     } catch (const Error& e) {
       error = e.what();
@@ -212,9 +221,9 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
         loaded_bytes_ = done;
       };
       state_ = "loading";
-      house->pipeline =
-          std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_,
-                                     cluster().ranks[world_.rank].gpu.ordinal, loaded);
+      house->pipeline = std::make_unique<Pipeline>(*gguf_, model_, house->plan, house->mesh, exec_,
+                                                   cluster().ranks[world_.rank].gpu.ordinal,
+                                                   options_.spill_folder, loaded);
     }
     gguf_->drop_pages();
   } catch (const Error& e) {
@@ -240,7 +249,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
 void Job::connect(House& house) {
   std::string error;
   try {
-    if (house.pipeline != nullptr) house.pipeline->connect(options_.comm);
+    if (house.pipeline != nullptr) house.pipeline->connect(options_.comm, options_.check_hidden);
   } catch (const Error& e) {
     error = e.what();
   }

@@ -13,6 +13,7 @@
 #include "kernels/cpu/ops.h"
 #include "launch/bring_up.h"
 #include "launch/options.h"
+#include "launch/rank_rates.h"
 #include "launch/shutdown.h"
 #include "launch/supervise.h"
 #include "launch/terminal.h"
@@ -50,6 +51,8 @@ class Job {
   Watchdog& watchdog() { return *watchdog_; }
   FaultGate& gate() { return *gate_; }
   const cpu::Exec& exec() const { return exec_; }
+  // Bytes that others used on this rank's GPU before the job began; 0 when the driver does not say.
+  int64_t gpu_bytes_before() const { return gpu_bytes_before_; }
 
   // Step 4: mesh, arenas, weights, executors of a plan. Collective over all ranks.
   std::unique_ptr<House> build(const Plan& plan, bool show_progress);
@@ -66,9 +69,10 @@ class Job {
  private:
   void open_model();
   void probe_and_join();
-  GpuSpec find_gpu();  // collective; the warnings of all ranks are the front's to print
+  GpuSpec find_gpu();                          // collective
+  void say_warnings(const std::string& mine);  // collective: the front prints all ranks'
   // The front's address and secret, on every rank.
-  std::pair<std::string, std::string> start_coordinator(const LinkSpec& link);
+  std::pair<std::string, std::string> start_coordinator(const JobRates& rates);
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);
   // What follows is nobody's fault: an error that all share, or the orderly end.
   void quiet_down();
@@ -84,6 +88,7 @@ class Job {
   std::unique_ptr<Gguf> gguf_;
   ModelSpec model_;
   Plan plan_;
+  int64_t gpu_bytes_before_ = 0;
   std::atomic<const char*> state_{"joining"};
   std::atomic<int64_t> loaded_bytes_{0};
   std::atomic<int64_t> load_total_bytes_{0};

@@ -22,6 +22,8 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_run(options, note);
     case Verb::kVerify:
       return verb_verify(options, note);
+    case Verb::kSweep:
+      return verb_sweep(options, note);
     case Verb::kBench:
       return verb_bench(options, note);
     case Verb::kPerplexity:
@@ -32,6 +34,8 @@ int dispatch(const Options& options, WorkerNote& note) {
       return verb_plan(options);
     case Verb::kQuantize:
       return verb_quantize(options);
+    case Verb::kProbe:
+      return verb_probe(options);
     case Verb::kStatus:
       return verb_status(options);
     case Verb::kTokenize:

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <system_error>
@@ -11,6 +12,7 @@
 #include "kernels/core/error.h"
 #include "launch/options_verbs.h"
 #include "launch/plan_file.h"
+#include "launch/version.h"
 
 namespace spillway {
 namespace {
@@ -38,6 +40,14 @@ void add_model(CLI::App* app, Options& o) {
       ->type_name("FILE");
 }
 
+// Not /tmp, which is memory on many machines.
+std::string default_spill_folder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/spillway/spill";
+  const char* home = std::getenv("HOME");
+  return (home != nullptr ? std::string(home) : std::string("/var/tmp")) + "/.cache/spillway/spill";
+}
+
 void add_split(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("-c,--ctx-size", o.context, "context in tokens [the model's, at most 4096]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
@@ -55,6 +65,10 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
                   "where weights lie, by half layer: 'layers 40-79 ffn = cpu; layers 0-9 = "
                   "streamed' (attn or ffn; resident, cpu, streamed, hybrid [SHARE], disk)")
       ->type_name("P");
+  app->add_option("--spill-dir", o.spill_folder,
+                  "folder for weights placed on disk, of the size that the plan says; the file is "
+                  "gone when the program ends [~/.cache/spillway/spill]")
+      ->type_name("DIR");
   app->add_option("-k,--kv-type", raw.kv_type, "KV cache: f16, f32, q8_0 or q4_0")
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
@@ -64,7 +78,7 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
       ->check(CLI::IsMember({"scalar", "avx2", "avx512"}));
 }
 
-void add_job(CLI::App* app, Options& o) {
+void add_job(CLI::App* app, Options& o, RawTexts& raw) {
   app->add_option("--coordinator", o.listen,
                   "address where rank 0 listens for the other ranks and for `status`; several "
                   "hosts need one that all can reach")
@@ -74,6 +88,7 @@ void add_job(CLI::App* app, Options& o) {
                   "seconds, beyond ten times its predicted time, after which a step is hung")
       ->capture_default_str()
       ->check(CLI::Range(0.1, 86400.0));
+  add_check_hidden(app, raw);
 }
 
 namespace {
@@ -136,7 +151,7 @@ CLI::App* add_run(CLI::App& app, Options& o, RawTexts& raw) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   add_split(run, o, raw);
   add_sampling(run, o, raw);
-  add_job(run, o);
+  add_job(run, o, raw);
   auto* show = run->add_flag("--show-plan", o.show_plan, "print the plan's table before loading");
   run->add_flag("-q,--quiet", o.quiet, "only the text and errors")->excludes(show);
   return run;
@@ -147,7 +162,7 @@ void add_verify(CLI::App& app, Options& o, RawTexts& raw) {
       "verify", "Compare splits with one rank: logits, KL divergence, greedy text");
   add_model(verify, o);
   add_split(verify, o, raw);
-  add_job(verify, o);
+  add_job(verify, o, raw);
   auto* all = verify->add_flag("--all-splits", o.all_splits, "every legal split of 1 to N ranks");
   verify->add_option("--ranks", o.ranks, "start this many ranks with mpirun")
       ->check(CLI::Range(1, 64));
@@ -183,7 +198,9 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
   add_split(bench, o, raw);
-  add_job(bench, o);
+  add_job(bench, o, raw);
+  bench->add_flag("--profile", o.profile,
+                  "then trace some steps on every GPU: where their time goes, by term");
   bench->add_flag("--json", o.json, "print JSON");
 }
 
@@ -193,8 +210,18 @@ void add_others(CLI::App& app, Options& o, RawTexts& raw) {
   inspect->add_flag("--json", o.json, "print JSON");
 
   CLI::App* plan = app.add_subcommand("plan", "Show where everything would lie, and how fast");
-  add_model(plan, o);
-  plan->add_option("--ranks", o.ranks, "ranks to plan for [what --tp, --pp or --split need]")
+  plan->add_option("-m,--model", o.model,
+                   "GGUF file, its header is enough; or a shape and a type: llama-70b:Q4_K_M "
+                   "(configs/models, or SHAPE.toml:TYPE)")
+      ->required()
+      ->type_name("FILE|SHAPE:TYPE");
+  plan->add_option(
+          "--cluster", o.cluster,
+          "machines to plan for [this one]: a file of `probe --save`, or the name of one in "
+          "configs/clusters: 2x3090")
+      ->type_name("FILE|NAME");
+  plan->add_option("--ranks", o.ranks,
+                   "ranks to plan for [the cluster's, or what --tp, --pp or --split need]")
       ->check(CLI::Range(1, 4096));
   add_split(plan, o, raw);
   auto* json = plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");
@@ -230,16 +257,13 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 }
 
 Verb verb_of(const CLI::App& app) {
-  static constexpr std::pair<const char*, Verb> kVerbs[] = {{"run", Verb::kRun},
-                                                            {"inspect", Verb::kInspect},
-                                                            {"plan", Verb::kPlan},
-                                                            {"verify", Verb::kVerify},
-                                                            {"bench", Verb::kBench},
-                                                            {"status", Verb::kStatus},
-                                                            {"tokenize", Verb::kTokenize},
-                                                            {"template", Verb::kTemplate},
-                                                            {"perplexity", Verb::kPerplexity},
-                                                            {"quantize", Verb::kQuantize}};
+  static constexpr std::pair<const char*, Verb> kVerbs[] = {
+      {"run", Verb::kRun},           {"inspect", Verb::kInspect},
+      {"plan", Verb::kPlan},         {"verify", Verb::kVerify},
+      {"bench", Verb::kBench},       {"sweep", Verb::kSweep},
+      {"status", Verb::kStatus},     {"tokenize", Verb::kTokenize},
+      {"template", Verb::kTemplate}, {"perplexity", Verb::kPerplexity},
+      {"quantize", Verb::kQuantize}, {"probe", Verb::kProbe}};
   for (const auto& [name, verb] : kVerbs) {
     if (app.got_subcommand(name)) return verb;
   }
@@ -270,7 +294,7 @@ Options parse_options(int argc, const char* const* argv) {
   Options o;
   RawTexts raw;
   CLI::App app(kIntro, "spillway");
-  app.set_version_flag("--version", "spillway 0.1.0");
+  app.set_version_flag("--version", kProgram);
   app.require_subcommand(1);
   app.set_config("--config", "", "flags from a TOML file, a table a verb (docs/config.md)");
   app.allow_config_extras(CLI::config_extras_mode::error);
@@ -279,10 +303,12 @@ Options parse_options(int argc, const char* const* argv) {
   add_others(app, o, raw);
   add_verify(app, o, raw);
   add_bench(app, o, raw);
+  add_sweep(app, o, raw);
   add_perplexity(app, o, raw);
   add_tokenize(app, o);
   add_template(app, o);
   add_quantize(app, o);
+  add_probe(app, o, raw);
   std::vector<std::string> words = expanded_arguments({argv + 1, argv + std::max(1, argc)});
   std::reverse(words.begin(), words.end());  // as CLI11 takes a vector
   try {
@@ -292,7 +318,7 @@ Options parse_options(int argc, const char* const* argv) {
     o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
     return o;
   } catch (const CLI::CallForVersion&) {
-    o.help = "spillway 0.1.0\n";
+    o.help = std::string(kProgram) + "\n";
     return o;
   } catch (const CLI::ConfigError& error) {
     // "INI was not able to parse run.bogus": the key is the last word.
@@ -316,6 +342,7 @@ Options parse_options(int argc, const char* const* argv) {
   if (!self.empty()) o.command_line[0] = self.string();
   if (raw.split.has_value()) o.split = parse_split(*raw.split);
   if (raw.places.has_value()) o.places = parse_places(*raw.places);
+  if (o.spill_folder.empty()) o.spill_folder = default_spill_folder();
   for (uint32_t t = 0; t < kKvTypes; ++t) {
     if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
   }
@@ -372,7 +399,7 @@ PlanRequest plan_request(const Options& o) {
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;
   request.limits.max_logit_rows = 1;
-  if (o.verb == Verb::kBench) {
+  if (o.verb == Verb::kBench || o.verb == Verb::kSweep) {
     request.limits.max_sequences = o.bench_sequences;
     request.limits.max_logit_rows = o.bench_sequences;
   }

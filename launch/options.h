@@ -11,6 +11,7 @@
 #include "parallel/comm_choice.h"
 #include "parallel/planner.h"
 #include "runtime/engine/sampler.h"
+#include "runtime/stage/hidden_check.h"
 
 namespace spillway {
 
@@ -21,11 +22,13 @@ enum class Verb {
   kPlan,
   kVerify,
   kBench,
+  kSweep,
   kStatus,
   kPerplexity,
   kTokenize,
   kTemplate,
-  kQuantize
+  kQuantize,
+  kProbe
 };
 
 // spillway quantize
@@ -38,6 +41,16 @@ struct QuantizeOptions {
   bool pure = false;
   std::string output_type;     // "": the mix's choice
   std::string embedding_type;  // "": the mix's choice
+};
+
+struct SweepOptions {
+  int offload_steps = 0;  // 0: not --offload
+  int64_t best = 6;
+  int64_t controls = 3;
+  std::vector<double> spilled = {0};
+  std::vector<std::string> kv_types = {"f16"};
+  bool uneven = false;
+  std::string csv_file, svg_file;
 };
 
 struct Options {
@@ -69,12 +82,14 @@ struct Options {
   std::vector<Budget> host_memory;
   Objective objective = Objective::kLatency;
   KvType least_kv = KvType::kF16;
-  std::string plan_file;  // --plan, whose pins have become flags
+  std::string plan_file;     // --plan, whose pins have become flags
+  std::string spill_folder;  // --spill-dir
   KvType kv_type = KvType::kF16;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<DeviceChoice> devices;  // --device with a list: by rank; empty: `device` for all
   bool share_gpus = false;
   CommChoice comm = CommChoice::kAuto;
+  HiddenCheck check_hidden = HiddenCheck::kOff;
 
   bool show_plan = false;
   bool quiet = false;
@@ -85,6 +100,9 @@ struct Options {
   double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"
 
+  std::string cluster;      // plan: a cluster file, or the name of one that came with the program
+  std::string save;         // probe: where the cluster file goes; "": nowhere
+  bool refresh = false;     // probe: measures although rates are kept
   int ranks = 0;            // plan, verify
   bool all_splits = false;  // verify
   int64_t verify_tokens = 64;
@@ -95,6 +113,8 @@ struct Options {
   int64_t bench_depth = 0;      // tokens in each sequence's cache before decode
   int64_t bench_sequences = 1;  // decoded at once
   int repetitions = 3;
+  SweepOptions sweep;
+  bool profile = false;  // bench: where the time of traced steps goes, by term
 
   std::string text_file;    // perplexity
   int64_t stride = 0;       // 0: chunks side by side, their second halves scored

@@ -1,4 +1,5 @@
-// Where ranks compute and how their GPUs sum: --device, --share-gpus, --comm.
+// Where ranks compute, how their GPUs sum, and whether that is checked: --device, --share-gpus,
+// --comm, --check-hidden.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
@@ -17,6 +18,9 @@ constexpr std::pair<const char*, CommChoice> kComms[] = {{"auto", CommChoice::kA
                                                          {"nccl", CommChoice::kNccl},
                                                          {"peer", CommChoice::kPeer},
                                                          {"staged", CommChoice::kStaged}};
+
+constexpr std::pair<const char*, HiddenCheck> kChecks[] = {
+    {"off", HiddenCheck::kOff}, {"stage", HiddenCheck::kStage}, {"sums", HiddenCheck::kSums}};
 
 // One device for all, or one a rank. Throws what CLI11 prints.
 std::vector<DeviceChoice> parse_devices(const std::string& text) {
@@ -45,13 +49,17 @@ std::string check_devices(const std::string& text) {
 
 }  // namespace
 
-void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
+void add_device(CLI::App* app, RawTexts& raw) {
   app->add_option("--device", raw.device,
                   "where ranks compute: cpu, gpu, or auto, the GPUs when they hold the plan; or a "
                   "list by rank: gpu,gpu,cpu")
       ->type_name("D[,D...]")
       ->capture_default_str()
       ->check(CLI::Validator(check_devices, ""));
+}
+
+void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
+  add_device(app, raw);
   app->add_flag("--share-gpus", o.share_gpus,
                 "let several ranks compute on one GPU, each with its share of the memory");
   app->add_option("--comm", raw.comm,
@@ -59,6 +67,15 @@ void add_devices(CLI::App* app, Options& o, RawTexts& raw) {
                   "(the hosts' memory and MPI), or auto, the quickest that works")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "nccl", "peer", "staged"}));
+}
+
+void add_check_hidden(CLI::App* app, RawTexts& raw) {
+  app->add_option("--check-hidden", raw.check_hidden,
+                  "compare the bits of the residual stream between the ranks of a stage: off, "
+                  "stage (at the end of its layers) or sums (after every sum) [verify: sums, "
+                  "else off]")
+      ->type_name("WHERE")
+      ->check(CLI::IsMember({"off", "stage", "sums"}));
 }
 
 void settle_devices(Options& o, const RawTexts& raw) {
@@ -70,6 +87,10 @@ void settle_devices(Options& o, const RawTexts& raw) {
   }
   for (const auto& [name, comm] : kComms) {
     if (raw.comm == name) o.comm = comm;
+  }
+  if (o.verb == Verb::kVerify) o.check_hidden = HiddenCheck::kSums;
+  for (const auto& [name, check] : kChecks) {
+    if (raw.check_hidden == name) o.check_hidden = check;
   }
 }
 

@@ -38,7 +38,7 @@ void add_perplexity(CLI::App& app, Options& o, RawTexts& raw) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   perplexity->add_option("--chunks", o.most_chunks, "read only the first so many [all]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  add_job(perplexity, o);
+  add_job(perplexity, o, raw);
   perplexity->add_flag("--json", o.json, "print JSON");
   perplexity->add_flag("-q,--quiet", o.quiet, "only the result and errors");
 }

@@ -28,20 +28,27 @@ struct RawTexts {
   std::optional<std::string> order;
   std::string objective = "latency";
   std::string kv_least;
+  std::optional<std::string> check_hidden;
   std::vector<std::string> logit_bias;
 };
 
 void add_model(CLI::App* app, Options& o);                 // -m
 void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp, --split, ...
-void add_job(CLI::App* app, Options& o);                   // --coordinator, --step-timeout
+// --coordinator, --step-timeout, --check-hidden
+void add_job(CLI::App* app, Options& o, RawTexts& raw);
 
 void add_devices(CLI::App* app, Options& o, RawTexts& raw);  // --device, --share-gpus, --comm
+void add_check_hidden(CLI::App* app, RawTexts& raw);
+void add_device(CLI::App* app, RawTexts& raw);  // --device alone
 void settle_devices(Options& o, const RawTexts& raw);
 
 void add_plan_pins(CLI::App* app, Options& o, RawTexts& raw);  // --gpu-memory, --layers, -ngl, ...
 void settle_plan_pins(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);
+void add_probe(CLI::App& app, Options& o, RawTexts& raw);
+
+void add_sweep(CLI::App& app, Options& o, RawTexts& raw);
 
 void add_perplexity(CLI::App& app, Options& o, RawTexts& raw);
 // What the flags of `perplexity` cannot say alone, and its context when -c is not given.

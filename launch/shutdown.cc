@@ -32,6 +32,7 @@ void block_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   // A reader of our output that goes away is an error on write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a spill file beyond `ulimit -f` is an error with words
 }
 
 FaultGate::FaultGate(Communicator& world, bool front) : world_(world), front_(front) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "launch/gpu_probe.h"
 #include "launch/terminal.h"
 #include "launch/verbs.h"
 #include "runtime/io/gguf.h"
@@ -89,7 +90,8 @@ void print_tables(const Gguf& gguf) {
 }  // namespace
 
 int verb_inspect(const Options& options) {
-  const Gguf gguf = Gguf::open(options.model);
+  const Gguf gguf = Gguf::open(options.model, GgufNeed::kHeader);
+  if (!gguf.complete()) print_warning(options.model + " ends before its weights do");
   if (options.json) {
     print_json(gguf);
   } else {

@@ -1,49 +1,116 @@
 // spillway plan: the ledger and the table of a split, on any machine, before anything is allocated.
-// The ranks are this machine's, as probed here, sharing it evenly.
+// The model is a file (its header is enough) or a shape and a type; the ranks are a cluster file's,
+// or this machine's, as probed here, sharing it evenly.
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "launch/gpu_probe.h"
+#include "launch/kept_rates.h"
 #include "launch/plan_file.h"
 #include "launch/plan_json.h"
 #include "launch/plan_svg.h"
+#include "launch/shipped_file.h"
 #include "launch/verbs.h"
+#include "parallel/cluster_file.h"
 #include "parallel/explain.h"
+#include "parallel/near_word.h"
 #include "parallel/planner.h"
 #include "parallel/probe.h"
 #include "runtime/io/gguf.h"
+#include "runtime/model/quant_mix.h"
+#include "runtime/model/shape.h"
 #include "runtime/model/spec.h"
 
 namespace spillway {
 namespace {
 
+// What `spillway probe` kept of as many ranks on this host; else what is measured now.
 ClusterSpec cluster_here(const Options& options, int n_ranks) {
-  const int share = std::max(1, usable_cores() / n_ranks);
-  ThreadPool pool(options.threads > 0 ? options.threads : share);
+  ThreadPool pool(options.threads > 0 ? options.threads : cores_of_rank(n_ranks));
   const cpu::Exec exec{&pool, cpu::best_isa()};
-  const RankSpec probed = probe_rank(exec, {0, 0, n_ranks, true});
   ClusterSpec cluster = assumed_cluster(n_ranks);
-  for (int rank = 0; rank < n_ranks; ++rank) {
-    RankSpec& spec = cluster.ranks[static_cast<size_t>(rank)];
-    spec = probed;
-    spec.rank = rank;
-    spec.local_rank = rank;
-    spec.local_size = n_ranks;
+  for (RankSpec& spec : cluster.ranks) {
+    spec = probe_rank(exec, {spec.rank, spec.rank, n_ranks, false});
   }
-  print_warning(find_gpus(cluster, plan_request(options), cuda_gpus()));
+  const PlanRequest request = plan_request(options);
+  std::string warning = find_gpus(cluster, request, cuda_gpus(), false);
+  std::vector<std::string> fingerprints;
+  for (const RankSpec& spec : cluster.ranks) fingerprints.push_back(rank_fingerprint(spec));
+  std::string stale;
+  const auto kept =
+      find_kept_rates(kept_rates_folder(), cluster_fingerprint(fingerprints), n_ranks, stale);
+  print_warning(stale);
+  if (kept) {
+    std::cerr << kept_rates_text(*kept) << "\n";
+    for (RankSpec& spec : cluster.ranks) {
+      spec = with_rates(spec, kept->file.cluster.ranks[static_cast<size_t>(spec.rank)]);
+    }
+    cluster.link = kept->file.cluster.link;
+    cluster.pairs = kept->file.cluster.pairs;
+  } else {
+    RankSpec measured;
+    measure_rates(exec, measured);
+    for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
+    warning = find_gpus(cluster, request, cuda_gpus(), true);
+  }
+  print_warning(warning);
   return cluster;
+}
+
+// Ranks that may not compute on a GPU have none, as where they run.
+ClusterSpec cluster_of_file(const Options& options) {
+  const std::string path = shipped_file("clusters", options.cluster, "cluster");
+  ClusterSpec cluster = read_cluster_file(path).cluster;
+  const bool named = options.ranks > 0 || !options.split.empty() || options.tp * options.pp > 0 ||
+                     !options.devices.empty();
+  if (named) cluster = first_ranks(cluster, ranks_named(options), path);
+  const PlanRequest request = plan_request(options);
+  check_device_list(request.devices, cluster.size());
+  for (RankSpec& rank : cluster.ranks) {
+    if (request.device_of(rank.rank) == DeviceChoice::kCpu) rank.gpu = {};
+    if (options.threads > 0) rank.threads = options.threads;
+  }
+  return cluster;
+}
+
+const QuantMix& mix_named(const std::string& name) {
+  if (const QuantMix* mix = find_quant_mix(name)) return *mix;
+  std::vector<std::string> names;
+  for (const QuantMix& mix : quant_mixes()) names.emplace_back(mix.name);
+  const std::string near = near_word(name, names);
+  std::string todo = "one of";
+  for (const std::string& one : names) todo += " " + one;
+  throw Error("there is no file type \"" + name + "\"", "",
+              near.empty() ? todo : "did you mean " + near + "?");
+}
+
+ModelSpec model_of(const std::string& text) {
+  std::error_code ignored;
+  const size_t colon = text.rfind(':');
+  const bool shape = colon != std::string::npos && !std::filesystem::exists(text, ignored);
+  if (shape) {
+    const QuantMix& mix = mix_named(text.substr(colon + 1));
+    return shape_spec(read_shape_file(shipped_file("models", text.substr(0, colon), "model shape")),
+                      mix);
+  }
+  const Gguf gguf = Gguf::open(text, GgufNeed::kHeader);
+  if (!gguf.complete()) print_warning(text + " ends before its weights do: its header is planned");
+  return read_model_spec(gguf);
 }
 
 }  // namespace
 
 int verb_plan(const Options& options) {
-  const Gguf gguf = Gguf::open(options.model);
-  const ModelSpec model = read_model_spec(gguf);
-  const ClusterSpec cluster = cluster_here(options, ranks_named(options));
+  const ModelSpec model = model_of(options.model);
+  const ClusterSpec cluster = options.cluster.empty() ? cluster_here(options, ranks_named(options))
+                                                      : cluster_of_file(options);
   const PlanRequest request = plan_request(options);
   const Planned planned = plan_and_others(model, cluster, request);
   const Plan& plan = planned.plan;

@@ -113,6 +113,16 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
   return out;
 }
 
+RankSpec with_rates(const RankSpec& facts, const RankSpec& measured) {
+  RankSpec out = facts;
+  for (double RankSpec::*rate : kHostRates) out.*rate = measured.*rate;
+  out.host_reads = measured.host_reads;
+  out.measured = measured.measured;
+  if (!facts.gpu.present() || !measured.gpu.present()) return out;
+  for (double GpuSpec::*rate : kGpuRates) out.gpu.*rate = measured.gpu.*rate;
+  return out;
+}
+
 std::vector<int> ranks_on_gpu(const ClusterSpec& cluster, int rank) {
   std::vector<int> ranks;
   for (const RankSpec& other : cluster.ranks) {

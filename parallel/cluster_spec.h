@@ -70,8 +70,9 @@ struct LinkSpec {
 struct PairSpec {
   int from = 0;  // below `to`
   int to = 0;
-  // What the sums of the two go through: "peer", "nccl", or "staged": host memory and MPI, which is
-  // also what cards without peer access and GPUs of two hosts have.
+  // What the sums of the two go through: "peer" (each other's memory), "nccl" (which takes pinned
+  // host memory between cards without peer access), or "staged": host memory and MPI, also between
+  // hosts.
   std::string fabric;
   double gb_per_s = 0;      // one way, of the slower direction
   double small_sum_us = 0;  // an all-reduce of 16 KiB over the two, inside of a graph where it can
@@ -93,6 +94,9 @@ ClusterSpec assumed_cluster(int n_ranks);
 // instruction set and threads get the median of their measured rates. They share the machine, so
 // what one of them measured in a busy moment says nothing about it.
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster);
+
+// What was measured of the one rank, and the facts of the other. The GPU's only when both have one.
+RankSpec with_rates(const RankSpec& facts, const RankSpec& measured);
 
 // The ranks on the GPU of this one, itself among them, in order: those of its host that name the
 // same UUID. Empty when it has none.

@@ -59,6 +59,9 @@ class Communicator {
 
   // What this process waits for now, for the watchdog: "all-reduce 57"; "" when nothing.
   virtual std::string waiting_for() const = 0;
+  // Main thread: it waits for what goes another way than over this communicator, for rows from
+  // that rank or, `sending`, until that rank takes them; -1: not any more. waiting_for() says so.
+  virtual void note_wait(int rank, bool sending) = 0;
 };
 
 }  // namespace spillway

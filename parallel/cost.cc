@@ -11,8 +11,8 @@
 namespace spillway {
 namespace {
 
-constexpr int64_t kPrefillRows = 512;
-constexpr int64_t kGpuPrefillRows = 2048;
+constexpr int64_t kPromptTokens = 512;  // of the prompt that prefill is predicted for
+constexpr int64_t kGpuPromptTokens = 4096;
 
 // Sequences decoded together: in as many groups as there are stages, which take turns.
 double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t context) {
@@ -31,6 +31,24 @@ double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t co
   return static_cast<double>(rows) * 1000.0 / period_ms;
 }
 
+// A prompt in steps of at most `step_rows` rows as the scheduler makes them: each stage has a step
+// of its own, and begins one when it is done with the one before and the rows have come. The first
+// step fills the pipeline, after that the slowest stage sets the pace. The last one has logits.
+double prompt_ms(const Plan& plan, const StageClock& clock, int64_t tokens) {
+  std::vector<double> done(plan.stages.size(), 0.0);  // when a stage is, with its last step
+  for (int64_t first = 0; first < tokens; first += plan.limits.max_rows) {
+    const int64_t rows = std::min(tokens - first, plan.limits.max_rows);
+    const bool last = first + rows == tokens;
+    double come = 0;  // of the rows
+    for (size_t s = 0; s < done.size(); ++s) {
+      come += clock.hop_ms(s, rows);
+      done[s] = std::max(done[s], come) + clock.times(s, {rows, first, true, last}).total_ms();
+      come = done[s];
+    }
+  }
+  return done.back() + clock.round_trip_ms();
+}
+
 bool all_measured(const Plan& plan, const ClusterSpec& cluster) {
   const bool ranks =
       std::all_of(plan.parts.begin(), plan.parts.end(), [&cluster](const RankPart& part) {
@@ -41,6 +59,10 @@ bool all_measured(const Plan& plan, const ClusterSpec& cluster) {
 }
 
 }  // namespace
+
+const MatrixSpec& head_matrix(const ModelSpec& model) {
+  return model.tied_output() ? model.embedding : model.output;
+}
 
 int64_t attention_weight_bytes(const ModelSpec& model, const LayerSpec& layer,
                                const LayerPart& part) {
@@ -84,13 +106,9 @@ Prediction predict(const Plan& plan, const ModelSpec& model, const ClusterSpec& 
                                 ? out.decode_tok_per_s
                                 : sequences_tok_per_s(plan, clock, context);
 
-  const int64_t most_rows = plan.uses_gpu() ? kGpuPrefillRows : kPrefillRows;
-  const int64_t rows = std::min({plan.limits.max_rows, most_rows, plan.kv.context});
-  double prefill_ms = clock.round_trip_ms();
-  for (size_t s = 0; s < plan.stages.size(); ++s) {
-    prefill_ms += clock.times(s, {rows, 0, true}).total_ms() + clock.hop_ms(s, rows);
-  }
-  out.prefill_tok_per_s = static_cast<double>(rows) * 1000.0 / prefill_ms;
+  const int64_t prompt =
+      std::min(plan.uses_gpu() ? kGpuPromptTokens : kPromptTokens, plan.kv.context);
+  out.prefill_tok_per_s = static_cast<double>(prompt) * 1000.0 / prompt_ms(plan, clock, prompt);
   out.measured_cluster = all_measured(plan, cluster);
   return out;
 }

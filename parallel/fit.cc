@@ -90,6 +90,7 @@ Choices by_speed(const Candidate& candidate, const std::vector<bool>& on_gpu,
   Choices choices;
   choices.on_gpu = on_gpu;
   choices.speeds = rank_speeds(candidate, on_gpu, task);
+  choices.free_speeds = task.request.shares.empty();
   choices.most_layers.assign(candidate.stages.size(), task.model.n_layers);
   return choices;
 }

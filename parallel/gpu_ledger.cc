@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/int_math.h"
+#include "kernels/cuda/hop.h"
 #include "kernels/cuda/peer.h"
 #include "parallel/list_writer.h"
 
@@ -147,7 +148,7 @@ BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const St
   ListWriter out;
   out.add("step", step_bytes(limits, kv));
   if (part.stage > 0) out.floats("recv", padded(limits.max_rows) * model.dim);
-  if (!last_stage) out.floats("send", padded(limits.max_rows) * model.dim);
+  if (!last_stage) out.floats("send", kSendBuffers * padded(limits.max_rows) * model.dim);
   if (last_stage) {
     out.add("candidates", padded(limits.max_logit_rows) * kGpuCandidates * kCandidateBytes);
     out.floats("logits", kHostLogitRows * part.output_rows.size());
@@ -181,6 +182,23 @@ int64_t device_comm_bytes(int tp_size, int64_t max_rows, int64_t dim) {
 int64_t device_comm_pinned_bytes(int tp_size, int64_t max_rows, int64_t dim) {
   if (tp_size < 2) return 0;
   return kCommWordsBytes + tp_size * device_comm_piece_bytes(max_rows, dim);
+}
+
+int64_t device_hop_bytes(bool receives, bool sends, int64_t max_rows, int64_t dim) {
+  return receives || sends ? cuda::hop_layout(receives, max_rows, dim).bytes : 0;
+}
+
+int64_t device_hop_pinned_bytes(bool receives, bool sends) {
+  return receives || sends ? kCommWordsBytes : 0;
+}
+
+GpuNeighbours gpu_neighbours(const Plan& plan, int rank) {
+  const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+  const auto on_gpu = [&](int stage) {
+    return stage >= 0 && stage <= plan.last_stage() &&
+           plan.on_gpu(plan.stages[static_cast<size_t>(stage)]);
+  };
+  return {part.gpu && on_gpu(part.stage - 1), part.gpu && on_gpu(part.stage + 1)};
 }
 
 }  // namespace spillway

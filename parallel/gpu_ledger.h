@@ -48,8 +48,8 @@ BufferList gpu_activation_buffers(const ModelSpec& model, const RankPart& part,
 // Rows of logits that are brought to the host together, when whole rows are asked for.
 inline constexpr int64_t kHostLogitRows = 16;
 // Pinned host memory beside the loader's: a step on its way to the GPU, the residual stream
-// [rows, dim] on its way from the stage before ("recv") and to the next ("send"), results on their
-// way back.
+// [rows, dim] on its way from the stage before ("recv") and to the next ("send", kSendBuffers of
+// it), results on their way back.
 BufferList pinned_buffers(const ModelSpec& model, const RankPart& part, const StepLimits& limits,
                           const KvPlan& kv, bool last_stage);
 
@@ -75,5 +75,17 @@ int64_t device_comm_mailbox_bytes(int tp_size, int64_t max_rows, int64_t dim);
 int64_t device_comm_wire_bytes(int64_t max_rows, int64_t dim);
 int64_t device_comm_piece_bytes(int64_t max_rows, int64_t dim);
 inline constexpr int64_t kCommWordsBytes = 4096;  // the abort word, on a page of its own
+
+// What a rank allocates for rows that go from GPU to GPU between stages (peer_hop.h): words, two
+// slots of max_rows rows when it receives any, and in pinned host memory a page of words. 0 when it
+// neither receives from a GPU nor sends to one.
+int64_t device_hop_bytes(bool receives, bool sends, int64_t max_rows, int64_t dim);
+int64_t device_hop_pinned_bytes(bool receives, bool sends);
+// Whether the stage before the rank's, and the one after it, compute on GPUs as the rank does.
+struct GpuNeighbours {
+  bool receives = false;
+  bool sends = false;
+};
+GpuNeighbours gpu_neighbours(const Plan& plan, int rank);
 
 }  // namespace spillway

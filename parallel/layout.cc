@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/core/packed_matrix.h"
 #include "parallel/cost.h"
 #include "parallel/ledger.h"
 #include "parallel/plan_request_check.h"
@@ -36,10 +37,25 @@ void level_speeds(std::vector<double>& speeds, const std::vector<size_t>& ranks)
   }
 }
 
-// Layers of the stages that pin none: in proportion to their weights, at least one each and at most
-// `most`; what the rounding leaves goes to the first stages, since the last one also has the head.
+// What the last stage's head reads for a token, in layers of the model's mean size.
+double head_in_layers(const ModelSpec& model) {
+  int64_t layer_bytes = 0;
+  for (const LayerSpec& layer : model.layers) {
+    for (const MatrixSpec& m :
+         {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
+      layer_bytes += packed_bytes(m.type, m.rows, m.cols);
+    }
+  }
+  const MatrixSpec& head = head_matrix(model);
+  return static_cast<double>(packed_bytes(head.type, model.vocab_size, model.dim)) *
+         static_cast<double>(model.n_layers) / static_cast<double>(layer_bytes);
+}
+
+// Layers of the stages that pin none: in proportion to their weights, the last stage's head counted
+// as so many layers more, at least one each and at most `most`. What the rounding leaves goes to
+// the first stages.
 void share_out_layers(std::vector<int64_t>& layers, const std::vector<double>& weights,
-                      const std::vector<int64_t>& most, int64_t n) {
+                      const std::vector<int64_t>& most, int64_t n, double head_layers) {
   std::vector<size_t> open;
   double total = 0;
   for (size_t s = 0; s < layers.size(); ++s) {
@@ -52,20 +68,23 @@ void share_out_layers(std::vector<int64_t>& layers, const std::vector<double>& w
   }
   if (open.empty()) return;
   CHECK_GE(n, static_cast<int64_t>(open.size()));
-  const auto gap = [&](size_t s, int64_t all) {
-    return weights[s] / total * static_cast<double>(all) - static_cast<double>(layers[s]);
+  const size_t last = layers.size() - 1;
+  if (open.back() != last) head_layers = 0;
+  const auto ideal = [&](size_t s) {
+    const double all = weights[s] / total * (static_cast<double>(n) + head_layers);
+    return s == last ? all - head_layers : all;
   };
+  const auto gap = [&](size_t s) { return ideal(s) - static_cast<double>(layers[s]); };
   int64_t left = n;
   for (const size_t s : open) {
-    const double ideal = weights[s] / total * static_cast<double>(n);
-    layers[s] = std::clamp<int64_t>(static_cast<int64_t>(ideal + 1e-9), 1, most[s]);
+    layers[s] = std::clamp<int64_t>(static_cast<int64_t>(ideal(s) + 1e-9), 1, most[s]);
     left -= layers[s];
   }
   for (; left > 0; --left) {
     size_t best = layers.size();
     for (const size_t s : open) {
       if (layers[s] >= most[s]) continue;
-      if (best == layers.size() || gap(s, n) > gap(best, n) + 1e-9) best = s;
+      if (best == layers.size() || gap(s) > gap(best) + 1e-9) best = s;
     }
     CHECK_LT(best, layers.size());
     ++layers[best];
@@ -74,7 +93,7 @@ void share_out_layers(std::vector<int64_t>& layers, const std::vector<double>& w
     size_t best = layers.size();
     for (const size_t s : open) {
       if (layers[s] < 2) continue;
-      if (best == layers.size() || gap(s, n) <= gap(best, n) + 1e-9) best = s;
+      if (best == layers.size() || gap(s) <= gap(best) + 1e-9) best = s;
     }
     CHECK_LT(best, layers.size());
     --layers[best];
@@ -101,7 +120,12 @@ std::vector<StagePlan> place_stages(const Candidate& candidate, const Choices& c
     layers.push_back(pin.n_layers);
     stages.push_back(std::move(stage));
   }
-  share_out_layers(layers, weights, choices.most_layers, model.n_layers);
+  // A split or shares that the user wrote are taken by their word. On CPUs layers alone count:
+  // where one sequence decodes one stage works at a time, and prefill, which reads the head once a
+  // prompt, is what a pipeline brings.
+  const bool count_head = candidate.free_shares && choices.free_speeds && choices.on_gpu.back();
+  share_out_layers(layers, weights, choices.most_layers, model.n_layers,
+                   count_head ? head_in_layers(model) : 0);
   int64_t at = 0;
   for (size_t s = 0; s < stages.size(); ++s) {
     stages[s].layers = {at, at + layers[s]};

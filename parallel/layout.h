@@ -29,6 +29,7 @@ struct Candidate {
 struct Choices {
   std::vector<bool> on_gpu;          // by stage
   std::vector<double> speeds;        // by rank
+  bool free_speeds = true;           // not the user's -ts
   std::vector<int64_t> most_layers;  // by stage; where the candidate pins none
   std::vector<PlacePin> spills;      // beside the request's own
 };

@@ -142,7 +142,7 @@ BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
   }
   const int64_t rows = limits.max_rows;
   ListWriter out;
-  out.floats("x", rows * model.dim);
+  out.floats("x", (last_stage ? 1 : kSendBuffers) * rows * model.dim);
   out.floats("normed", rows * model.dim);
   out.quantized_input("normed", rows, model.dim);
   out.floats("qkv", rows * qkv_cols);
@@ -220,14 +220,18 @@ void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   const int tp_size = static_cast<int>(plan.stages[part.stage].ranks.size());
   const bool last = part.stage == plan.last_stage();
   const int64_t rows = device_comm_rows(plan.limits);
+  const GpuNeighbours near = gpu_neighbours(plan, part.rank);
   const int64_t pinned = pinned_buffers(model, part, plan.limits, plan.kv, last).total() +
-                         device_comm_pinned_bytes(tp_size, rows, model.dim);
+                         device_comm_pinned_bytes(tp_size, rows, model.dim) +
+                         device_hop_pinned_bytes(near.receives, near.sends);
   const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
     plan.ledger.push_back({part.rank, place, name, detail, bytes});
   };
   add("host", "program", "pinned staging", pinned + kLoadStagingBytes);
   add("host", "activations", "messages", message_buffers(model, part, plan.limits, last).total());
   add("gpu", "program", "CUDA context", kCudaContextBytes);
+  const int64_t hops = device_hop_bytes(near.receives, near.sends, rows, model.dim);
+  if (hops > 0) add("gpu", "activations", "hops", hops);
   if (tp_size < 2) return;
   add("gpu", "activations", "comm", device_comm_bytes(tp_size, rows, model.dim));
   add("gpu", "program", "NCCL and CUDA in a group", kGroupContextBytes);
@@ -239,9 +243,9 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
     if (bytes > 0) plan.ledger.push_back({part.rank, place, name, detail, bytes});
   };
-  add("gpu", "weights", "streaming slots",
+  add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
-  add("host", "weights", "disk slots",
+  add("host", "activations", "disk slots",
       kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
   add("host", "activations", "halves on the CPU",
       spill_pinned_buffers(model, part, plan.limits).total() +

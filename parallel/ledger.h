@@ -65,8 +65,11 @@ BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Ra
 // KV pages of this rank's layers: "k<layer>" and "v<layer>" for every layer of the stage.
 BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                       const KvPlan& kv);
-// Activations of a step; on the last stage also the head's, on the front (rank 0) the gathered
-// logits.
+// Buffers of the residual stream that a rank sends to the next stage from host memory, used in
+// turn: a step waits until the one before the last was received.
+inline constexpr int64_t kSendBuffers = 2;
+// Activations of a step, "x" as often as it is sent from; on the last stage also the head's, on the
+// front (rank 0) the gathered logits.
 BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
                               const StepLimits& limits, bool last_stage);
 // The end of that list, which a rank on a GPU has in host memory as well: what the head sends and

@@ -109,6 +109,10 @@ class MpiCommunicator final : public Communicator {
   bool healthy() const override { return !shared_->abort.raised(); }
   void abort(const std::string& reason) override { shared_->abort.raise(reason); }
   std::string waiting_for() const override { return shared_->waiting.text(); }
+  void note_wait(int rank, bool sending) override {
+    if (rank < 0) return shared_->waiting.end();
+    shared_->waiting.begin(sending ? CommOp::kSend : CommOp::kRecv, job_ranks_[rank]);
+  }
 
   void all_reduce(std::span<double> values) override {
     const OpScope scope(*shared_, CommOp::kAllReduce);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "kernels/core/int_math.h"
 #include "kernels/core/packed_matrix.h"
 #include "parallel/cgroup.h"
+#include "parallel/host_reads.h"
 
 namespace spillway {
 namespace {
@@ -51,36 +53,10 @@ double best_seconds(double budget, const Body& body) {
   return best;
 }
 
-// Eight sums side by side: enough loads in flight for plain vector code to reach memory speed.
-uint64_t sum_words(const uint64_t* words, Range range) {
-  uint64_t sums[8] = {};
-  for (int64_t i = range.begin; i + 8 <= range.end; i += 8) {
-    for (int64_t j = 0; j < 8; ++j) sums[j] += words[i + j];
-  }
-  uint64_t sum = 0;
-  for (const uint64_t s : sums) sum += s;
-  return sum;
-}
-
 double measure_read(const cpu::Exec& exec) {
-  constexpr int64_t kWords = kReadBytes / 8;
-  const auto words = std::make_unique_for_overwrite<uint64_t[]>(kWords);
-  std::vector<uint64_t> sums(static_cast<size_t>(exec.pool->size()));
-  exec.pool->run([&](int worker) {
-    const Range part = exec.pool->part(worker, kWords, 8);
-    std::fill(words.get() + part.begin, words.get() + part.end, uint64_t{1});
-  });
-  const double seconds = best_seconds(kReadSeconds, [&] {
-    exec.pool->run([&](int worker) {
-      sums[static_cast<size_t>(worker)] =
-          sum_words(words.get(), exec.pool->part(worker, kWords, 8));
-    });
-  });
-  // Also keeps the compiler from dropping the reads.
-  uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
-  CHECK_EQ(total, static_cast<uint64_t>(kWords));
-  return static_cast<double>(kReadBytes) / seconds * 1e-9;
+  ReadBuffer buffer(exec, kReadBytes);
+  const double seconds = best_seconds(kReadSeconds, [&] { buffer.read(exec.pool->size()); });
+  return static_cast<double>(buffer.bytes()) / seconds * 1e-9;
 }
 
 std::vector<BlockQ8_0> noise_blocks(int64_t n) {
@@ -146,6 +122,20 @@ CgroupLimits own_limits() {
   return cgroup_limits("/sys/fs/cgroup", small_file_text("/proc/self/cgroup"));
 }
 
+// "0-1" or "0,2" of /sys: the numbers that are there.
+int numa_nodes() {
+  const std::string text = small_file_text("/sys/devices/system/node/online");
+  int nodes = 0;
+  for (size_t at = 0; at < text.size();) {
+    char* end = nullptr;
+    const long first = std::strtol(text.c_str() + at, &end, 10);
+    const long last = *end == '-' ? std::strtol(end + 1, &end, 10) : first;
+    nodes += static_cast<int>(std::clamp(last - first, 0L, 4096L)) + 1;
+    at = static_cast<size_t>(end - text.c_str()) + 1;
+  }
+  return std::max(1, nodes);
+}
+
 int affinity_cores() {
   // Machines with more than 1024 CPUs need a larger set than cpu_set_t.
   for (int n = 1024; n <= 1 << 17; n *= 4) {
@@ -195,11 +185,15 @@ RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options) {
   spec.isa = cpu::isa_name(exec.isa);
   spec.threads = exec.pool->size();
   spec.memory_free_bytes = usable_memory_bytes() / options.local_size;
-  if (!options.measure) return spec;
+  spec.numa_nodes = numa_nodes();
+  if (options.measure) measure_rates(exec, spec);
+  return spec;
+}
+
+void measure_rates(const cpu::Exec& exec, RankSpec& spec) {
   spec.read_gb_per_s = measure_read(exec);
   spec.matrix_gop_per_s = measure_matrix(exec);
   spec.measured = true;
-  return spec;
 }
 
 LinkSpec probe_link(Communicator& world) {

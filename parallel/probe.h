@@ -17,6 +17,8 @@ struct ProbeOptions {
 };
 
 RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options);
+// The two rates that every plan needs, quickly; probe_rank() does it when options.measure.
+void measure_rates(const cpu::Exec& exec, RankSpec& spec);
 LinkSpec probe_link(Communicator& world);
 
 // Cores that this process may use (affinity mask and cgroup quota), and bytes it may still take.

@@ -43,13 +43,18 @@ bool share_gpu(const RankPlace& a, const RankPlace& b) {
 
 }  // namespace
 
-std::vector<RankPlace> gather_places(Communicator& group, const cuda::DeviceInfo& device) {
+RankPlace rank_place_of(const cuda::DeviceInfo& device) {
   RankPlace mine;
   put(this_host(), mine.host);
   put(device.uuid, mine.uuid);
   put(device.pci, mine.pci);
   mine.process = static_cast<int32_t>(getpid());
   mine.major = device.major;
+  return mine;
+}
+
+std::vector<RankPlace> gather_places(Communicator& group, const cuda::DeviceInfo& device) {
+  const RankPlace mine = rank_place_of(device);
   std::vector<RankPlace> places(static_cast<size_t>(group.size()));
   group.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(places)));
   return places;

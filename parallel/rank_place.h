@@ -21,6 +21,8 @@ struct RankPlace {
   int32_t major = 0;
 };
 
+// Of this process on this GPU.
+RankPlace rank_place_of(const cuda::DeviceInfo& device);
 // Of every rank of the group. Collective.
 std::vector<RankPlace> gather_places(Communicator& group, const cuda::DeviceInfo& device);
 

@@ -51,6 +51,7 @@ class SoloCommunicator final : public Communicator {
   bool healthy() const override { return !abort_->raised(); }
   void abort(const std::string& reason) override { abort_->raise(reason); }
   std::string waiting_for() const override { return ""; }
+  void note_wait(int, bool) override {}
 
  private:
   [[noreturn]] static void refuse(int peer) {

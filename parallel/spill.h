@@ -34,8 +34,8 @@ Place place_of_half(const LayerPart& part, Half half);
 
 // Whether any half of this rank lies in that home.
 bool spills_to(const RankPart& part, WeightHome home);
-// Bytes of one slot: of the greatest half that is not resident, or of those that lie on disk; 0
-// when there is none.
+// Bytes of one slot: of the greatest half that is not resident, or of those that lie on disk, with
+// the whole pages around it; 0 when there is none.
 int64_t stream_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers);
 int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers);
 

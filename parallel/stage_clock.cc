@@ -25,6 +25,8 @@ constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // normalises, which spares the layer a launch.
 constexpr double kPeerSumMs = 0.005;
 constexpr double kPeerGbPerS = 150.0;
+// From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
+constexpr double kPeerHopMs = 0.008;
 constexpr int64_t kSmallSumBytes = 16384;  // of the sum that PairSpec::small_sum_us is of
 // To pinned host memory and back from there, at a hop or at a sum that goes through the host.
 constexpr double kHostCopyMs = 0.02;
@@ -72,6 +74,12 @@ int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
   return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
 }
 
+// Of queries and keys, of the first `tokens` tokens: half of them squared without a window.
+double pairs_before(const LayerSpec& layer, int64_t tokens) {
+  const auto seen = static_cast<double>(seen_tokens(layer, tokens));
+  return seen * (seen + 1) / 2 + (static_cast<double>(tokens) - seen) * seen;
+}
+
 }  // namespace
 
 double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, bool gpu,
@@ -109,10 +117,17 @@ double StageClock::message_ms(int64_t bytes) const { return spillway::message_ms
 
 double StageClock::hop_ms(size_t stage, int64_t rows) const {
   if (stage == 0) return 0;
+  const StagePlan& from = plan_.stages[stage - 1];
+  const StagePlan& to = plan_.stages[stage];
   const int64_t bytes = rows * model_.dim * kHopBytes;
+  std::vector<int> both = from.ranks;
+  both.insert(both.end(), to.ranks.begin(), to.ranks.end());
+  if (plan_.on_gpu(from) && plan_.on_gpu(to) && peers(cluster_, both)) {
+    return kPeerHopMs + transfer_ms(bytes, kPeerGbPerS);
+  }
   double ms = message_ms(bytes);
-  if (plan_.on_gpu(plan_.stages[stage - 1])) ms += host_copy_ms(bytes);
-  if (plan_.on_gpu(plan_.stages[stage])) ms += host_copy_ms(bytes);
+  if (plan_.on_gpu(from)) ms += host_copy_ms(bytes);
+  if (plan_.on_gpu(to)) ms += host_copy_ms(bytes);
   return ms;
 }
 
@@ -141,9 +156,8 @@ StageClock::Work StageClock::feed_forward_work(int, const StagePlan& stage, int6
   return {feed_forward_weight_bytes(model_, layer, part), 3 * columns * model_.dim};
 }
 
-// Decode: a row against `context` positions or the window, the cache read once. Prefill: rows from
-// an empty cache, each against all up to it or its window, for q k and for the sum of v: half of
-// the rows squared without a window.
+// Decode: a row against `context` positions or the window, the cache read once. Prefill: each row
+// against all up to it or its window, for q k and for the sum of v.
 double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
                              const StepShape& step) const {
   const LayerSpec& layer = model_.layers[stage.layers.begin + i];
@@ -154,16 +168,15 @@ double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
                           kv_row_bytes(plan_.kv.type, model_.head_dim);
     return transfer_ms(step.rows * bytes, rates.read);
   }
-  const auto rows = static_cast<double>(step.rows);
-  const auto seen = static_cast<double>(seen_tokens(layer, step.rows));
-  const double pairs = seen * (seen + 1) / 2 + (rows - seen) * seen;
+  const double pairs =
+      pairs_before(layer, step.context + step.rows) - pairs_before(layer, step.context);
   const double products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
   return products * kFloatSlowdown / (rates.matrix * kUnitsPerMs);
 }
 
 // The output's product, of one row in a prefill.
 double StageClock::head_ms(const StepShape& step) const {
-  const MatrixSpec& head = model_.tied_output() ? model_.embedding : model_.output;
+  const MatrixSpec& head = head_matrix(model_);
   double ms = 0;
   for (const int rank : plan_.stages.back().ranks) {
     const int64_t n = plan_.parts[rank].output_rows.size();
@@ -254,7 +267,7 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   // Two sums a layer, one for the embedding.
   times.collective_ms = static_cast<double>(halves + (index == 0 ? 1 : 0)) * sum;
   if (spilled) times.waits = chain_waits(ranks, base, sum);
-  if (index + 1 == plan_.stages.size()) times.matrix_ms += head_ms(step);
+  if (step.head && index + 1 == plan_.stages.size()) times.matrix_ms += head_ms(step);
   return times;
 }
 

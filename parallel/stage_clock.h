@@ -12,11 +12,12 @@
 namespace spillway {
 
 // A step as the clock sees it: decode of `rows` sequences with `context` tokens each, or a prefill
-// of `rows` tokens from an empty cache.
+// of `rows` tokens of one sequence after `context` others; with the head where `head`.
 struct StepShape {
   int64_t rows = 1;
   int64_t context = 0;
   bool prefill = false;
+  bool head = true;
 };
 
 struct StageTimes {
@@ -43,7 +44,8 @@ class StageClock {
   StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
 
   StageTimes times(size_t stage, const StepShape& step) const;
-  // The rows of a step on their way from the stage before, through the hosts' memory.
+  // The rows of a step on their way from the stage before: from GPU to GPU where all of both reach
+  // each other, else a message, and a GPU's rows through host memory.
   double hop_ms(size_t stage, int64_t rows) const;
   // The step itself to the first stage, and the gathering of logits; 0 for one rank.
   double round_trip_ms() const;

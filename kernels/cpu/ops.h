@@ -121,6 +121,10 @@ void add_rows(const Exec& exec, View2D<const float> y, View2D<float> x);
 // x *= factor, by value.
 void scale_rows(const Exec& exec, float factor, View2D<float> x);
 
+// The hash of x's rows (core/row_hash.h) without those whose slot is -1, if there are slots. Equal
+// on every instruction set and on the GPU.
+uint64_t hash_rows(const Exec& exec, View2D<const float> x, std::span<const int64_t> slots = {});
+
 struct Candidate {
   int32_t token = 0;
   float logit = 0;

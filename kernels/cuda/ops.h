@@ -213,6 +213,9 @@ void gated_activation(const Exec& exec, View2D<const float> gate_up, bool gelu, 
 // rows[i] of x to row i of out. x [*, dim], out [n, dim].
 void gather_rows(const Exec& exec, View2D<const float> x, const int32_t* rows, View2D<float> out);
 
+// *sum += the hash of x's rows, but of those whose slot is -1, unless slots is nullptr.
+void hash_rows(const Exec& exec, View2D<const float> x, const int64_t* slots, uint64_t* sum);
+
 struct Candidate {
   int32_t token;
   float logit;

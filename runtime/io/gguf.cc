@@ -1,6 +1,8 @@
 // Gguf: look-ups over what gguf_parser.cc has read. See gguf.h.
 #include "runtime/io/gguf.h"
 
+#include <algorithm>
+
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "runtime/io/gguf_parser.h"
@@ -43,7 +45,16 @@ int64_t GgufTensor::rows() const {
   return product;
 }
 
-Gguf Gguf::open(const std::string& path) { return GgufParser::open(path); }
+Gguf Gguf::open(const std::string& path, GgufNeed need) { return GgufParser::open(path, need); }
+
+Gguf Gguf::of_header(std::span<const std::byte> bytes, const std::string& name) {
+  return GgufParser::of_header(bytes, name);
+}
+
+bool Gguf::complete() const {
+  return std::all_of(content_->tensors.begin(), content_->tensors.end(),
+                     [](const GgufTensor& tensor) { return tensor.data != nullptr; });
+}
 
 uint32_t Gguf::version() const { return content_->parts[0].version; }
 int64_t Gguf::alignment() const { return content_->parts[0].alignment; }

@@ -75,8 +75,8 @@ class GgufValue {
 struct GgufTensor {
   std::string name;
   QuantType type = QuantType::kF32;
-  std::vector<int64_t> dims;  // dims[0] is the fastest: columns; 1 to 4 of them, each >= 1
-  const std::byte* data = nullptr;
+  std::vector<int64_t> dims;        // dims[0] is the fastest: columns; 1 to 4 of them, each >= 1
+  const std::byte* data = nullptr;  // nullptr: the file was opened with kHeader and ends before it
   int64_t bytes = 0;
   int file = 0;        // index of the part it lies in
   int64_t offset = 0;  // from the part's beginning
@@ -86,15 +86,23 @@ struct GgufTensor {
   int64_t elements() const { return cols() * rows(); }
 };
 
+// What of a model must be there: with kHeader a file may end anywhere after its tensor table.
+enum class GgufNeed { kAll, kHeader };
+
 class Gguf {
  public:
   // Opens `path`; when it is one part of several (…-00002-of-00003.gguf) opens all of them, from
   // whichever part was named. Throws Error.
-  static Gguf open(const std::string& path);
+  static Gguf open(const std::string& path, GgufNeed need = GgufNeed::kAll);
+  // A header that lies in memory, as gguf_header() makes it; `name` stands for its path.
+  static Gguf of_header(std::span<const std::byte> bytes, const std::string& name);
+
+  // Whether every tensor's data is there; else that of some is nullptr.
+  bool complete() const;
 
   uint32_t version() const;
   int64_t alignment() const;
-  int64_t file_bytes() const;                     // of all parts
+  int64_t file_bytes() const;                     // of all parts, when they are complete
   const std::vector<std::string>& paths() const;  // of all parts
   // Metadata in file order (of the first part).
   std::span<const std::pair<std::string, GgufValue>> metadata() const;

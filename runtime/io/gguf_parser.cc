@@ -51,12 +51,15 @@ uint64_t scalar_bytes(GgufValueType type) {
 }
 
 constexpr uint32_t kValueTypes = 13;
+// Of the data of a file that was cut: beyond it a header lies, and sums would overflow.
+constexpr int64_t kMostCutBytes = int64_t{1} << 50;
 constexpr const char* kDamaged = "the file is damaged; download it again";
 
 }  // namespace
 
-GgufPart GgufParser::parse_file(const std::string& path, int file_index) {
-  GgufPart part{MappedFile(path), 0, 0, 0, {}, {}};
+GgufPart GgufParser::parse_file(MappedFile file, int file_index, GgufNeed need) {
+  const std::string path = file.path();
+  GgufPart part{std::move(file), 0, 0, 0, 0, {}, {}};
   GgufCursor cursor(part.file.bytes(), path);
   GgufParser parser(cursor, part);
   parser.read_preamble();
@@ -64,7 +67,7 @@ GgufPart GgufParser::parse_file(const std::string& path, int file_index) {
   parser.read_alignment();
   parser.read_tensors(parser.tensor_count_, file_index);
   part.header_bytes = cursor.offset();
-  parser.place_tensors();
+  parser.place_tensors(need);
   return part;
 }
 
@@ -274,16 +277,25 @@ GgufTensor GgufParser::read_tensor(int64_t at) {
 }
 
 // Turns offsets into addresses: inside of the file, and no byte in two tensors.
-void GgufParser::place_tensors() {
+void GgufParser::place_tensors(GgufNeed need) {
   std::span<const std::byte> bytes = part_.file.bytes();
   auto size = static_cast<int64_t>(bytes.size());
+  part_.whole_bytes = size;
   int64_t data_begin = round_up(part_.header_bytes, part_.alignment);
   std::vector<size_t> order(part_.tensors.size());
   std::iota(order.begin(), order.end(), size_t{0});
   for (size_t i : order) {
     GgufTensor& tensor = part_.tensors[i];
     int64_t room = size - data_begin;  // may be negative: the data section is not there
-    if (tensor.offset > room || tensor.bytes > room - tensor.offset) {
+    const bool there = tensor.offset <= room && tensor.bytes <= room - tensor.offset;
+    if (!there && need == GgufNeed::kHeader && tensor.offset < kMostCutBytes &&
+        tensor.bytes < kMostCutBytes) {
+      tensor.offset += data_begin;
+      part_.whole_bytes =
+          std::max(part_.whole_bytes, tensor.offset + round_up(tensor.bytes, part_.alignment));
+      continue;
+    }
+    if (!there) {
       cursor_.fail("tensor " + quote_name(tensor.name) + " needs " + std::to_string(tensor.bytes) +
                        " bytes at " + std::to_string(tensor.offset) +
                        " of the data section, which has " +

@@ -1,5 +1,5 @@
 // GgufParser: the bytes of one GGUF file, or of all the parts of a model, checked and turned into
-// what gguf.h shows. Called by Gguf::open alone; knows the format, not what the keys mean (but for
+// what gguf.h shows. Called by gguf.cc alone; knows the format, not what the keys mean (but for
 // general.alignment and split.*).
 // Thread: one. Never copies tensor data, never reserves more than the file's size justifies.
 #pragma once
@@ -25,6 +25,7 @@ struct GgufPart {
   uint32_t version = 0;
   int64_t alignment = 0;
   int64_t header_bytes = 0;  // from the magic to the end of the tensor table
+  int64_t whole_bytes = 0;   // of the file, or what a file that was cut would have
   GgufMetadata metadata;
   std::vector<GgufTensor> tensors;
 };
@@ -42,9 +43,10 @@ struct Gguf::Content {
 class GgufParser {
  public:
   // All parts of the model that `path` is (a part of), put together.
-  static Gguf open(const std::string& path);
+  static Gguf open(const std::string& path, GgufNeed need);
+  static Gguf of_header(std::span<const std::byte> bytes, const std::string& name);
   // One file; file_index is written into its tensors.
-  static GgufPart parse_file(const std::string& path, int file_index);
+  static GgufPart parse_file(MappedFile file, int file_index, GgufNeed need);
 
  private:
   GgufParser(GgufCursor& cursor, GgufPart& part) : cursor_(cursor), part_(part) {}
@@ -57,7 +59,8 @@ class GgufParser {
   void read_alignment();
   void read_tensors(int64_t count, int file_index);
   GgufTensor read_tensor(int64_t at);
-  void place_tensors();
+  void place_tensors(GgufNeed need);
+  static Gguf put_together(std::vector<GgufPart> parts);
 
   GgufCursor& cursor_;
   GgufPart& part_;

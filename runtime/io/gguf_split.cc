@@ -71,9 +71,9 @@ void check_part(const GgufPart& part, uint64_t index, uint64_t count) {
   }
 }
 
-std::vector<GgufPart> open_parts(const std::string& path) {
+std::vector<GgufPart> open_parts(const std::string& path, GgufNeed need) {
   std::vector<GgufPart> parts;
-  parts.push_back(GgufParser::parse_file(path, 0));
+  parts.push_back(GgufParser::parse_file(MappedFile(path), 0, need));
   uint64_t count = split_number(parts[0], "split.count", 1);
   if (count <= 1) return parts;
   std::optional<SplitName> name = parse_split_name(path);
@@ -92,7 +92,7 @@ std::vector<GgufPart> open_parts(const std::string& path) {
     } else {
       std::string part_path = split_path(*name, i + 1);
       try {
-        parts.push_back(GgufParser::parse_file(part_path, static_cast<int>(i)));
+        parts.push_back(GgufParser::parse_file(MappedFile(part_path), static_cast<int>(i), need));
       } catch (const Error& error) {
         throw Error("part " + std::to_string(i + 1) + " of " + std::to_string(count) + ": " +
                         error.message(),
@@ -106,16 +106,26 @@ std::vector<GgufPart> open_parts(const std::string& path) {
 
 }  // namespace
 
-Gguf GgufParser::open(const std::string& path) {
+Gguf GgufParser::open(const std::string& path, GgufNeed need) {
+  return put_together(open_parts(path, need));
+}
+
+Gguf GgufParser::of_header(std::span<const std::byte> bytes, const std::string& name) {
+  std::vector<GgufPart> parts;
+  parts.push_back(parse_file(MappedFile(bytes, name), 0, GgufNeed::kHeader));
+  return put_together(std::move(parts));
+}
+
+Gguf GgufParser::put_together(std::vector<GgufPart> parts) {
   auto content = std::make_shared<Gguf::Content>();
-  content->parts = open_parts(path);
+  content->parts = std::move(parts);
   content->metadata = std::move(content->parts[0].metadata);
   for (size_t i = 0; i < content->metadata.size(); ++i) {
     content->key_index.emplace(content->metadata[i].first, i);
   }
   for (GgufPart& part : content->parts) {
     content->paths.push_back(part.file.path());
-    content->file_bytes += static_cast<int64_t>(part.file.bytes().size());
+    content->file_bytes += part.whole_bytes;
     for (GgufTensor& tensor : part.tensors) content->tensors.push_back(std::move(tensor));
     part.tensors.clear();
   }

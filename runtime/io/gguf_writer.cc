@@ -36,9 +36,19 @@ std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
-// Everything before the tensors' data, without padding.
-std::string header(const GgufMetadataText& metadata, std::span<const GgufTensorPlan> tensors,
-                   int64_t alignment) {
+// The directory entry itself must reach the disk. Best effort: some file systems refuse.
+void sync_folder(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+}  // namespace
+
+std::string gguf_header(const GgufMetadataText& metadata, std::span<const GgufTensorPlan> tensors,
+                        int64_t alignment) {
   std::string out = "GGUF";
   append<uint32_t>(out, 3);
   append<uint64_t>(out, tensors.size());
@@ -59,17 +69,6 @@ std::string header(const GgufMetadataText& metadata, std::span<const GgufTensorP
   return out;
 }
 
-// The directory entry itself must reach the disk. Best effort: some file systems refuse.
-void sync_folder(const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
-}  // namespace
-
 void GgufMetadataText::copy(std::string_view key, const GgufValue& value) {
   std::string text;
   append<uint32_t>(text, static_cast<uint32_t>(value.type()));
@@ -87,6 +86,24 @@ void GgufMetadataText::set_u32(std::string_view key, uint32_t value) {
   std::string text;
   append<uint32_t>(text, static_cast<uint32_t>(GgufValueType::kU32));
   append<uint32_t>(text, value);
+  set(key, std::move(text));
+}
+
+void GgufMetadataText::set_f32(std::string_view key, float value) {
+  std::string text;
+  append<uint32_t>(text, static_cast<uint32_t>(GgufValueType::kF32));
+  append<float>(text, value);
+  set(key, std::move(text));
+}
+
+void GgufMetadataText::set_text(std::string_view key, std::string_view value) {
+  std::string text;
+  append<uint32_t>(text, static_cast<uint32_t>(GgufValueType::kString));
+  append_string(text, value);
+  set(key, std::move(text));
+}
+
+void GgufMetadataText::set(std::string_view key, std::string text) {
   for (auto& [name, encoded] : entries_) {
     if (name != key) continue;
     encoded = std::move(text);
@@ -105,7 +122,7 @@ std::string GgufWriter::temporary_path(const std::string& path) { return path + 
 
 int64_t GgufWriter::file_bytes(const GgufMetadataText& metadata,
                                std::span<const GgufTensorPlan> tensors, int64_t alignment) {
-  const std::string head = header(metadata, tensors, alignment);
+  const std::string head = gguf_header(metadata, tensors, alignment);
   int64_t bytes = round_up(static_cast<int64_t>(head.size()), alignment);
   for (const GgufTensorPlan& tensor : tensors) bytes += round_up(tensor.bytes(), alignment);
   return bytes;
@@ -123,7 +140,7 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadataText& metadata
   }
   try {
     if (::ftruncate(fd_, 0) != 0) fail("cannot empty the file of an earlier run", errno);
-    const std::string head = header(metadata, tensors_, alignment_);
+    const std::string head = gguf_header(metadata, tensors_, alignment_);
     put(bytes_of(head));
     pad();
   } catch (...) {

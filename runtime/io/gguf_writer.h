@@ -24,11 +24,15 @@ class GgufMetadataText {
   void copy(std::string_view key, const GgufValue& value);
   // Replaces the key where it stands, or adds it at the end.
   void set_u32(std::string_view key, uint32_t value);
+  void set_f32(std::string_view key, float value);
+  void set_text(std::string_view key, std::string_view value);
 
   size_t size() const { return entries_.size(); }
   const std::vector<std::pair<std::string, std::string>>& entries() const { return entries_; }
 
  private:
+  void set(std::string_view key, std::string text);
+
   std::vector<std::pair<std::string, std::string>> entries_;  // key, encoded type and value
 };
 
@@ -38,6 +42,10 @@ struct GgufTensorPlan {
   QuantType type = QuantType::kF32;
   int64_t bytes() const;
 };
+
+// Everything of a file before the tensors' data, without padding.
+std::string gguf_header(const GgufMetadataText& metadata, std::span<const GgufTensorPlan> tensors,
+                        int64_t alignment);
 
 class GgufWriter {
  public:

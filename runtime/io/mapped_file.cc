@@ -49,6 +49,19 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   base_ = static_cast<const std::byte*>(base);
 }
 
+MappedFile::MappedFile(std::span<const std::byte> bytes, const std::string& name)
+    : path_(name), size_(bytes.size()) {
+  if (bytes.empty()) throw Error("the file is empty", name);
+  // Shared, so that drop_pages() leaves it as it is.
+  constexpr int kWhere = MAP_SHARED | MAP_ANONYMOUS;
+  void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, kWhere, -1, 0);
+  if (base == MAP_FAILED) {
+    throw Error("cannot take " + std::to_string(size_) + " bytes: " + errno_text(errno), name);
+  }
+  std::memcpy(base, bytes.data(), size_);
+  base_ = static_cast<const std::byte*>(base);
+}
+
 MappedFile::~MappedFile() {
   if (base_ != nullptr) ::munmap(const_cast<std::byte*>(base_), size_);
 }

@@ -13,6 +13,8 @@ namespace spillway {
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path);
+  // A copy of bytes that lie in no file; `name` stands for the path in messages.
+  MappedFile(std::span<const std::byte> bytes, const std::string& name);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

@@ -167,6 +167,10 @@ class SpecReader {
         throw Error("rope_freqs must be " + std::to_string(rope.n_rot / 2) + " values of F32",
                     tensor_place(gguf_, *freqs));
       }
+      if (freqs->data == nullptr) {  // the header alone: as if positions were not stretched
+        rope.frequency_divisors.assign(static_cast<size_t>(rope.n_rot / 2), 1.0F);
+        return;
+      }
       const auto* values = reinterpret_cast<const float*>(freqs->data);
       rope.frequency_divisors.assign(values, values + rope.n_rot / 2);
       for (const float value : rope.frequency_divisors) {

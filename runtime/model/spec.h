@@ -8,6 +8,7 @@
 
 namespace spillway {
 
+// A file of which the header alone is there has no divisors of Llama 3's RoPE: ones stand for them.
 ModelSpec read_model_spec(const Gguf& gguf);
 
 }  // namespace spillway

@@ -7,12 +7,15 @@
 namespace spillway {
 
 CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
-                         const Weights& weights, Scratch& scratch, Communicator& tp)
+                         const Weights& weights, DiskWeights* disk, Scratch& scratch,
+                         Communicator& tp, HiddenHashes& hashes)
     : exec_(exec),
       model_(model),
       weights_(weights),
+      disk_(disk),
       scratch_(scratch),
       tp_(tp),
+      hashes_(hashes),
       kv_(model, plan, rank),
       page_tokens_(plan.kv.page_tokens),
       rope_(model.rope) {
@@ -43,6 +46,19 @@ void CpuExecutor::prepare(const StepBatch& batch) {
   CHECK_EQ(first_row, batch.n_rows());
 }
 
+const LayerWeights& CpuExecutor::fetch(size_t layer, Half half) {
+  return disk_ == nullptr ? weights_.layers[layer] : disk_->fetch(layer, half);
+}
+
+void CpuExecutor::done(size_t layer, Half half) {
+  if (disk_ != nullptr) disk_->done(layer, half);
+}
+
+void CpuExecutor::hash(int64_t point, View2D<const float> x) {
+  if (!hashes_.take(point)) return;
+  hashes_.values()[static_cast<size_t>(point)] = cpu::hash_rows(exec_, x);
+}
+
 void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
   prepare(batch);
   const int64_t n = batch.n_rows();
@@ -58,9 +74,16 @@ void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
     window_rope = {window_cos, window_sin};
   }
   CpuStep step{exec_, model_, tp_, scratch_, rope, window_rope, slots_, sequences_};
+  hashes_.begin();
+  hash(0, x);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    attention_half(step, weights_.layers[i], kv_.layer(static_cast<int64_t>(i)), x);
-    feed_forward_half(step, weights_.layers[i], x);
+    const auto layer = static_cast<int64_t>(i);
+    attention_half(step, fetch(i, Half::kAttention), kv_.layer(layer), x);
+    done(i, Half::kAttention);
+    hash(2 * layer + 1, x);
+    feed_forward_half(step, fetch(i, Half::kFeedForward), x);
+    done(i, Half::kFeedForward);
+    hash(2 * layer + 2, x);
   }
 }
 

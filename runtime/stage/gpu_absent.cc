@@ -13,11 +13,21 @@ GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int,
               "build the preset `release` where nvcc is, or use --device cpu");
 }
 GpuExecutor::~GpuExecutor() = default;
-void GpuExecutor::connect(CommChoice) { CHECK(false); }
+void GpuExecutor::connect(CommChoice, HiddenCheck) { CHECK(false); }
+RankPlace GpuExecutor::place() const { CHECK(false); }
+void GpuExecutor::link(const std::vector<HopSeat>&, CommChoice) { CHECK(false); }
+const std::vector<HopReport>& GpuExecutor::hop_reports() const { CHECK(false); }
 void GpuExecutor::run(const StepBatch&, std::byte*) { CHECK(false); }
 void GpuExecutor::finish() { CHECK(false); }
 int64_t GpuExecutor::device_bytes() const { return 0; }
 std::string GpuExecutor::comm_report() const { return ""; }
+std::string GpuExecutor::sum_kind() const { return ""; }
 int64_t GpuExecutor::waited_ns() const { return 0; }
+void GpuExecutor::open_trace() { CHECK(false); }
+void GpuExecutor::begin_trace() { CHECK(false); }
+StepTrace GpuExecutor::end_trace() { CHECK(false); }
+bool GpuExecutor::traces() const { return false; }
+int64_t GpuExecutor::trace_now_ns() const { return 0; }
+void GpuExecutor::trace_wait(int64_t) {}
 
 }  // namespace spillway

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,11 +14,13 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/peer.h"
+#include "kernels/cuda/trace.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/ledger.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/gpu_head.h"
+#include "runtime/stage/gpu_hidden.h"
 #include "runtime/stage/gpu_hop.h"
 #include "runtime/stage/gpu_layer.h"
 #include "runtime/stage/gpu_scratch.h"
@@ -62,6 +65,11 @@ struct GpuExecutor::State {
   double rope_magnitude = 1;
   double window_rope_magnitude = 1;
   std::map<std::pair<int64_t, int64_t>, cuda::Graph> graphs;  // by bucket and candidates
+  std::optional<GpuHidden> hidden;
+  std::unique_ptr<cuda::Trace> tracer;
+  bool tracing = false;
+  bool graphs_traced = false;  // they were made while tracing
+  StepTrace trace;
 
   State(const Gguf& gguf, const ModelSpec& model_in, const Plan& plan_in, Mesh& mesh_in,
         int ordinal, const cpu::Exec& cpu_in,
@@ -79,7 +87,7 @@ struct GpuExecutor::State {
         kv(make_kv()),
         scratch(model_in, plan_in, mesh_in.rank),
         library(scratch.library),
-        hop(mesh_in, scratch, model_in.dim),
+        hop(plan_in, mesh_in, exec, stream, scratch, model_in.dim),
         head(exec, stream, cpu_in, model_in, part, weights, scratch) {
     exec.library = &library;
     exec.scratch = scratch.matrix;
@@ -88,12 +96,18 @@ struct GpuExecutor::State {
     stream.synchronize();
   }
 
-  void connect(CommChoice comm) {
+  void connect(CommChoice comm, HiddenCheck check) {
+    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
     if (mesh.tp->size() > 1) {
       aside.emplace();
       tp = make_device_communicator(*mesh.tp, stream,
                                     {comm, device_comm_rows(plan.limits), model.dim});
     }
+    stream.synchronize();
+  }
+
+  void link(const std::vector<HopSeat>& seats, CommChoice comm) {
+    if (plan.stages.size() > 1) hop.connect(seats, comm);
     capture_all();
     stream.synchronize();
   }
@@ -171,9 +185,10 @@ struct GpuExecutor::State {
     return {cos, sin};
   }
 
-  // The residual stream as it enters the stage: embedded here or come from the stage before.
+  // The residual stream as it enters the stage: embedded here or come from the stage before, by the
+  // host if not by its GPU.
   void enter(const GpuStepArrays& arrays, View2D<float> x) {
-    if (hop.receives()) return hop.to_device(stream, x.rows);
+    if (hop.receives()) return hop.take(x);
     const View2D<float> part_of_x =
         tp == nullptr ? x : View2D<float>(scratch.partial, x.rows, x.cols);
     cuda::embed(exec, weights.embedding, arrays.tokens(scratch.step), weights.embedding_rows.begin,
@@ -183,6 +198,10 @@ struct GpuExecutor::State {
     if (model.embedding_scale != 1.0) {
       cuda::scale_rows(exec, static_cast<float>(model.embedding_scale), x);
     }
+  }
+
+  void hash_after(const GpuStep& step, int64_t point, View2D<const float> x) {
+    if (hidden) hidden->after(step, point, x);
   }
 
   // Launches the stage's part of a step of n rows. decode: every row is a sequence of its own, not
@@ -198,12 +217,19 @@ struct GpuExecutor::State {
     GpuStep step{exec, model,    scratch, rope, window, arrays.slots(scratch.step),
                  rows, tp.get(), beside};
     step.decode = decode;
+    if (hidden) hidden->begin(step);
+    hash_after(step, 0, x);
     for (size_t i = 0; i < weights.layers.size(); ++i) {
+      const auto layer = static_cast<int64_t>(i);
       gpu_attention_half(step, weights.layers[i], kv[i], x);
+      hash_after(step, 2 * layer + 1, x);
       gpu_feed_forward_half(step, weights.layers[i], x);
+      hash_after(step, 2 * layer + 2, x);
     }
     settle(step, x);
-    if (hop.sends()) hop.to_host(stream, n);
+    hash_after(step, 2 * layers().size(), x);
+    if (hidden) hidden->end(step);
+    hop.push(View2D<const float>(x));
     return x;
   }
 
@@ -213,14 +239,67 @@ struct GpuExecutor::State {
     cuda::copy_to_device(stream, scratch.step, scratch.host_step, bytes);
   }
 
+  // For the step's end. With several stages it may depend on other ranks' hosts, which need this
+  // one to move its posts along; and whom the GPU waits for is then known to the watchdog.
   void wait() {
     const auto begin = std::chrono::steady_clock::now();
-    stream.synchronize();
+    if (plan.stages.size() == 1) {
+      stream.synchronize();
+    } else {
+      wait_for_others();
+    }
     waited += std::chrono::steady_clock::now() - begin;
+  }
+
+  void compare(int64_t number) {
+    compare_hidden(*mesh.tp, plan.stages[static_cast<size_t>(part.stage)], number,
+                   hidden->hashes());
+  }
+
+  void begin_trace() {
+    CHECK(tracer != nullptr && !tracing);
+    stream.synchronize();
+    trace = {};
+    tracer->start();
+    tracing = true;
+    if (graphs_traced) return;
+    graphs.clear();
+    capture_all();
+    graphs_traced = true;
+  }
+
+  StepTrace end_trace() {
+    CHECK(tracing);
+    tracing = false;
+    stream.synchronize();
+    trace.device = tracer->stop();
+    return std::move(trace);
+  }
+
+  // A moment of the step in work, when it is traced.
+  void mark(int64_t HostSpan::*moment) {
+    if (tracing) trace.spans.back().*moment = tracer->now_ns();
+  }
+
+  void wait_for_others() {
+    constexpr int kPollsALook = 64;
+    reached.record(stream);
+    int noted = -1;
+    for (int polls = 1; !reached.reached(); ++polls) {
+      mesh.world->progress();
+      if (polls % kPollsALook != 0) continue;
+      bool sending = false;
+      const int rank = hop.waits_for(sending);
+      if (rank != noted) mesh.world->note_wait(rank, sending);
+      noted = rank;
+      std::this_thread::yield();
+    }
+    if (noted >= 0) mesh.world->note_wait(-1, false);
   }
 
   void decode(const StepBatch& batch, int64_t bucket, int64_t k) {
     upload_step(GpuStepArrays(bucket, bucket, bucket), batch);
+    hop.to_device(bucket);
     graphs.at({bucket, k}).launch(stream);
   }
 
@@ -237,6 +316,28 @@ struct GpuExecutor::State {
     return cuda::Graph::end(stream);
   }
 
+  void run(const StepBatch& batch, std::byte* message) {
+    const int64_t n = batch.n_rows();
+    const int64_t bucket = decode_bucket(n);
+    const int64_t k = last_stage() ? head.candidates_of(batch) : 0;
+    if (tracing) trace.spans.push_back({n});
+    mark(&HostSpan::begin_ns);
+    hop.receive(n);
+    mark(&HostSpan::received_ns);
+    if (is_decode(batch) && graphs_possible(bucket)) {
+      decode(batch, bucket, k);
+    } else {
+      eager(batch, k);
+    }
+    hop.to_host(n);
+    mark(&HostSpan::launched_ns);
+    wait();
+    mark(&HostSpan::end_ns);
+    if (hidden) compare(batch.number);
+    hop.send(n);
+    if (last_stage() && !batch.logit_rows.empty()) head.write_message(batch, k, message);
+  }
+
   void eager(const StepBatch& batch, int64_t k) {
     const int64_t n = batch.n_rows();
     const auto n_sequences = static_cast<int64_t>(batch.sequences.size());
@@ -244,6 +345,7 @@ struct GpuExecutor::State {
     const bool rowwise = n <= kRowwiseRows;
     const GpuStepArrays arrays(n, n_sequences, n_logits, rowwise);
     upload_step(arrays, batch);
+    hop.to_device(n);
     cuda::StepRows rows{arrays.sequences(scratch.step), arrays.pages(scratch.step),
                         arrays.n_sequences(), n};
     for (const StepSequence& s : batch.sequences) {
@@ -268,32 +370,55 @@ GpuExecutor::GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& p
 
 GpuExecutor::~GpuExecutor() = default;
 
-void GpuExecutor::connect(CommChoice comm) { state_->connect(comm); }
+void GpuExecutor::connect(CommChoice comm, HiddenCheck check) { state_->connect(comm, check); }
+
+RankPlace GpuExecutor::place() const { return rank_place_of(state_->device); }
+
+void GpuExecutor::link(const std::vector<HopSeat>& seats, CommChoice comm) {
+  state_->link(seats, comm);
+}
 
 void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   State& s = *state_;
-  const int64_t n = batch.n_rows();
-  const int64_t bucket = decode_bucket(n);
-  const int64_t k = s.last_stage() ? s.head.candidates_of(batch) : 0;
-  s.hop.finish_send();
-  if (s.hop.receives()) s.hop.receive(n);
-  if (is_decode(batch) && s.graphs_possible(bucket)) {
-    s.decode(batch, bucket, k);
-  } else {
-    s.eager(batch, k);
+  try {
+    s.run(batch, message);
+  } catch (...) {
+    // The job ends, and with it what the GPU's kernels wait for: they must end before their memory.
+    if (s.tp != nullptr) s.tp->abort();
+    s.hop.abort();
+    throw;
   }
-  s.wait();
-  if (s.hop.sends()) s.hop.send(n);
-  if (s.last_stage() && !batch.logit_rows.empty()) s.head.write_message(batch, k, message);
 }
 
-void GpuExecutor::finish() { state_->hop.finish_send(); }
+void GpuExecutor::finish() { state_->hop.finish(); }
 
 int64_t GpuExecutor::waited_ns() const { return state_->waited.count(); }
 
 std::string GpuExecutor::comm_report() const {
   const DeviceCommunicator* tp = state_->tp.get();
   return tp == nullptr ? "" : comm_report_text(tp->report(), tp->size(), cuda::kPeerSmallRows);
+}
+
+const std::vector<HopReport>& GpuExecutor::hop_reports() const { return state_->hop.reports(); }
+
+std::string GpuExecutor::sum_kind() const {
+  return state_->tp == nullptr ? "" : state_->tp->kind(1);
+}
+
+void GpuExecutor::open_trace() {
+  if (state_->tracer == nullptr) state_->tracer = std::make_unique<cuda::Trace>();
+}
+
+void GpuExecutor::begin_trace() { state_->begin_trace(); }
+
+StepTrace GpuExecutor::end_trace() { return state_->end_trace(); }
+
+bool GpuExecutor::traces() const { return state_->tracing; }
+
+int64_t GpuExecutor::trace_now_ns() const { return state_->tracer->now_ns(); }
+
+void GpuExecutor::trace_wait(int64_t since_ns) {
+  state_->trace.waits.push_back({since_ns, trace_now_ns()});
 }
 
 int64_t GpuExecutor::device_bytes() const {

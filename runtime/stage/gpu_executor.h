@@ -13,13 +13,18 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/cpu/ops.h"
 #include "parallel/device_communicator.h"
+#include "parallel/hop_report.h"
 #include "parallel/mesh.h"
 #include "parallel/plan.h"
+#include "parallel/rank_place.h"
 #include "runtime/io/gguf.h"
+#include "runtime/stage/hidden_check.h"
 #include "runtime/stage/step_batch.h"
+#include "runtime/stage/step_trace.h"
 
 namespace spillway {
 
@@ -33,12 +38,19 @@ class GpuExecutor {
   ~GpuExecutor();
   GpuExecutor(GpuExecutor&&) = delete;
 
-  // Collective over the stage, once before the first run(): connects its GPUs, captures the graphs.
-  void connect(CommChoice comm);
+  // Once before the first run(), in this order. Collective over the stage: connects its GPUs, for
+  // their sums.
+  // check: kOff for a stage of one rank.
+  void connect(CommChoice comm, HiddenCheck check);
+  // Where it sits, for the links to other stages.
+  RankPlace place() const;
+  // Collective over the neighbours in other stages: how rows come from there and go there; captures
+  // the graphs. seats: of all ranks of the plan.
+  void link(const std::vector<HopSeat>& seats, CommChoice comm);
 
   const char* kind() const { return "gpu"; }
-  // One step; what goes to the next stage is posted. message: on the last stage what Head sends to
-  // the front (head.cc), head_message_bytes() of room.
+  // One step; what goes to the next stage is there or posted. message: on the last stage what Head
+  // sends to the front (head.cc), head_message_bytes() of room.
   void run(const StepBatch& batch, std::byte* message);
   // Waits until the next stage has received what run() posted to it last.
   void finish();
@@ -47,6 +59,22 @@ class GpuExecutor {
   int64_t waited_ns() const;
   // What carries the stage's sums, in lines (comm_report.h); "" for a stage of one rank.
   std::string comm_report() const;
+  // The links over which this rank sends.
+  const std::vector<HopReport>& hop_reports() const;
+  // "peer", "nccl" or "staged": what carries the sums of a decode step; "" for a stage of one rank.
+  std::string sum_kind() const;
+
+  // Tracing, for bench --profile: after everything timed, since it slows every kernel. open_trace()
+  // throws Error when the GPU's tracer cannot be had. begin_trace() is collective over the stage
+  // and makes the graphs anew, whose nodes the tracer would not know; end_trace() after the last
+  // step.
+  void open_trace();
+  void begin_trace();
+  StepTrace end_trace();
+  bool traces() const;
+  // The host has waited for other ranks since this moment of the trace's clock.
+  int64_t trace_now_ns() const;
+  void trace_wait(int64_t since_ns);
 
  private:
   struct State;

@@ -70,7 +70,10 @@ GpuScratch::GpuScratch(const ModelSpec& model, const Plan& plan, int rank)
   BufferTaker pinned_taker(pinned_list, pinned);
   host_step = pinned_taker.take("step");
   if (part.stage > 0) host_recv = pinned_taker.take_array<float>("recv");
-  if (!last) host_send = pinned_taker.take_array<float>("send");
+  if (!last) {
+    host_send = pinned_taker.take_array<float>("send");
+    host_send_floats = pinned_list.bytes_of("send") / (kSendBuffers * int64_t{sizeof(float)});
+  }
   if (last) {
     host_candidates = pinned_taker.take_array<cuda::Candidate>("candidates");
     host_logits = pinned_taker.take_array<float>("logits");

@@ -65,8 +65,9 @@ class GpuScratch {
 
   // Pinned: the step's arrays on their way to the device, candidates and logits on theirs back.
   std::byte* host_step = nullptr;
-  float* host_recv = nullptr;  // [rows, dim]: x from the stage before; not on the first
-  float* host_send = nullptr;  // [rows, dim]: x for the next stage; not on the last
+  float* host_recv = nullptr;    // [rows, dim]: x from the stage before; not on the first
+  float* host_send = nullptr;    // [kSendBuffers][rows, dim]: x for the next stage; not on the last
+  int64_t host_send_floats = 0;  // of one of them
   cuda::Candidate* host_candidates = nullptr;
   float* host_logits = nullptr;  // kHostLogitRows rows
 

@@ -1,12 +1,21 @@
 // See pipeline.h.
 #include "runtime/stage/pipeline.h"
 
+#include <algorithm>
+#include <exception>
+#include <vector>
+
 #include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "parallel/hop_report.h"
 #include "parallel/ledger.h"
 #include "runtime/model/loader.h"
 #include "runtime/stage/cpu_executor.h"
 
 namespace spillway {
+
+static_assert(kSendBuffers == 2);
+
 namespace {
 
 const RankPart& part_of(const Plan& plan, int rank) {
@@ -33,7 +42,7 @@ std::span<std::byte> writable_bytes_of(View2D<float> x) {
 }  // namespace
 
 Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-                   const cpu::Exec& exec, int device,
+                   const cpu::Exec& exec, int device, const std::string& spill_folder,
                    const std::function<void(int64_t, int64_t)>& on_progress)
     : exec_(exec),
       model_(model),
@@ -42,15 +51,13 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       weight_arena_("weights", weight_arena_bytes(model, plan, mesh.rank)),
       scratch_(model, plan, mesh.rank),
       head_(exec, model, plan, mesh, weights_, scratch_),
-      x_posts_(mesh.sends_to.size()) {
+      x_posts_{OpenPosts(mesh.sends_to.size()), OpenPosts(mesh.sends_to.size())} {
   if (part_of(plan, mesh.rank).gpu) {
     gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
   } else {
-    const WeightWriter writer = cpu_writer(exec);
-    weights_ = load_weights(gguf, model, plan, mesh.rank, {{&writer, &weight_arena_}, {}, {}},
-                            on_progress);
-    executor_ =
-        std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, scratch_, *mesh.tp);
+    load_on_cpu(gguf, spill_folder, on_progress);
+    executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, disk_.get(),
+                                              scratch_, *mesh.tp, hashes_);
   }
   weight_arena_.freeze();
   scratch_.freeze();
@@ -58,13 +65,74 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
 
 Pipeline::~Pipeline() = default;
 
-void Pipeline::connect(CommChoice comm) {
-  if (gpu_ != nullptr) gpu_->connect(comm);
+void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
+                           const std::function<void(int64_t, int64_t)>& on_progress) {
+  const WeightWriter writer = cpu_writer(exec_);
+  WeightTargets targets;
+  targets.device = {&writer, &weight_arena_};
+  if (spills_to(part_of(plan_, mesh_.rank), WeightHome::kDisk)) {
+    disk_ = std::make_unique<DiskWeights>(exec_, model_, plan_, mesh_.rank, spill_folder);
+    targets.disk = disk_->target();
+  }
+  weights_ = load_weights(gguf, model_, plan_, mesh_.rank, targets, on_progress);
+  if (disk_ != nullptr) disk_->start(weights_);
 }
+
+// What a rank throws must not keep the others waiting for it, so it goes on until they know.
+void Pipeline::connect(CommChoice comm, HiddenCheck check) {
+  if (mesh_.tp->size() == 1) check = HiddenCheck::kOff;
+  if (gpu_ == nullptr && check != HiddenCheck::kOff) {
+    hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
+  }
+  if (!plan_.uses_gpu()) return;
+  std::exception_ptr error;
+  const auto attempt = [&error](const auto& step) {
+    try {
+      step();
+    } catch (const Error&) {
+      if (error == nullptr) error = std::current_exception();
+    }
+  };
+  HopSeat mine;
+  if (gpu_ != nullptr) {
+    attempt([&] { gpu_->connect(comm, check); });
+    mine.place = gpu_->place();
+    mine.gpu = 1;
+    mine.failed = error == nullptr ? 0 : 1;
+  }
+  const std::vector<HopSeat> seats = gather_hop_seats(*mesh_.world, plan_.n_ranks(), mine);
+  const bool failed =
+      std::any_of(seats.begin(), seats.end(), [](const HopSeat& seat) { return seat.failed != 0; });
+  if (!failed) {
+    std::vector<HopReport> links;
+    attempt([&] {
+      if (gpu_ != nullptr) gpu_->link(seats, comm);
+      links = gpu_ != nullptr ? gpu_->hop_reports()
+                              : staged_hops(seats, mesh_.rank, mesh_.sends_to, comm);
+    });
+    hop_report_ = hop_report_text(gather_hop_reports(*mesh_.world, plan_.n_ranks(), links));
+  }
+  if (error != nullptr) std::rethrow_exception(error);
+}
+
+std::string Pipeline::comm_report() const {
+  return (gpu_ == nullptr ? "" : gpu_->comm_report()) + hop_report_;
+}
+
+void Pipeline::open_trace() {
+  if (gpu_ != nullptr) gpu_->open_trace();
+}
+
+void Pipeline::begin_trace() {
+  if (gpu_ != nullptr) gpu_->begin_trace();
+}
+
+StepTrace Pipeline::end_trace() { return gpu_ == nullptr ? StepTrace{} : gpu_->end_trace(); }
 
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
-  return weight_arena_.bytes() + scratch_.bytes() + kv;
+  const int64_t disk = disk_ != nullptr ? disk_->bytes() : 0;
+  return weight_arena_.bytes() + disk + scratch_.bytes() + kv;
 }
 
 void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
@@ -78,15 +146,21 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
 }
 
 void Pipeline::start_on_cpu(const StepBatch& batch) {
-  const View2D<float> x = scratch_.x.head_rows(batch.n_rows());
-  x_posts_.finish(*mesh_.world);
+  const View2D<float> x = scratch_.x[x_turn_].head_rows(batch.n_rows());
+  OpenPosts& posts = x_posts_[x_turn_];
+  x_turn_ = (x_turn_ + 1) % x_posts_.size();
+  posts.finish(*mesh_.world);
   if (mesh_.stage == 0) {
     embed(batch, x);
   } else {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
   }
   executor_->forward(batch, x);
-  for (const int to : mesh_.sends_to) x_posts_.post(*mesh_.world, bytes_of(x), to);
+  if (hashes_.on()) {
+    compare_hidden(*mesh_.tp, plan_.stages[static_cast<size_t>(mesh_.stage)], batch.number,
+                   hashes_);
+  }
+  for (const int to : mesh_.sends_to) posts.post(*mesh_.world, bytes_of(x), to);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
 }
 
@@ -100,7 +174,10 @@ void Pipeline::start(const StepBatch& batch) {
 
 void Pipeline::collect(const StepBatch& batch, StepResult& result) {
   CHECK(mesh_.front());
+  const bool traced = gpu_ != nullptr && gpu_->traces();
+  const int64_t since = traced ? gpu_->trace_now_ns() : 0;
   head_.collect(batch, result);
+  if (traced) gpu_->trace_wait(since);
 }
 
 void Pipeline::forward(const StepBatch& batch, StepResult* result) {
@@ -111,7 +188,7 @@ void Pipeline::forward(const StepBatch& batch, StepResult* result) {
 }
 
 void Pipeline::finish() {
-  x_posts_.finish(*mesh_.world);
+  for (OpenPosts& posts : x_posts_) posts.finish(*mesh_.world);
   head_.finish();
   if (gpu_ != nullptr) gpu_->finish();
 }

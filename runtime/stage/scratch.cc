@@ -50,7 +50,12 @@ Scratch::Scratch(const ModelSpec& model, const Plan& plan, int rank)
 void Scratch::take_activations(BufferTaker& taker, const ModelSpec& model, const Plan& plan,
                                const RankPart& part) {
   const StepLimits& limits = plan.limits;
-  x = taker.take_view<float>("x", limits.max_rows, model.dim);
+  auto* rows = taker.take_array<float>("x");
+  const bool sends = part.stage != plan.last_stage();
+  for (View2D<float>& view : x) {
+    view = View2D<float>(rows, limits.max_rows, model.dim);
+    if (sends) rows += limits.max_rows * model.dim;
+  }
   normed = take_input(taker, "normed");
   qkv = taker.take_array<float>("qkv");
   attended = take_input(taker, "attended");

@@ -3,6 +3,7 @@
 // only the messages here, the rest is GpuScratch's. Owns the arena.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/core/arena.h"
@@ -32,7 +33,8 @@ class Scratch {
   // Throws Error when the memory cannot be had.
   Scratch(const ModelSpec& model, const Plan& plan, int rank);
 
-  View2D<float> x;                   // [max_rows, dim]: the residual stream
+  // [max_rows, dim]: the residual stream, in turn where it is sent on, else one twice.
+  std::array<View2D<float>, kSendBuffers> x;
   InputBuffer normed;                // dim wide
   float* qkv = nullptr;              // [n, (heads + 2 kv_heads) * head_dim] of the layer at hand
   InputBuffer attended;              // heads * head_dim wide

@@ -21,15 +21,16 @@ COMMANDS = {
     "plan": ("-m {m}", ""),
     "verify": ("-m {m} -n 2 -t 1", ""),
     "bench": ("-m {m} -p 8 -n 2 -r 1 -t 1", ""),
+    "sweep": ("-m {m} -p 8 -n 2 -r 1 -t 1", ""),
     "perplexity": ("-m {m} -f {d}/text -c 32 -t 1", ""),
     "tokenize": ("-m {m}", "hello"),
     "template": ("-m {m}", MESSAGES),
     "quantize": ("{m} {d}/out.gguf Q4_K_M", ""),
 }
-NO_FILE = {"status"}  # verbs that read none
+NO_FILE = {"status", "probe"}  # verbs that read no model
 # Who looks at what: a file that is sound as a container may be good enough for the others.
-SPEC = {"run", "plan", "verify", "bench", "perplexity"}
-COMPUTE = {"run", "verify", "bench", "perplexity"}
+SPEC = {"run", "plan", "verify", "bench", "sweep", "perplexity"}
+COMPUTE = {"run", "verify", "bench", "sweep", "perplexity"}
 WORDS = {"run", "tokenize", "perplexity"}
 
 

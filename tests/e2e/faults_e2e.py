@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 
 import harness
@@ -56,11 +57,24 @@ class Faults(harness.EndToEnd):
                 workers = job.wait_for_workers(2)
                 since = time.monotonic()
                 os.kill(workers[rank], signal.SIGKILL)
-                code = job.wait(20)
-                self.assertLess(time.monotonic() - since, LIMIT_S, job.describe())
-                self.assertEqual(code, 1, job.describe())
+                while job.ranks() and time.monotonic() - since < LIMIT_S:
+                    time.sleep(0.02)
+                self.assertEqual(job.ranks(), {}, job.describe())
                 self.assertRegex(job.errors(since=since), r"\brank %d\b" % rank)
-                self.assertEqual(job.left_over(), {}, job.describe())
+                if not self.mpirun_hangs(job):
+                    self.assertEqual(job.wait(1), 1, job.describe())
+                    self.assertEqual(job.left_over(), {}, job.describe())
+
+    def mpirun_hangs(self, job):
+        """Whether mpirun stays though all its ranks are gone: Open MPI 4.1, one time in 40, when a
+        rank is killed while it connects to mpirun in MPI_Init, and with these words alone."""
+        try:
+            job.process.wait(LIMIT_S)
+            return False
+        except subprocess.TimeoutExpired:
+            self.assertIn("PMIX ERROR: UNREACHABLE", job.errors(), job.describe())
+            print("  mpirun hangs after all its ranks have gone (Open MPI's PMIx)")
+            return True
 
     def test_silent_rank_is_named(self):
         for rank in range(1, MOST_RANKS):
@@ -68,6 +82,20 @@ class Faults(harness.EndToEnd):
                 job, workers = self.running(MOST_RANKS)
                 since = time.monotonic()
                 os.kill(workers[rank], signal.SIGSTOP)
+                job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
+                             LIMIT_S, "line that names rank %d" % rank)
+                self.assertNotEqual(job.wait(15), 0, job.describe())
+                self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
+    def test_neighbours_in_a_pipeline(self):
+        # Each is waited for by the stage beside it: on GPUs by a kernel, not by the host.
+        last = MOST_RANKS - 1
+        for rank, number in ((0, signal.SIGKILL), (last, signal.SIGKILL), (last, signal.SIGSTOP)):
+            with self.subTest("rank %d of %d gets signal %d" % (rank, MOST_RANKS, number)):
+                job, workers = self.running(MOST_RANKS, "--pp", str(MOST_RANKS))
+                time.sleep(0.3)
+                since = time.monotonic()
+                os.kill(workers[rank], number)
                 job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
                              LIMIT_S, "line that names rank %d" % rank)
                 self.assertNotEqual(job.wait(15), 0, job.describe())

@@ -27,6 +27,9 @@ FOLDER = os.path.join(ROOT, "tests", "e2e")
 GPUS = int(os.environ.get("SPILLWAY_E2E_GPUS", "0"))
 
 
+NO_CACHE = "/dev/null"  # no folder can be made in it
+
+
 def program():
     return os.environ.get("SPILLWAY_E2E_PROGRAM", os.path.join(ROOT, "build", "cpu", "spillway"))
 
@@ -69,6 +72,7 @@ class Job:
         full_env = dict(os.environ)
         if GPUS == 0:
             full_env["CUDA_VISIBLE_DEVICES"] = ""  # jobs of CPUs, also where a GPU is
+        full_env["XDG_CACHE_HOME"] = NO_CACHE  # rates that somebody's probe kept are not the tests'
         full_env.update(env or {})
         full_env[MARK] = self.mark
         self.command = command
@@ -172,6 +176,10 @@ class Job:
         # A worker is the child of its rank's guard, which may not have taken its name yet.
         return {rank: pid for pid, rank in ranks.items()
                 if found[pid][0] == "spillway" and parent_of(pid) in ranks}
+
+    def ranks(self):
+        """{pid: rank} of the guards and workers: all that Spillway answers for, without mpirun."""
+        return {pid: rank for pid, (_, rank) in self.processes().items() if rank is not None}
 
     def wait_for_workers(self, n_ranks, timeout=20):
         def complete():

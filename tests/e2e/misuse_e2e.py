@@ -63,6 +63,21 @@ class Misuse(harness.EndToEnd):
                 self.refused(self.run_with("-p", "x", flag, value),
                              flag.lstrip("-"), as_words=True)
 
+    def test_spill_file_without_room(self):
+        on_disk = self.run_with("-p", "x", "-n", "2", "--place", "layers all = disk")
+        self.refused([*on_disk, "--spill-dir", "/dev/null/x"], "/dev/null/x", "--spill-dir",
+                     "weights on disk of rank 0")
+        with tempfile.TemporaryDirectory() as folder:
+            limited = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "bash", *on_disk]
+            self.refused([*limited, "--spill-dir", folder], "File too large", "MiB", folder)
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_places_that_are_none(self):
+        for text, word in (("layers 0-99 = disk", "layer 99"), ("layer 0 ffn = streamed", "CPU"),
+                           ("layers = cpu", "character"), ("layer 0 = nowhere", "resident")):
+            with self.subTest(place=text):
+                self.refused(self.run_with("-p", "x", "--place", text, "--device", "cpu"), word)
+
     def test_no_file(self):
         missing = "/nonexistent/model.gguf"
         self.refused([program(), "run", "-m", missing, "-p", "x"], missing)

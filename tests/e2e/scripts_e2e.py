@@ -156,6 +156,41 @@ class Demo(Scripts):
         self.demo()
         self.assertNotIn("cmake --preset", self.recorded(), "configured twice")
 
+    def built_for(self, capabilities):
+        """What demo builds where nvidia-smi prints this; its command lines for cmake and ninja."""
+        self.stand_in("nvcc", "")
+        self.stand_in("nvidia-smi", capabilities)
+        self.stand_in("cmake", 'mkdir -p "build/$2" && touch "build/$2/build.ninja"\n')
+        done = self.script("demo", SPILLWAY_MODEL=self.model)
+        self.assertEqual(done.returncode, 0, done)
+        calls = [line for line in self.recorded().splitlines()
+                 if line.startswith(("cmake", "ninja"))]
+        return done.stderr, calls
+
+    def test_builds_for_the_gpus_that_are_here(self):
+        said, calls = self.built_for("printf '9.0\\n8.0\\n9.0\\n7.5\\n12.0\\n'\n")
+        self.assertEqual(calls[0], "cmake --preset release -DCMAKE_CUDA_ARCHITECTURES=80;90;120")
+        self.assertTrue(calls[1].endswith("/build/release spillway"), calls)
+        self.assertIn("CUDA architectures 80;90;120", said)
+        self.assertIn("SPILLWAY_PRESET=release", said)
+
+    def test_builds_for_cpus_without_a_gpu(self):
+        for answer in ("echo 'No devices were found'\n", "echo 7.5\n", "exit 9\n"):
+            with self.subTest(answer=answer):
+                if os.path.exists(self.record):
+                    os.remove(self.record)
+                shutil.rmtree(os.path.join(self.root, "build"), ignore_errors=True)
+                said, calls = self.built_for(answer)
+                self.assertEqual(calls[0].rstrip(), "cmake --preset cpu")
+                self.assertIn("no GPU", said)
+                self.assertIn("SPILLWAY_PRESET=release", said)
+
+    def test_preset_overrides_the_gpus(self):
+        self.stand_in("nvidia-smi", "echo 9.0\n")
+        done = self.demo()
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn("cmake --preset cpu\n", self.recorded().replace(" \n", "\n"))
+
     def test_build_fails(self):
         self.stand_in("ninja", "echo broken; exit 1\n")
         self.check_failed(self.demo(), "demo: building failed: see", "demo.log")

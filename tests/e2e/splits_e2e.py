@@ -1,7 +1,10 @@
 """verify: every legal split of four ranks computes what one rank computes."""
 
+import os
+import tempfile
+
 import harness
-from harness import model, mpirun, program
+from harness import generate, greedy, model, mpirun, program
 
 
 class Splits(harness.EndToEnd):
@@ -17,6 +20,17 @@ class Splits(harness.EndToEnd):
         job = self.verify("--ranks", "4", "--tp", "2", "--pp", "2")
         self.assertTrue(job.text().strip())
         self.verify("--ranks", "5", "--tp", "5")
+
+    def test_weights_on_disk(self):
+        arguments = greedy("The capital of France is", 12)
+        expected = self.succeed(generate(1, *arguments)).text()
+        self.assertTrue(expected.strip())
+        with tempfile.TemporaryDirectory() as folder:
+            for ranks in (1, 2):
+                job = self.succeed(generate(ranks, *arguments, "--spill-dir", folder, "--place",
+                                            "layers all = disk; layers 3-9 attn = resident"))
+                self.assertEqual(job.text(), expected)
+                self.assertEqual(os.listdir(folder), [])
 
 
 if __name__ == "__main__":

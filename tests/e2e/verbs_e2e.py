@@ -43,6 +43,18 @@ class Verbs(harness.EndToEnd):
         found = self.as_json("bench", "-m", model(), "-p", "64", "-n", "16", "-t", "1")
         self.assertTrue(found)
 
+    def test_profile_without_a_gpu(self):
+        """Says why there is none, and the speeds are there all the same; with two ranks too."""
+        arguments = ["bench", "-m", model(), "-p", "8", "-n", "2", "-t", "1", "-r", "1",
+                     "--profile", "--device", "cpu"]
+        for mpi in ((), mpirun(2)):
+            job = self.succeed([*mpi, program(), *arguments])
+            self.assertIn("decode ", job.text())
+            self.assertIn("no profile: no rank computes on a GPU", job.text())
+        found = self.as_json(*arguments)
+        self.assertEqual(found["profile"], {"obstacle": "no rank computes on a GPU"})
+        self.assertGreater(found["decode_tok_per_s"]["median"], 0)
+
     def test_bench_of_three_stages_and_six_sequences(self):
         """Three groups of two in flight, prompts of several chunks behind each other."""
         found = json.loads(self.succeed(

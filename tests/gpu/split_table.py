@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Measures splits of every model of a folder side by side: the table of docs/bench/gpus.md.
 
-    split_table.py SPILLWAY FOLDER [--gpus N]
+    split_table.py SPILLWAY FOLDER [--gpus N] [--staged]
 
-One GPU, all of them as one TP group, all of them as a pipeline: decode of one sequence and of
-sequences together, prefill in one step and in chunks that follow each other through the stages.
+One GPU, all of them as one TP group, all of them as a pipeline, and with --staged the TP group once
+more with its sums through host memory, as on a host whose GPUs cannot reach each other. Of each
+decode of one sequence and of sequences together, prefill in one step and in chunks that follow each
+other through the stages.
 """
 import argparse
 import json
@@ -47,9 +49,12 @@ def main():
     parser.add_argument("spillway")
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--gpus", type=int, default=2)
+    parser.add_argument("--staged", action="store_true")
     options = parser.parse_args()
     n = options.gpus
     splits = [("TP1", 1, []), (f"TP{n}", n, ["--tp", str(n)]), (f"PP{n}", n, ["--pp", str(n)])]
+    if options.staged:
+        splits.append((f"TP{n} staged", n, ["--tp", str(n), "--comm", "staged"]))
     failed = False
     print("| model | test | " + " | ".join(name for name, _, _ in splits) + " |\n|---|---|" +
           "---|" * len(splits))

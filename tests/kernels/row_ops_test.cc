@@ -33,6 +33,27 @@ class RowOpsTest : public testing::Test {
   std::mt19937 random_{1234};
 };
 
+TEST_F(RowOpsTest, HashOfRowsSeesEveryBitAndItsPlace) {
+  std::vector<float> x = kernel_test::random_floats(random_, 23 * 1031);
+  const View2D<const float> rows(x.data(), 23, 1031);
+  const auto hash = [&](const cpu::Exec& exec) { return cpu::hash_rows(exec, rows); };
+  const uint64_t whole = hash({&one_, cpu::Isa::kScalar});
+  EXPECT_EQ(hash({&three_, cpu::best_isa()}), whole);
+  x[700] = -x[700];
+  EXPECT_NE(hash({&one_, cpu::Isa::kScalar}), whole);
+  x[700] = -x[700];
+  std::swap(x[3], x[1031 + 3]);
+  EXPECT_NE(hash({&one_, cpu::Isa::kScalar}), whole);
+  std::swap(x[3], x[1031 + 3]);
+  // Rows of nobody: as if they were not there.
+  std::vector<int64_t> slots(23, 5);
+  EXPECT_EQ(cpu::hash_rows({&one_, cpu::best_isa()}, rows, slots), whole);
+  slots[22] = -1;
+  EXPECT_EQ(cpu::hash_rows({&three_, cpu::best_isa()}, rows, slots),
+            cpu::hash_rows({&one_, cpu::best_isa()}, {x.data(), 22, 1031}));
+  EXPECT_EQ(cpu::hash_rows({&one_, cpu::best_isa()}, {x.data(), 0, 1031}), 0U);
+}
+
 TEST_F(RowOpsTest, RmsNormAgreesWithDoubleOnAnyWidth) {
   for (const int64_t cols : {1, 2, 15, 16, 17, 64, 576, 2049}) {
     const int64_t rows = cols > 500 ? 23 : 3;  // enough for three threads at the widest

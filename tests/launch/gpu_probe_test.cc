@@ -74,20 +74,33 @@ TEST(GpuProbeTest, FillsEverythingOfTheSelectedGpu) {
     EXPECT_EQ(found.gpu.multiprocessors, 132);
     EXPECT_EQ(found.gpu.total_bytes, 4000);
     EXPECT_EQ(found.gpu.free_bytes, 1000);
-    EXPECT_EQ(found.gpu.read_gb_per_s, 3210);
+    EXPECT_EQ(found.gpu.read_gb_per_s, 0);  // measure_gpu()'s
     EXPECT_EQ(found.gpu.matrix_tflops, 0);
   }
   EXPECT_EQ(gpus.selected, (std::vector<int>{0, 0}));
 }
 
-TEST(GpuProbeTest, SeatsOfAHostTakeTurnsAndEachIsMeasured) {
+TEST(GpuProbeTest, WhatCannotBeMeasuredIsAssumed) {
+  FakeGpus gpus;
+  GpuSpec gpu = probe_gpu(DeviceChoice::kAuto, 1, gpus.source()).gpu;
+  EXPECT_EQ(measure_gpu(gpu, gpus.source()), "");
+  EXPECT_EQ(gpu.read_gb_per_s, 3210);
+  GpuSource broken = gpus.source();
+  broken.read_gb_per_s = []() -> double { throw Error("out of memory", "where", "todo"); };
+  gpu.read_gb_per_s = 0;
+  expect_says(measure_gpu(gpu, broken), {"GPU 1 Made Up 1", "out of memory"});
+  EXPECT_EQ(gpu.read_gb_per_s, 0);
+  GpuSpec none;
+  EXPECT_EQ(measure_gpu(none, broken), "");
+}
+
+TEST(GpuProbeTest, SeatsOfAHostTakeTurns) {
   FakeGpus gpus;
   for (int seat = 0; seat < 5; ++seat) {
     const GpuSpec gpu = probe_gpu(DeviceChoice::kAuto, seat, gpus.source()).gpu;
     EXPECT_EQ(gpu.ordinal, seat % 2);
     EXPECT_EQ(gpu.uuid, "GPU-" + std::to_string(seat % 2));
     EXPECT_EQ(gpu.free_bytes, 1000 + seat % 2);
-    EXPECT_EQ(gpu.read_gb_per_s, 3210);
   }
   EXPECT_EQ(gpus.selected, (std::vector<int>{0, 1, 0, 1, 0}));
 }
@@ -111,21 +124,22 @@ TEST(GpuProbeTest, PlanFindsTheGpusOfAHost) {
   PlanRequest request;
   request.devices = {DeviceChoice::kGpu, DeviceChoice::kCpu, DeviceChoice::kGpu, DeviceChoice::kGpu,
                      DeviceChoice::kAuto};
-  EXPECT_EQ(find_gpus(cluster, request, gpus.source()), "");
+  EXPECT_EQ(find_gpus(cluster, request, gpus.source(), true), "");
   const int expected[] = {0, -1, 1, 0, 1};
   for (const RankSpec& rank : cluster.ranks) {
     EXPECT_EQ(rank.gpu.ordinal, expected[rank.rank]);
     EXPECT_EQ(rank.gpu.present(), expected[rank.rank] >= 0);
+    EXPECT_EQ(rank.gpu.read_gb_per_s, rank.gpu.present() ? 3210 : 0);
   }
   EXPECT_EQ(gpus.selected, (std::vector<int>{0, 1, 0}));  // each once, and the first again
   request.devices.pop_back();
-  EXPECT_THROW(find_gpus(cluster, request, gpus.source()), Error);
+  EXPECT_THROW(find_gpus(cluster, request, gpus.source(), true), Error);
   gpus.n = 0;
   cluster = assumed_cluster(2);
-  EXPECT_EQ(find_gpus(cluster, {}, gpus.source()), "");
+  EXPECT_EQ(find_gpus(cluster, {}, gpus.source(), true), "");
   EXPECT_FALSE(cluster.ranks[0].gpu.present());
   gpus.error = "the driver is too old";
-  expect_says(find_gpus(cluster, {}, gpus.source()), {"the driver is too old"});
+  expect_says(find_gpus(cluster, {}, gpus.source(), false), {"the driver is too old"});
 }
 
 TEST(GpuProbeTest, WithDeviceCpuNothingIsAsked) {

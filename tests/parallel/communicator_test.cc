@@ -108,6 +108,7 @@ class FakeWorld final : public Communicator {
   bool healthy() const override { return true; }
   void abort(const std::string&) override {}
   std::string waiting_for() const override { return ""; }
+  void note_wait(int, bool) override {}
 
  private:
   int rank_;

@@ -10,8 +10,12 @@
 #include <fstream>
 #include <limits>
 
+#include "kernels/core/error.h"
 #include "parallel/cgroup.h"
+#include "parallel/disk_rate.h"
+#include "parallel/host_reads.h"
 #include "parallel/solo_communicator.h"
+#include "tests/support/temp_dir.h"
 
 namespace spillway {
 namespace {
@@ -141,6 +145,76 @@ TEST(Probe, MeasuredRatesAreSane) {
   EXPECT_LT(seconds.count(), 10.0);
   std::printf("probe: %.1f GB/s, %.1f Gop/s, %.0f ms\n", spec.read_gb_per_s, spec.matrix_gop_per_s,
               seconds.count() * 1e3);
+}
+
+TEST(Probe, HostReadsByThreadsAndBesideTheBus) {
+  ThreadPool pool(3);
+  int loads = 0;
+  int polls = 0;
+  BusLoad bus;
+  bus.start = [&](double seconds) {
+    EXPECT_GT(seconds, 0);
+    polls = 2;
+    ++loads;
+  };
+  bus.running = [&] { return polls-- > 0; };
+  bus.finish = [&] { return 12.5 + loads; };
+  const auto reads = measure_host_reads({&pool, cpu::best_isa()}, int64_t{256} << 20, bus);
+  ASSERT_EQ(reads.size(), 2U);  // one thread is half of three
+  EXPECT_EQ(reads[0].threads, 1);
+  EXPECT_EQ(reads[1].threads, 3);
+  for (const HostRead& read : reads) {
+    EXPECT_GT(read.gb_per_s, 0.1);
+    EXPECT_GT(read.beside_bus_gb_per_s, 0.05);
+    EXPECT_LE(read.beside_bus_gb_per_s, read.gb_per_s);
+  }
+  EXPECT_EQ(reads[1].bus_gb_per_s, 14.5);
+  ThreadPool one(1);
+  const auto alone = measure_host_reads({&one, cpu::best_isa()}, 0, {});
+  ASSERT_EQ(alone.size(), 1U);
+  EXPECT_EQ(alone[0].beside_bus_gb_per_s, 0);
+}
+
+TEST(Probe, DiskRatesOfAFile) {
+  const testing::TempDir dir;
+  const std::string path = dir.file("data");
+  std::ofstream(path) << std::string(20 << 20, 'x');
+  const DiskRates rates = measure_disk(path);
+  EXPECT_GT(rates.page_cache_gb_per_s, 0.05);
+  EXPECT_GE(rates.disk_gb_per_s, 0);  // 0 where files cannot be read past the page cache
+  std::ofstream(path) << "small";
+  EXPECT_EQ(measure_disk(path).page_cache_gb_per_s, 0);
+  EXPECT_THROW(measure_disk(dir.file("none")), Error);
+  EXPECT_THROW(measure_disk(dir.path()), Error);
+}
+
+TEST(Probe, RatesOfOneRankWithFactsOfAnother) {
+  RankSpec measured;
+  measured.host = "then";
+  measured.measured = true;
+  measured.memory_free_bytes = 1;
+  measured.read_gb_per_s = 2;
+  measured.disk_gb_per_s = 3;
+  measured.host_reads = {{1, 4, 5, 6}};
+  measured.gpu.name = "gpu";
+  measured.gpu.free_bytes = 7;
+  measured.gpu.h2d_gb_per_s = 8;
+  RankSpec facts;
+  facts.host = "now";
+  facts.memory_free_bytes = 9;
+  RankSpec both = with_rates(facts, measured);
+  EXPECT_EQ(both.host, "now");
+  EXPECT_EQ(both.memory_free_bytes, 9);
+  EXPECT_TRUE(both.measured);
+  EXPECT_EQ(both.read_gb_per_s, 2);
+  EXPECT_EQ(both.disk_gb_per_s, 3);
+  EXPECT_EQ(both.host_reads.size(), 1U);
+  EXPECT_EQ(both.gpu.h2d_gb_per_s, 0) << "this rank has no GPU";
+  facts.gpu.name = "gpu";
+  facts.gpu.free_bytes = 10;
+  both = with_rates(facts, measured);
+  EXPECT_EQ(both.gpu.h2d_gb_per_s, 8);
+  EXPECT_EQ(both.gpu.free_bytes, 10);
 }
 
 TEST(Probe, LinkOfOneRankIsFree) {

@@ -34,11 +34,11 @@ Plan odd_plan() {
   for (int rank = 0; rank < 3; ++rank) {
     RankPart part{rank, stage_of[rank], tp_of[rank], {}, range(), range(), rank == 1};
     for (int64_t i = 0; i < plan.stages[part.stage].layers.size(); ++i) {
-      part.layers.push_back({range(), range(), range()});
+      part.layers.push_back({range(), range(), range(), Place::kStreamed, Place::kHybrid, range()});
     }
     plan.parts.push_back(part);
   }
-  plan.limits = {11, 12, 13, 14, 15, true};
+  plan.limits = {11, 12, 13, 14, 15, true, 17};
   plan.kv = {KvType::kF32, 21, 22, 23};
   plan.ledger = {{2, "host", "weights", "layers 0-1", int64_t{1} << 50}, {0, "gpu", "n", "", -1}};
   plan.prediction = {1.5, 2.5, 3.5, 4.5,    5.5,  6.5,

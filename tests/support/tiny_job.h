@@ -63,7 +63,7 @@ class TinyJob {
       ThreadPool pool(threads);
       const cpu::Exec exec{&pool, isa};
       Mesh mesh = build_mesh(plan, std::move(world));
-      Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, {});
+      Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, folder_.file("spill"), {});
       TinyRank rank{plan, mesh, pipeline};
       body(rank);
       pipeline.finish();

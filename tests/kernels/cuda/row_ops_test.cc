@@ -370,6 +370,22 @@ TEST_F(CudaRowOps, GatherRows) {
   }
 }
 
+TEST_F(CudaRowOps, HashOfRows) {
+  for (const int64_t cols : {1, 30, 64, 4099}) {
+    const std::vector<float> values = floats(11 * cols);
+    const Strided x(values, 11, cols, cols + 5);
+    const std::vector<int64_t> slots = {0, 7, -1, 3, 9, 1, 2, -1, 4, 5, -1};
+    const OnDevice<int64_t> device_slots(slots);
+    const OnDevice<uint64_t> sums(std::vector<uint64_t>{0, 5});
+    cuda::hash_rows(gpu_.exec, x.view(), nullptr, sums.data());
+    cuda::hash_rows(gpu_.exec, x.view(), device_slots.data(), sums.data() + 1);
+    gpu_.wait();
+    const View2D<const float> rows(values.data(), 11, cols);
+    EXPECT_EQ(sums.values()[0], cpu::hash_rows(cpu_, rows)) << cols;
+    EXPECT_EQ(sums.values()[1], 5 + cpu::hash_rows(cpu_, rows, slots)) << "adds, " << cols;
+  }
+}
+
 TEST_F(CudaRowOps, NoRowsAreLegal) {
   Forms out(0, 64);
   const View2D<float> none(nullptr, 0, 64);
@@ -379,6 +395,7 @@ TEST_F(CudaRowOps, NoRowsAreLegal) {
   cuda::gated_activation(gpu_.exec, View2D<const float>(nullptr, 0, 128), true, kAllForms,
                          out.input());
   cuda::add_bias(gpu_.exec, nullptr, none);
+  cuda::hash_rows(gpu_.exec, none, nullptr, nullptr);
   cuda::add_rows(gpu_.exec, none, none);
   cuda::scale_rows(gpu_.exec, 2.0f, none);
   cuda::gather_rows(gpu_.exec, none, nullptr, none);

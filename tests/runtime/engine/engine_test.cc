@@ -246,7 +246,7 @@ TEST(EngineTest, ARankWithoutAPartHearsAndDoesNothing) {
     Mesh mesh = build_mesh(plan, std::move(world));
     std::unique_ptr<Pipeline> pipeline;
     if (mesh.tp != nullptr) {
-      pipeline = std::make_unique<Pipeline>(job.gguf, job.spec, plan, mesh, exec, 0,
+      pipeline = std::make_unique<Pipeline>(job.gguf, job.spec, plan, mesh, exec, 0, "",
                                             std::function<void(int64_t, int64_t)>());
     }
     EXPECT_EQ(pipeline == nullptr, mesh.rank == 2);

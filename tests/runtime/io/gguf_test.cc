@@ -198,6 +198,53 @@ TEST(Gguf, VocabularyOnlyFileNeedsNoDataSection) {
   EXPECT_EQ(gguf.file_bytes(), static_cast<int64_t>(bytes.size()));
 }
 
+TEST(Gguf, AHeaderAloneIsEnoughWhereItIsAskedFor) {
+  TempDir dir;
+  const GgufBuilder builder = typical();
+  const std::string whole = builder.bytes();
+  const Gguf complete = Gguf::open(builder.write(dir.file("whole.gguf")), GgufNeed::kHeader);
+  EXPECT_TRUE(complete.complete());
+  for (const size_t size :
+       {builder.header_bytes(), builder.header_bytes() + 40, whole.size() - 64}) {
+    SCOPED_TRACE(size);
+    const std::string path = dir.write("cut.gguf", whole.substr(0, size));
+    EXPECT_THROW(Gguf::open(path), Error);
+    const Gguf cut = Gguf::open(path, GgufNeed::kHeader);
+    EXPECT_FALSE(cut.complete());
+    EXPECT_EQ(cut.header_hash(), complete.header_hash());
+    EXPECT_NEAR(static_cast<double>(cut.file_bytes()), static_cast<double>(whole.size()), 32);
+    EXPECT_EQ(cut.tensor("third")->data, nullptr);
+    EXPECT_EQ(cut.tensor("third")->offset, complete.tensor("third")->offset);
+    EXPECT_EQ(cut.tensor("third")->bytes, 136);
+  }
+  const std::string short_path =
+      dir.write("short.gguf", whole.substr(0, builder.header_bytes() - 1));
+  EXPECT_THROW(Gguf::open(short_path, GgufNeed::kHeader), Error);
+  // In memory; the bytes given need not stay.
+  std::string header = whole.substr(0, builder.header_bytes());
+  const Gguf made = Gguf::of_header(std::as_bytes(std::span(header.data(), header.size())), "made");
+  header.assign(header.size(), 'x');
+  EXPECT_EQ(made.header_hash(), complete.header_hash());
+  made.drop_pages();
+  EXPECT_EQ(made.require_string("general.architecture"), "llama");
+  EXPECT_EQ(made.paths().front(), "made");
+}
+
+TEST(Gguf, AHeaderAloneMayNotLieAboutItsData) {
+  TempDir dir;
+  const auto opens = [&](const GgufBuilder& builder) {
+    return Gguf::open(builder.write(dir.file("lie.gguf")), GgufNeed::kHeader);
+  };
+  EXPECT_NO_THROW(opens(GgufBuilder().add_raw_tensor("t", {64, 1 << 20}, 0, 0)));
+  EXPECT_THROW(opens(GgufBuilder().add_raw_tensor("t", {64, 1ULL << 50}, 0, 0)), Error);
+  EXPECT_THROW(opens(GgufBuilder().add_raw_tensor("t", {64, 2}, 0, 1ULL << 62)), Error);
+  EXPECT_THROW(opens(GgufBuilder()
+                         .add_raw_tensor("t", {64, 1 << 20}, 0, 0)
+                         .add_raw_tensor("u", {64, 1 << 20}, 0, 64)),
+               Error)
+      << "they overlap";
+}
+
 TEST(Gguf, HashFollowsTheHeaderOnly) {
   TempDir dir;
   Gguf a = Gguf::open(GgufBuilder().set_u32("k", 1).add_f32("t", {2}, {1, 2}).write(dir.file("a")));

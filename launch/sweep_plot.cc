@@ -1,0 +1,163 @@
+// The plot of sweep_report.h: plain SVG, readable in light and dark surroundings since it brings
+// its own background.
+#include <algorithm>
+#include <cmath>
+
+#include "launch/sweep_report.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+constexpr double kWidth = 760;
+constexpr double kHeight = 480;
+constexpr double kLeft = 80;
+constexpr double kRight = 24;
+constexpr double kTop = 48;
+constexpr double kBottom = 64;
+constexpr const char* kMeasured = "#0b6e99";
+constexpr const char* kPredicted = "#c4622d";
+
+std::string number(double value) { return fixed_text(value, 1); }
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '<') {
+      out += "&lt;";
+    } else if (c == '>') {
+      out += "&gt;";
+    } else if (c == '&') {
+      out += "&amp;";
+    } else if (c == '"') {
+      out += "&quot;";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+// 1, 2 or 5 times a power of ten, so that some five marks lie up to `most`.
+double mark_step(double most) {
+  const double raw = most / 5;
+  const double power = std::pow(10.0, std::floor(std::log10(raw)));
+  for (const double factor : {1.0, 2.0, 5.0}) {
+    if (raw <= factor * power) return factor * power;
+  }
+  return 10 * power;
+}
+
+class Plot {
+ public:
+  Plot(const std::string& title, double most_x, double most_y) : most_x_(most_x), most_y_(most_y) {
+    out_ =
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 480\" "
+        "font-family=\"sans-serif\" font-size=\"13\">\n"
+        "<rect width=\"760\" height=\"480\" fill=\"#ffffff\"/>\n";
+    text(kLeft, 26, title, "start", "#222222", 15);
+  }
+
+  double x(double value) const { return kLeft + value / most_x_ * (kWidth - kLeft - kRight); }
+  double y(double value) const {
+    return kHeight - kBottom - value / most_y_ * (kHeight - kTop - kBottom);
+  }
+
+  void axes(const std::string& x_name, const std::string& y_name, double x_step,
+            const std::string& x_unit) {
+    for (double v = 0; v <= most_x_ * 1.0001; v += x_step) {
+      line(x(v), y(0), x(v), y(most_y_), "#e4e4e4", 1);
+      text(x(v), y(0) + 20, shortest_text(std::round(v * 1000) / 1000) + x_unit, "middle",
+           "#444444", 13);
+    }
+    const double y_step = mark_step(most_y_);
+    for (double v = 0; v <= most_y_ * 1.0001; v += y_step) {
+      line(x(0), y(v), x(most_x_), y(v), "#e4e4e4", 1);
+      text(x(0) - 8, y(v) + 4, shortest_text(std::round(v * 1000) / 1000), "end", "#444444", 13);
+    }
+    text((kLeft + kWidth - kRight) / 2, kHeight - 18, x_name, "middle", "#222222", 13);
+    out_ += "<text transform=\"translate(22 " + number((kTop + kHeight - kBottom) / 2) +
+            ") rotate(-90)\" text-anchor=\"middle\" fill=\"#222222\">" + escaped(y_name) +
+            "</text>\n";
+  }
+
+  void line(double x1, double y1, double x2, double y2, const char* colour, double width) {
+    out_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) +
+            "\" y2=\"" + number(y2) + "\" stroke=\"" + colour + "\" stroke-width=\"" +
+            number(width) + "\"/>\n";
+  }
+
+  // With a tip that a browser shows.
+  void dot(double at_x, double at_y, const char* colour, bool hollow, const std::string& tip) {
+    out_ += "<circle cx=\"" + number(x(at_x)) + "\" cy=\"" + number(y(at_y)) +
+            "\" r=\"5\" fill=\"" + (hollow ? "#ffffff" : colour) + "\" stroke=\"" + colour +
+            "\" stroke-width=\"2\"><title>" + escaped(tip) + "</title></circle>\n";
+  }
+
+  void text(double at_x, double at_y, const std::string& words, const char* anchor,
+            const char* colour, int size) {
+    out_ += "<text x=\"" + number(at_x) + "\" y=\"" + number(at_y) + "\" text-anchor=\"" + anchor +
+            "\" fill=\"" + colour + "\" font-size=\"" + std::to_string(size) + "\">" +
+            escaped(words) + "</text>\n";
+  }
+
+  std::string take() { return out_ + "</svg>\n"; }
+
+ private:
+  double most_x_, most_y_;
+  std::string out_;
+};
+
+std::string tip_of(const SweepRow& row) {
+  return row.name + ": " + fixed_text(row.decode, 2) + " tok/s, predicted " +
+         fixed_text(row.predicted_decode, 2);
+}
+
+double greatest(const std::vector<SweepRow>& rows) {
+  double most = 0;
+  for (const SweepRow& row : rows) most = std::max({most, row.decode, row.predicted_decode});
+  return most > 0 ? most * 1.08 : 1;
+}
+
+std::string offload_svg(const std::vector<SweepRow>& rows, const std::string& title) {
+  Plot plot(title, 100, greatest(rows));
+  plot.axes("weights of the layers in GPU memory", "decode, tokens a second", 20, " %");
+  for (const bool measured : {false, true}) {
+    const char* colour = measured ? kMeasured : kPredicted;
+    const double SweepRow::*rate = measured ? &SweepRow::decode : &SweepRow::predicted_decode;
+    const SweepRow* last = nullptr;
+    for (const SweepRow& row : rows) {
+      if (row.*rate <= 0) continue;
+      if (last != nullptr) {
+        plot.line(plot.x(100 * last->on_gpu), plot.y(last->*rate), plot.x(100 * row.on_gpu),
+                  plot.y(row.*rate), colour, measured ? 2.5 : 1.5);
+      }
+      plot.dot(100 * row.on_gpu, row.*rate, colour, !measured, tip_of(row));
+      last = &row;
+    }
+    plot.text(kWidth - kRight - 8, kHeight - kBottom - (measured ? 30 : 12),
+              measured ? "measured" : "predicted", "end", colour, 13);
+  }
+  return plot.take();
+}
+
+}  // namespace
+
+std::string sweep_svg(const std::vector<SweepRow>& rows, const std::string& title, bool offload) {
+  if (offload) return offload_svg(rows, title);
+  const double most = greatest(rows);
+  Plot plot(title, most, most);
+  plot.axes("predicted decode, tokens a second", "measured decode, tokens a second",
+            mark_step(most), "");
+  plot.line(plot.x(0), plot.y(0), plot.x(most), plot.y(most), "#999999", 1);
+  for (const SweepRow& row : rows) {
+    if (row.decode > 0) {
+      plot.dot(row.predicted_decode, row.decode, kMeasured, row.control, tip_of(row));
+    }
+  }
+  plot.text(kWidth - kRight - 8, kHeight - kBottom - 12,
+            "filled: the best predicted; hollow: controls", "end", kMeasured, 13);
+  return plot.take();
+}
+
+}  // namespace spillway

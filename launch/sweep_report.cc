@@ -1,0 +1,131 @@
+// See sweep_report.h.
+#include "launch/sweep_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "launch/sweep_cases.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+std::string error_text(double predicted, double measured) {
+  if (predicted <= 0 || measured <= 0) return "-";
+  const double error = 100 * error_of(predicted, measured);
+  return (error >= 0 ? "+" : "") + fixed_text(error, 1) + " %";
+}
+
+std::string rate_text(double rate) { return rate > 0 ? fixed_text(rate, rate < 100 ? 2 : 0) : "-"; }
+
+std::string csv_text(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + "\"";
+}
+
+// "median error 4.2 %, greatest 11.0 %, rank correlation 0.98" over the measured rows.
+std::string summary_line(const char* name, const std::vector<SweepRow>& rows,
+                         double SweepRow::*predicted, double SweepRow::*measured) {
+  std::vector<double> a;
+  std::vector<double> b;
+  std::vector<double> errors;
+  for (const SweepRow& row : rows) {
+    if (row.*measured <= 0 || row.*predicted <= 0) continue;
+    a.push_back(row.*predicted);
+    b.push_back(row.*measured);
+    errors.push_back(std::fabs(error_of(row.*predicted, row.*measured)));
+  }
+  if (errors.empty()) return "";
+  std::sort(errors.begin(), errors.end());
+  return std::string(name) + ": median error " + fixed_text(100 * errors[errors.size() / 2], 1) +
+         " %, greatest " + fixed_text(100 * errors.back(), 1) + " %, rank correlation " +
+         fixed_text(rank_correlation(a, b), 3) + "\n";
+}
+
+void append_line(std::string& out, const std::vector<std::string>& cells, size_t name_width) {
+  constexpr size_t kWidth = 11;
+  for (size_t i = 0; i < cells.size(); ++i) {
+    const size_t width = i == 0 ? name_width : kWidth;
+    const std::string blanks(cells[i].size() < width ? width - cells[i].size() : 0, ' ');
+    out += i == 0 ? cells[i] + blanks : " " + blanks + cells[i];
+  }
+  out += "\n";
+}
+
+}  // namespace
+
+double error_of(double predicted, double measured) { return measured / predicted - 1; }
+
+std::string sweep_table(const std::vector<SweepRow>& rows) {
+  size_t name_width = 4;
+  bool gpu = false;
+  for (const SweepRow& row : rows) {
+    name_width = std::max(name_width, row.name.size() + (row.control ? 2 : 0));
+    gpu = gpu || row.ledger_gpu_bytes > 0;
+  }
+  std::string out;
+  std::vector<std::string> head = {"",      "on GPU",  "decode",    "predicted",
+                                   "error", "prefill", "predicted", "error"};
+  if (gpu) head.insert(head.end(), {"GPU ledger", "measured", "error"});
+  append_line(out, head, name_width);
+  for (const SweepRow& row : rows) {
+    std::vector<std::string> cells = {(row.control ? "* " : "") + row.name,
+                                      fixed_text(100 * row.on_gpu, 0) + " %",
+                                      rate_text(row.decode),
+                                      rate_text(row.predicted_decode),
+                                      error_text(row.predicted_decode, row.decode),
+                                      rate_text(row.prefill),
+                                      rate_text(row.predicted_prefill),
+                                      error_text(row.predicted_prefill, row.prefill)};
+    if (gpu) {
+      const bool known = row.measured_gpu_bytes > 0;
+      cells.push_back(size_text(row.ledger_gpu_bytes));
+      cells.push_back(known ? size_text(row.measured_gpu_bytes) : "-");
+      cells.push_back(error_text(static_cast<double>(row.ledger_gpu_bytes),
+                                 static_cast<double>(row.measured_gpu_bytes)));
+    }
+    append_line(out, cells, name_width);
+    if (!row.failed.empty()) out += "    not measured: " + row.failed + "\n";
+  }
+  out += "\n" + summary_line("decode", rows, &SweepRow::predicted_decode, &SweepRow::decode) +
+         summary_line("prefill", rows, &SweepRow::predicted_prefill, &SweepRow::prefill);
+  const bool controls =
+      std::any_of(rows.begin(), rows.end(), [](const SweepRow& row) { return row.control; });
+  if (controls) out += "* a control: not among the fastest predicted\n";
+  return out;
+}
+
+std::string sweep_csv(const std::vector<SweepRow>& rows) {
+  std::string out =
+      "name,control,on_gpu,decode_tok_per_s,predicted_decode_tok_per_s,prefill_tok_per_s,"
+      "predicted_prefill_tok_per_s,ledger_gpu_bytes,measured_gpu_bytes,failed\n";
+  for (const SweepRow& row : rows) {
+    out += csv_text(row.name) + "," + (row.control ? "1" : "0") + "," + shortest_text(row.on_gpu) +
+           "," + shortest_text(row.decode) + "," + shortest_text(row.predicted_decode) + "," +
+           shortest_text(row.prefill) + "," + shortest_text(row.predicted_prefill) + "," +
+           std::to_string(row.ledger_gpu_bytes) + "," + std::to_string(row.measured_gpu_bytes) +
+           "," + csv_text(row.failed) + "\n";
+  }
+  return out;
+}
+
+nlohmann::ordered_json sweep_json(const std::vector<SweepRow>& rows) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::array();
+  for (const SweepRow& row : rows) {
+    out.push_back({{"name", row.name},
+                   {"control", row.control},
+                   {"on_gpu", row.on_gpu},
+                   {"decode_tok_per_s", row.decode},
+                   {"predicted_decode_tok_per_s", row.predicted_decode},
+                   {"prefill_tok_per_s", row.prefill},
+                   {"predicted_prefill_tok_per_s", row.predicted_prefill},
+                   {"ledger_gpu_bytes", row.ledger_gpu_bytes},
+                   {"measured_gpu_bytes", row.measured_gpu_bytes},
+                   {"failed", row.failed}});
+  }
+  return out;
+}
+
+}  // namespace spillway

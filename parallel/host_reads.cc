@@ -1,0 +1,110 @@
+// See host_reads.h.
+#include "parallel/host_reads.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+
+#include "kernels/core/check.h"
+
+namespace spillway {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostBytes = int64_t{512} << 20;  // beyond the caches of two sockets
+constexpr int64_t kLeastBytes = int64_t{16} << 20;
+constexpr double kAloneSeconds = 0.15;
+constexpr double kBesideSeconds = 0.25;
+constexpr int kLeastRuns = 2;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Eight sums side by side: enough loads in flight for plain vector code to reach memory speed.
+uint64_t sum_words(const uint64_t* words, Range range) {
+  uint64_t sums[8] = {};
+  for (int64_t i = range.begin; i + 8 <= range.end; i += 8) {
+    for (int64_t j = 0; j < 8; ++j) sums[j] += words[i + j];
+  }
+  uint64_t sum = 0;
+  for (const uint64_t s : sums) sum += s;
+  return sum;
+}
+
+// The i-th of n shares of `count`, in whole eights.
+Range share(int64_t count, int i, int n) {
+  const int64_t eights = count / 8;
+  return {eights * i / n * 8, eights * (i + 1) / n * 8};
+}
+
+double alone(ReadBuffer& buffer, int n_threads) {
+  double best = 0;
+  const auto begin = Clock::now();
+  for (int run = 0; run < kLeastRuns || seconds_since(begin) < kAloneSeconds; ++run) {
+    const auto start = Clock::now();
+    buffer.read(n_threads);
+    best = std::max(best, static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
+  }
+  return best;
+}
+
+// Whole reads that began and ended while the bus was busy; the last one may end a little later.
+void beside(ReadBuffer& buffer, const BusLoad& bus, HostRead& read) {
+  bus.start(kBesideSeconds);
+  int64_t bytes = 0;
+  double seconds = 0;
+  const auto begin = Clock::now();
+  while (bytes == 0 || bus.running()) {
+    buffer.read(read.threads);
+    bytes += buffer.bytes();
+    seconds = seconds_since(begin);
+  }
+  read.beside_bus_gb_per_s = std::min(read.gb_per_s, static_cast<double>(bytes) / seconds * 1e-9);
+  read.bus_gb_per_s = bus.finish();
+}
+
+}  // namespace
+
+ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
+    : exec_(exec),
+      n_words_(bytes / 64 * 8),
+      words_(std::make_unique_for_overwrite<uint64_t[]>(static_cast<size_t>(n_words_))),
+      sums_(static_cast<size_t>(exec.pool->size())) {
+  exec_.pool->run([&](int worker) {
+    const Range part = share(n_words_, worker, exec_.pool->size());
+    std::fill(words_.get() + part.begin, words_.get() + part.end, uint64_t{1});
+  });
+}
+
+void ReadBuffer::read(int n_threads) {
+  CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
+  exec_.pool->run([&](int worker) {
+    const Range part = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
+    sums_[static_cast<size_t>(worker)] = sum_words(words_.get(), part);
+  });
+  // Also keeps the compiler from dropping the reads.
+  uint64_t total = 0;
+  for (const uint64_t sum : sums_) total += sum;
+  CHECK_EQ(total, static_cast<uint64_t>(n_words_));
+}
+
+std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
+                                         const BusLoad& bus) {
+  ReadBuffer buffer(exec, std::max(kLeastBytes, std::min(kMostBytes, free_bytes / 16)));
+  std::vector<int> threads = {1, exec.pool->size() / 2, exec.pool->size()};
+  std::erase(threads, 0);
+  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
+  std::vector<HostRead> reads;
+  for (const int n : threads) {
+    HostRead read;
+    read.threads = n;
+    read.gb_per_s = alone(buffer, n);
+    if (bus.start) beside(buffer, bus, read);
+    reads.push_back(read);
+  }
+  return reads;
+}
+
+}  // namespace spillway

@@ -1,0 +1,44 @@
+// How fast host memory is read, by threads, and how fast while the bus to a GPU is busy with
+// copies: what decides between computing spilled weights, streaming them, and both at once.
+//   Thread: the pool's owner. Takes its buffer from the heap and gives it back.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/cpu/ops.h"
+#include "parallel/cluster_spec.h"
+
+namespace spillway {
+
+// Host memory written by the threads that read it, so that it lies near them.
+class ReadBuffer {
+ public:
+  ReadBuffer(const cpu::Exec& exec, int64_t bytes);
+  // The pool's first n threads read all of it, once.
+  void read(int n_threads);
+  int64_t bytes() const { return n_words_ * 8; }
+
+ private:
+  const cpu::Exec& exec_;
+  int64_t n_words_;
+  std::unique_ptr<uint64_t[]> words_;
+  std::vector<uint64_t> sums_;
+};
+
+// What copies to the rank's GPU meanwhile; empty without one. start: for about so many seconds, at
+// once; running: whether it still copies; finish: waits, and says the rate in 1e9 bytes a second.
+struct BusLoad {
+  std::function<void(double seconds)> start;
+  std::function<bool()> running;
+  std::function<double()> finish;
+};
+
+// One thread, half of the pool's, all of them: the best of a few reads of up to 512 MiB (a
+// sixteenth of free_bytes). About a second in all.
+std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
+                                         const BusLoad& bus);
+
+}  // namespace spillway

@@ -1,0 +1,172 @@
+// See read_ahead.h. Pieces have running numbers over all steps; number k is piece k % n. Threads
+// take the chunks of the lowest number whose slot is free, in order, so that a piece is complete as
+// early as it can be.
+#include "runtime/io/read_ahead.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "kernels/core/check.h"
+#include "kernels/core/error.h"
+#include "kernels/core/int_math.h"
+
+namespace spillway {
+namespace {
+
+// Enough for a disk to be busy, few enough that the last thread of a piece is not waited for long.
+constexpr int64_t kChunkBytes = int64_t{2} << 20;
+
+}  // namespace
+
+struct ReadAhead::State {
+  const SpillFile& file;
+  std::vector<FilePiece> pieces;
+  std::vector<std::byte*> slots;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool stop = false;
+  std::optional<Error> failed;
+  int64_t taken = 0;           // the number whose chunks are given out
+  int64_t next = 0;            // its next chunk's first byte
+  int64_t waited = 0;          // numbers that wait() has given out
+  int64_t released = 0;        // and that were released
+  std::vector<int64_t> left;   // by slot: bytes that are still to come
+  std::vector<int64_t> holds;  // by slot: the number that it is being filled with
+  std::atomic<int64_t> bytes{0};
+  std::vector<std::thread> threads;
+
+  State(const SpillFile& file_in, std::vector<FilePiece> pieces_in,
+        std::vector<std::byte*> slots_in)
+      : file(file_in), pieces(std::move(pieces_in)), slots(std::move(slots_in)) {
+    left.assign(slots.size(), 0);
+    holds.assign(slots.size(), -1);
+  }
+
+  int64_t n() const { return static_cast<int64_t>(pieces.size()); }
+  const FilePiece& piece(int64_t number) const { return pieces[static_cast<size_t>(number % n())]; }
+  size_t slot_of(int64_t number) const { return static_cast<size_t>(number % n()) % slots.size(); }
+
+  // Numbers before this one must be released before the slot of `number` is filled: the last one
+  // before it that had the slot, and itself.
+  int64_t needs_released(int64_t number) const {
+    const int64_t index = number % n();
+    const auto n_slots = static_cast<int64_t>(slots.size());
+    if (index >= n_slots) return number - n_slots + 1;
+    if (number < n()) return 0;
+    const int64_t last = index + (n() - 1 - index) / n_slots * n_slots;
+    return number - index - n() + last + 1;
+  }
+
+  // The whole pages around a piece.
+  static Range pages_of(const FilePiece& piece) {
+    return {piece.offset / SpillFile::kAlignment * SpillFile::kAlignment,
+            round_up(piece.offset + piece.bytes, SpillFile::kAlignment)};
+  }
+
+  struct Chunk {
+    int64_t number = 0;
+    int64_t begin = 0;
+    int64_t bytes = 0;
+  };
+
+  // Blocks until there is something to read; none: the end.
+  std::optional<Chunk> take() {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [this] {
+      return stop || failed.has_value() || next > 0 || released >= needs_released(taken);
+    });
+    if (stop || failed.has_value()) return {};
+    const int64_t all = pages_of(piece(taken)).size();
+    if (next == 0) {
+      left[slot_of(taken)] = all;
+      holds[slot_of(taken)] = taken;
+    }
+    const Chunk chunk{taken, next, std::min(kChunkBytes, all - next)};
+    next += chunk.bytes;
+    if (next >= all) {
+      ++taken;
+      next = 0;
+      changed.notify_all();
+    }
+    return chunk;
+  }
+
+  void read(const Chunk& chunk) {
+    std::byte* to = slots[slot_of(chunk.number)] + chunk.begin;
+    file.read(pages_of(piece(chunk.number)).begin + chunk.begin,
+              {to, static_cast<size_t>(chunk.bytes)});
+    bytes += chunk.bytes;
+    const std::lock_guard<std::mutex> lock(mutex);
+    int64_t& missing = left[slot_of(chunk.number)];
+    missing -= chunk.bytes;
+    if (missing == 0) changed.notify_all();
+  }
+
+  void work() {
+    while (const std::optional<Chunk> chunk = take()) {
+      try {
+        read(*chunk);
+      } catch (const Error& error) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!failed) {
+          failed.emplace(error.message(), error.where() + ", " + piece(chunk->number).name,
+                         error.todo());
+        }
+        changed.notify_all();
+      }
+    }
+  }
+};
+
+ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
+                     std::vector<std::byte*> slots, int n_threads)
+    : state_(std::make_unique<State>(file, std::move(pieces), std::move(slots))) {
+  CHECK(!state_->pieces.empty() && !state_->slots.empty());
+  for (const FilePiece& piece : state_->pieces) {
+    CHECK_GE(piece.offset, 0);
+    CHECK_GT(piece.bytes, 0);
+  }
+  for (int i = 0; i < n_threads; ++i) {
+    state_->threads.emplace_back([state = state_.get()] { state->work(); });
+  }
+}
+
+ReadAhead::~ReadAhead() {
+  {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->stop = true;
+  }
+  state_->changed.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+const std::byte* ReadAhead::wait() {
+  State& s = *state_;
+  std::unique_lock<std::mutex> lock(s.mutex);
+  CHECK_EQ(s.waited, s.released);
+  const size_t slot = s.slot_of(s.waited);
+  const FilePiece& piece = s.piece(s.waited);
+  s.changed.wait(lock, [&] {
+    return s.failed.has_value() || (s.holds[slot] == s.waited && s.left[slot] == 0);
+  });
+  if (s.failed) throw Error(*s.failed);
+  ++s.waited;
+  return s.slots[slot] + (piece.offset - State::pages_of(piece).begin);
+}
+
+void ReadAhead::release() {
+  State& s = *state_;
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  CHECK_EQ(s.waited, s.released + 1);
+  ++s.released;
+  s.changed.notify_all();
+}
+
+int64_t ReadAhead::bytes_read() const { return state_->bytes.load(); }
+
+}  // namespace spillway

@@ -1,0 +1,52 @@
+// ReadAhead: pieces of a spill file in the order in which every step reads them, brought to memory
+// before they are asked for. Piece i of a step always comes to slot i % slots.size(); the pieces of
+// the next step follow those of this one without a pause.
+//   Thread: wait() and release() from one thread. Owns its reading threads; after the constructor
+//   nothing allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/io/spill_file.h"
+
+namespace spillway {
+
+struct FilePiece {
+  int64_t offset = 0;
+  int64_t bytes = 0;
+  std::string name;  // for errors: "layer 12 feed-forward"
+};
+
+class ReadAhead {
+ public:
+  // Room that a slot needs for such a piece: the disk is read in whole pages around it.
+  static constexpr int64_t slot_bytes(int64_t piece_bytes) {
+    return (piece_bytes / SpillFile::kAlignment + 2) * SpillFile::kAlignment;
+  }
+
+  // file and the slots' memory must outlive it; every slot has slot_bytes() of the greatest piece
+  // and begins at a multiple of SpillFile::kAlignment.
+  ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces, std::vector<std::byte*> slots,
+            int n_threads);
+  ~ReadAhead();
+  ReadAhead(ReadAhead&&) = delete;
+
+  // The next piece in order, once all of it is there: valid until release(). Throws Error when it
+  // could not be read.
+  const std::byte* wait();
+  // The piece that wait() gave is not needed any more; its slot may be filled again.
+  void release();
+
+  int64_t bytes_read() const;  // since the start
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace spillway
