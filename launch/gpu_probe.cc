@@ -157,9 +157,9 @@ std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
       if (why.empty() && without != stage.ranks.end()) {
         why = "rank " + std::to_string(*without) + " of the same stage computes on its CPU";
       } else if (why.empty()) {
-        why = "the " + size_text(gpu.free_bytes) + " of free memory do not hold " +
-              (stage.ranks.size() > 1 ? "its stage" : "the plan") +
-              "; --device gpu says what is missing";
+        why = std::string(stage.ranks.size() > 1 ? "its stage" : "the plan") +
+              " does not fit the " + size_text(gpu.free_bytes) +
+              " that are free there, or is slower; --device gpu shows it";
       }
       warnings.push_back(who + " is not used: " + why);
     }

@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/gpu_probe.h"
+#include "parallel/pins.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
 #include "runtime/model/spec.h"
@@ -174,6 +175,13 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
   agree(world_, error);
   if (world_.front() && !options_.quiet) {
     for (const std::string& warning : unused_gpus(plan_, model_, cluster())) print_warning(warning);
+    // A table would be asked for; but who waits for spilled weights should know it beforehand.
+    const std::string spilled = spill_text(plan_);
+    if (!spilled.empty() && !options_.json) {
+      std::fprintf(stderr, "spilled: %s; predicted %.1f tok/s decode, %.0f prefill\n",
+                   spilled.c_str(), plan_.prediction.decode_tok_per_s,
+                   plan_.prediction.prefill_tok_per_s);
+    }
   }
   watchdog_ = std::make_unique<Watchdog>(
       std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),

@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/options_verbs.h"
+#include "launch/plan_file.h"
 #include "launch/version.h"
 
 namespace spillway {
@@ -76,6 +77,7 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
       ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32", "q8_0", "q4_0"}));
   add_devices(app, o, raw);
+  add_plan_pins(app, o, raw);
   app->add_option("--isa", o.isa, "instruction set of the CPU kernels [the best there is]")
       ->check(CLI::IsMember({"scalar", "avx2", "avx512"}));
 }
@@ -226,7 +228,10 @@ void add_others(CLI::App& app, Options& o, RawTexts& raw) {
                    "ranks to plan for [the cluster's, or what --tp, --pp or --split need]")
       ->check(CLI::Range(1, 4096));
   add_split(plan, o, raw);
-  plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");
+  auto* json = plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");
+  plan->add_flag("--toml", o.toml, "print the plan's pins, a file for --plan")->excludes(json);
+  plan->add_option("--svg", o.svg, "draw the plan: devices as bars, layers as blocks")
+      ->type_name("FILE");
 
   CLI::App* status = app.add_subcommand("status", "Show a running job's ranks, memory and speed");
   status->add_option("address", o.address, "the coordinator's address, as `run` printed it")
@@ -308,8 +313,10 @@ Options parse_options(int argc, const char* const* argv) {
   add_template(app, o);
   add_quantize(app, o);
   add_probe(app, o, raw);
+  std::vector<std::string> words = expanded_arguments({argv + 1, argv + std::max(1, argc)});
+  std::reverse(words.begin(), words.end());  // as CLI11 takes a vector
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
     o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
@@ -344,6 +351,7 @@ Options parse_options(int argc, const char* const* argv) {
     if (raw.kv_type == kv_type_name(static_cast<KvType>(t))) o.kv_type = static_cast<KvType>(t);
   }
   settle_devices(o, raw);
+  settle_plan_pins(o, raw);
   for (const std::string& text : raw.logit_bias) o.sampling.logit_bias.push_back(parse_bias(text));
   if (o.verb == Verb::kPerplexity) settle_perplexity(o);
   check_together(o);
@@ -356,6 +364,11 @@ int ranks_named(const Options& options) {
     size_t n = 0;
     for (const StagePin& stage : options.split) n += stage.shares.size();
     return static_cast<int>(n);
+  }
+  const size_t listed = std::max({options.shares.size(), options.order.size(),
+                                  options.gpu_memory.size(), options.host_memory.size()});
+  if (options.tp == 0 && options.pp == 0 && listed > std::max<size_t>(1, options.devices.size())) {
+    return static_cast<int>(listed);
   }
   if (options.tp == 0 && options.pp == 0 && !options.devices.empty()) {
     return static_cast<int>(options.devices.size());
@@ -374,6 +387,16 @@ PlanRequest plan_request(const Options& o) {
   request.device = o.device;
   request.devices = o.devices;
   request.share_gpus = o.share_gpus;
+  request.layers = o.layers;
+  request.shares = o.shares;
+  request.order = o.order;
+  request.gpu_layers = o.gpu_layers;
+  request.gpu_memory = o.gpu_memory;
+  request.host_memory = o.host_memory;
+  request.objective = o.objective;
+  request.least_kv = o.least_kv;
+  request.choose_cpu_rows = true;
+  request.choose_gpu_rows = o.step_rows == 0;
   request.gpu_rows = o.step_rows > 0 ? o.step_rows : kGpuRows;
   if (o.step_rows > 0) request.limits.max_rows = o.step_rows;
   if (o.cpu_rows > 0) request.limits.max_cpu_rows = o.cpu_rows;

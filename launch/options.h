@@ -74,6 +74,15 @@ struct Options {
   int pp = 0;
   std::vector<StagePin> split;
   std::vector<PlacePin> places;
+  std::vector<int64_t> layers;
+  std::vector<double> shares;
+  std::vector<int> order;
+  int64_t gpu_layers = -1;
+  std::vector<Budget> gpu_memory;
+  std::vector<Budget> host_memory;
+  Objective objective = Objective::kLatency;
+  KvType least_kv = KvType::kF16;
+  std::string plan_file;     // --plan, whose pins have become flags
   std::string spill_folder;  // --spill-dir
   int64_t cpu_rows = 0;      // --cpu-rows; 0: StepLimits' own
   KvType kv_type = KvType::kF16;
@@ -86,6 +95,8 @@ struct Options {
   bool show_plan = false;
   bool quiet = false;
   bool json = false;
+  bool toml = false;                   // plan
+  std::string svg;                     // plan: a file
   std::string listen = "127.0.0.1:0";  // --coordinator
   double step_timeout_s = 3;           // --step-timeout, beyond 10 times the predicted time
   std::string isa;                     // --isa: "", "scalar", "avx2", "avx512"

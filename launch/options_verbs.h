@@ -21,6 +21,13 @@ struct RawTexts {
   std::string kv_type = "f16";
   std::string device = "auto";
   std::string comm = "auto";
+  std::optional<std::string> gpu_memory;
+  std::optional<std::string> host_memory;
+  std::optional<std::string> layers;
+  std::optional<std::string> shares;
+  std::optional<std::string> order;
+  std::string objective = "latency";
+  std::string kv_least;
   std::optional<std::string> check_hidden;
   std::vector<std::string> logit_bias;
 };
@@ -32,8 +39,11 @@ void add_job(CLI::App* app, Options& o, RawTexts& raw);
 
 void add_devices(CLI::App* app, Options& o, RawTexts& raw);  // --device, --share-gpus, --comm
 void add_check_hidden(CLI::App* app, RawTexts& raw);
-void add_device(CLI::App* app, RawTexts& raw);               // --device alone
+void add_device(CLI::App* app, RawTexts& raw);  // --device alone
 void settle_devices(Options& o, const RawTexts& raw);
+
+void add_plan_pins(CLI::App* app, Options& o, RawTexts& raw);  // --gpu-memory, --layers, -ngl, ...
+void settle_plan_pins(Options& o, const RawTexts& raw);
 
 void add_quantize(CLI::App& app, Options& o);
 void add_probe(CLI::App& app, Options& o, RawTexts& raw);

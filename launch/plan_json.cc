@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "parallel/pins.h"
+
 namespace spillway {
 namespace {
 
@@ -49,7 +51,14 @@ Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
   }
   out["bytes"]["total"] = plan.rank_bytes(part.rank);
   out["bytes"]["free"] = rank.memory_free_bytes;
-  for (const char* place : {"host", "gpu"}) {
+  if (!plan.budgets.empty()) {
+    const RankBudget& budget = plan.budgets[static_cast<size_t>(part.rank)];
+    out["bytes"]["budgets"] = {{"host", budget.host_bytes},
+                               {"gpu", budget.gpu_bytes},
+                               {"host_given", budget.host_given},
+                               {"gpu_given", budget.gpu_given}};
+  }
+  for (const char* place : {"host", "gpu", "disk"}) {
     out["bytes"]["places"][place] = plan.rank_bytes(part.rank, "", place);
   }
   return out;
@@ -88,12 +97,22 @@ Json plan_json(const Plan& plan, const ModelSpec& model, const ClusterSpec& clus
   const Prediction& p = plan.prediction;
   out["prediction"] = {{"decode_tok_per_s", p.decode_tok_per_s},
                        {"prefill_tok_per_s", p.prefill_tok_per_s},
+                       {"sequences_tok_per_s", p.sequences_tok_per_s},
                        {"matrix_ms", p.matrix_ms},
                        {"attention_ms", p.attention_ms},
+                       {"launch_ms", p.launch_ms},
                        {"collective_ms", p.collective_ms},
                        {"hop_ms", p.hop_ms},
+                       {"cpu_ms", p.cpu_ms},
+                       {"bus_ms", p.bus_ms},
+                       {"disk_ms", p.disk_ms},
                        {"total_ms", p.total_ms},
                        {"measured_cluster", p.measured_cluster}};
+  out["limits"] = {{"max_rows", plan.limits.max_rows},
+                   {"max_sequences", plan.limits.max_sequences},
+                   {"max_cpu_rows", plan.limits.max_cpu_rows}};
+  out["spilled"] = spill_text(plan);
+  out["flags"] = request_flags(pins_of(plan));
   out["ledger"] = Json::array();
   for (const LedgerLine& line : plan.ledger) {
     out["ledger"].push_back({{"rank", line.rank},
@@ -101,6 +120,35 @@ Json plan_json(const Plan& plan, const ModelSpec& model, const ClusterSpec& clus
                              {"name", line.name},
                              {"detail", line.detail},
                              {"bytes", line.bytes}});
+  }
+  return out;
+}
+
+Json explanation_json(const Explanation& explanation) {
+  const Binding& b = explanation.binding;
+  Json out;
+  out["binding"] = {{"rank", b.rank},
+                    {"place", b.place},
+                    {"used_bytes", b.used_bytes},
+                    {"budget_bytes", b.budget_bytes},
+                    {"line", b.line},
+                    {"line_bytes", b.line_bytes},
+                    {"binds", b.binds}};
+  out["one_more_gib"] = Json::array();
+  for (const OneMoreGib& more : explanation.more) {
+    out["one_more_gib"].push_back({{"place", more.place},
+                                   {"decode_tok_per_s", more.decode_tok_per_s},
+                                   {"prefill_tok_per_s", more.prefill_tok_per_s},
+                                   {"context", more.context}});
+  }
+  out["alternatives"] = Json::array();
+  for (const Alternative& one : explanation.alternatives) {
+    out["alternatives"].push_back({{"what", one.what},
+                                   {"decode_tok_per_s", one.decode_tok_per_s},
+                                   {"prefill_tok_per_s", one.prefill_tok_per_s},
+                                   {"sequences_tok_per_s", one.sequences_tok_per_s},
+                                   {"context", one.context},
+                                   {"flags", one.flags}});
   }
   return out;
 }

@@ -13,10 +13,13 @@
 #include "kernels/core/thread_pool.h"
 #include "launch/gpu_probe.h"
 #include "launch/kept_rates.h"
+#include "launch/plan_file.h"
 #include "launch/plan_json.h"
+#include "launch/plan_svg.h"
 #include "launch/shipped_file.h"
 #include "launch/verbs.h"
 #include "parallel/cluster_file.h"
+#include "parallel/explain.h"
 #include "parallel/near_word.h"
 #include "parallel/planner.h"
 #include "parallel/probe.h"
@@ -108,14 +111,22 @@ int verb_plan(const Options& options) {
   const ModelSpec model = model_of(options.model);
   const ClusterSpec cluster = options.cluster.empty() ? cluster_here(options, ranks_named(options))
                                                       : cluster_of_file(options);
-  const Plan plan = make_plan(model, cluster, plan_request(options));
+  const PlanRequest request = plan_request(options);
+  const Planned planned = plan_and_others(model, cluster, request);
+  const Plan& plan = planned.plan;
+  if (!options.svg.empty()) write_plan_svg(options.svg, plan, model, cluster);
   for (const std::string& warning : unused_gpus(plan, model, cluster)) print_warning(warning);
   if (options.json) {
     // The model's name is the file's, and need not be UTF-8.
     constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
-    std::cout << plan_json(plan, model, cluster).dump(1, ' ', false, kReplace) << "\n";
+    auto json = plan_json(plan, model, cluster);
+    json["explanation"] = explanation_json(explain(planned, model, cluster, request));
+    std::cout << json.dump(1, ' ', false, kReplace) << "\n";
+  } else if (options.toml) {
+    std::cout << plan_toml(plan);
   } else {
-    std::cout << plan_table(plan, model, cluster);
+    std::cout << plan_table(plan, model, cluster)
+              << explanation_text(explain(planned, model, cluster, request), plan);
   }
   return 0;
 }

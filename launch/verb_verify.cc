@@ -166,12 +166,19 @@ class Verifier {
     request.tp = 0;
     request.pp = 0;
     request.split = split;
+    // Of the job's own split.
+    request.layers.clear();
+    request.shares.clear();
+    request.order.clear();
     request.context = context_;
     ClusterSpec cluster = job_.cluster();
     size_t n = 0;
     for (const StagePin& stage : split) n += stage.shares.size();
     cluster.ranks.resize(n);
     if (!request.devices.empty()) request.devices.resize(n);
+    for (auto* budgets : {&request.gpu_memory, &request.host_memory}) {
+      if (budgets->size() > 1) budgets->resize(n);
+    }
     return make_plan(job_.model(), cluster, request);
   }
 

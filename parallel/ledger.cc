@@ -264,10 +264,12 @@ void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster
     const int tp_size = static_cast<int>(stage.ranks.size());
     add_lines(plan, part.rank, place, "weights",
               weight_buffers(model, part, stage.layers, first, last));
-    add_lines(plan, part.rank, "host", "weights",
-              weight_buffers(model, part, stage.layers, first, last, WeightHome::kHost));
-    add_lines(plan, part.rank, "disk", "weights",
-              weight_buffers(model, part, stage.layers, first, last, WeightHome::kDisk));
+    for (const auto& [home, name] :
+         {std::pair{WeightHome::kHost, "host"}, std::pair{WeightHome::kDisk, "disk"}}) {
+      if (!spills_to(part, home)) continue;
+      add_lines(plan, part.rank, name, "weights",
+                weight_buffers(model, part, stage.layers, first, last, home));
+    }
     add_spill_lines(plan, model, part);
     add_lines(plan, part.rank, place, "kv", kv_buffers(model, part, stage.layers, plan.kv));
     add_lines(plan, part.rank, place, "activations",

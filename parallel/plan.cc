@@ -299,6 +299,10 @@ uint64_t plan_fingerprint(const Plan& plan) {
     hash.add(line.detail);
     hash.add(line.bytes);
   }
+  for (const RankBudget& budget : plan.budgets) {
+    hash.add(budget.gpu_bytes);
+    hash.add(budget.host_bytes);
+  }
   return hash.value();
 }
 

@@ -73,15 +73,30 @@ struct LedgerLine {
   int64_t bytes = 0;
 };
 
-// Predicted milliseconds of one decode step at batch 1, by term, over the whole job.
+// The most that a rank may take of a memory: budget.h.
+struct RankBudget {
+  int64_t gpu_bytes = 0;
+  int64_t host_bytes = 0;
+  bool gpu_given = false;  // by the user; else what is free, less a margin
+  bool host_given = false;
+  bool operator==(const RankBudget&) const = default;
+};
+
+// Predicted milliseconds of one decode step at batch 1, by term, over the whole job. What devices
+// wait for spilled weights is told apart from what they multiply meanwhile.
 struct Prediction {
   double matrix_ms = 0;
   double attention_ms = 0;
+  double launch_ms = 0;  // of a GPU's kernels, beyond the bytes that they read
   double collective_ms = 0;
   double hop_ms = 0;
+  double cpu_ms = 0;   // waits for halves on the CPU beside a GPU
+  double bus_ms = 0;   // waits for streamed halves
+  double disk_ms = 0;  // waits for halves from the disk
   double total_ms = 0;
   double decode_tok_per_s = 0;
   double prefill_tok_per_s = 0;
+  double sequences_tok_per_s = 0;  // decode of limits.max_sequences together, stages in turns
   bool measured_cluster = false;
 };
 
@@ -93,6 +108,7 @@ struct Plan {
   StepLimits limits;
   KvPlan kv;
   std::vector<LedgerLine> ledger;
+  std::vector<RankBudget> budgets;  // by rank; empty: nothing is known
   Prediction prediction;
 
   int n_ranks() const { return static_cast<int>(parts.size()); }

@@ -42,21 +42,12 @@ void check_layer(const ModelSpec& model, const LayerSpec& layer, int64_t index) 
   check_matrix(layer.down, model.dim, model.ff_dim, "feed-forward.down" + of);
 }
 
-// Tokens that the training and the file's rope scaling cover; 0: the file does not say.
-int64_t covered_context(const ModelSpec& model) {
-  if (model.rope.scaling == RopeScaling::kNone) return model.context_length;
-  const int64_t base =
-      model.rope.original_context > 0 ? model.rope.original_context : model.context_length;
-  const double scaled = static_cast<double>(base) * std::max(1.0, model.rope.factor);
-  return std::max(model.context_length, static_cast<int64_t>(scaled));
-}
-
 void check_context(const ModelSpec& model, const PlanRequest& request) {
   if (request.context < 0) {
     throw Error("a context of " + std::to_string(request.context) + " tokens", "-c",
                 "leave it out for the model's own, at most " + std::to_string(kDefaultContext));
   }
-  const int64_t covered = covered_context(model);
+  const int64_t covered = most_context(model);
   if (covered == 0 || request.context <= covered) return;
   const bool scaled = covered > model.context_length;
   throw Error("a context of " + std::to_string(request.context) + " tokens, but the model " +
@@ -309,6 +300,14 @@ bool mixes_devices(const std::vector<StagePin>& split, const PlanRequest& reques
     if (cpu && gpu) return true;
   }
   return false;
+}
+
+int64_t most_context(const ModelSpec& model) {
+  if (model.rope.scaling == RopeScaling::kNone) return model.context_length;
+  const int64_t base =
+      model.rope.original_context > 0 ? model.rope.original_context : model.context_length;
+  const double scaled = static_cast<double>(base) * std::max(1.0, model.rope.factor);
+  return std::max(model.context_length, static_cast<int64_t>(scaled));
 }
 
 int64_t planned_context(const ModelSpec& model, const PlanRequest& request) {

@@ -19,4 +19,7 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
 // Tokens that a sequence may have: the request's, or min(the model's, 4096).
 int64_t planned_context(const ModelSpec& model, const PlanRequest& request);
 
+// Tokens that the training and the file's rope scaling cover; 0: the file does not say.
+int64_t most_context(const ModelSpec& model);
+
 }  // namespace spillway

@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "parallel/budget.h"
+#include "parallel/pins.h"
 #include "parallel/plan.h"
 #include "parallel/size_text.h"
 
@@ -109,8 +111,32 @@ double table_unit(const Plan& plan) {
 // What a rank holds in one memory, by the ledger's groups and in all.
 constexpr std::array kGroups = {"weights", "kv", "activations", "program", ""};
 
-std::vector<std::string> place_names(const RankPart& part) {
-  return part.gpu ? std::vector<std::string>{"gpu", "host"} : std::vector<std::string>{"host"};
+std::vector<std::string> place_names(const Plan& plan, const RankPart& part) {
+  std::vector<std::string> names = {"host"};
+  if (part.gpu) names.insert(names.begin(), "gpu");
+  if (plan.rank_bytes(part.rank, "", "disk") > 0) names.emplace_back("disk");
+  return names;
+}
+
+// What the rank may take there: its budget, or what is free when the plan does not say.
+int64_t allowed_bytes(const Plan& plan, const RankSpec& spec, const std::string& place) {
+  if (place == "disk") return 0;
+  const bool gpu = place == "gpu";
+  if (plan.budgets.empty()) return gpu ? spec.gpu.free_bytes : spec.memory_free_bytes;
+  const RankBudget& budget = plan.budgets[static_cast<size_t>(spec.rank)];
+  return gpu ? budget.gpu_bytes : budget.host_bytes;
+}
+
+// How the budgets came about.
+std::string budget_text(const Plan& plan) {
+  if (plan.budgets.empty()) return "";
+  const RankBudget& budget = plan.budgets[0];
+  std::string gpu = "what is free beside the CUDA context, counted again as a margin";
+  if (budget.gpu_given) gpu = "--gpu-memory, the CUDA context included";
+  std::string host = "what is free less 1/" + std::to_string(kHostMarginShare);
+  if (budget.host_given) host = "--host-memory";
+  const std::string of_gpus = plan.uses_gpu() ? " budget of GPUs: " + gpu + "\n" : "";
+  return of_gpus + " budget of hosts: " + host + "\n";
 }
 
 // The columns before the sizes; `place` only where some rank is on a GPU. A rank's second row names
@@ -119,7 +145,7 @@ std::vector<std::string> rank_cells(const Plan& plan, const RankPart& part, cons
                                     const std::string& place, bool with_place) {
   const StagePlan& stage = plan.stages[part.stage];
   std::vector<std::string> cells(6);
-  if (place == place_names(part).front()) {
+  if (place == place_names(plan, part).front()) {
     cells = {std::to_string(part.rank),
              shortened(spec.host, 10),
              std::to_string(part.stage) + "." + std::to_string(part.tp_index),
@@ -132,15 +158,16 @@ std::vector<std::string> rank_cells(const Plan& plan, const RankPart& part, cons
 }
 
 std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
-  const bool with_place = std::any_of(plan.parts.begin(), plan.parts.end(),
-                                      [](const RankPart& part) { return part.gpu; });
+  const bool with_place = std::any_of(
+      plan.parts.begin(), plan.parts.end(),
+      [&plan](const RankPart& part) { return part.gpu || place_names(plan, part).size() > 1; });
   std::vector<bool> left = {false, true, true, true, false, false};
   std::vector<std::string> titles = {"rank", "host", "stage", "layers", "heads", "share"};
   if (with_place) {
     left.push_back(true);
     titles.push_back("place");
   }
-  for (const char* title : {"weights", "KV", "activ.", "program", "total", "free"}) {
+  for (const char* title : {"weights", "KV", "activ.", "program", "total", "budget"}) {
     left.push_back(false);
     titles.push_back(title);
   }
@@ -154,16 +181,17 @@ std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
   int rows = 0;
   for (const RankPart& part : plan.parts) {
     const RankSpec& spec = cluster.ranks[part.rank];
-    for (const std::string& place : place_names(part)) {
+    for (const std::string& place : place_names(plan, part)) {
       std::vector<std::string> cells = rank_cells(plan, part, spec, place, with_place);
       for (size_t g = 0; g < kGroups.size(); ++g) {
         const int64_t bytes = plan.rank_bytes(part.rank, kGroups[g], place);
         sums[g] += bytes;
         cells.push_back(size(bytes));
       }
-      const int64_t free = place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes;
-      const std::string text = size(free);
-      cells.push_back(text.size() > 8 ? text.substr(0, text.find('.')) : text);
+      const std::string text = size(allowed_bytes(plan, spec, place));
+      cells.push_back(place == "disk"   ? ""
+                      : text.size() > 8 ? text.substr(0, text.find('.'))
+                                        : text);
       table.row(std::move(cells));
       ++rows;
     }
@@ -195,16 +223,50 @@ std::string gpu_lines(const Plan& plan, const ClusterSpec& cluster) {
   return out;
 }
 
+// "12.34 matrices + 0.50 attention + …": the terms that there are.
+std::string terms_text(const Prediction& p) {
+  const std::pair<double, const char*> terms[] = {
+      {p.matrix_ms, "matrices"}, {p.attention_ms, "attention"},
+      {p.launch_ms, "launches"}, {p.collective_ms, "sums over ranks"},
+      {p.hop_ms, "hops"},        {p.cpu_ms, "for the CPU"},
+      {p.bus_ms, "for the bus"}, {p.disk_ms, "for the disk"}};
+  std::string text;
+  for (const auto& [ms, name] : terms) {
+    if (ms > 0) append_item(text, " + ", fixed_text(ms, 2) + " " + name);
+  }
+  return text;
+}
+
 std::string prediction_text(const Plan& plan) {
   const Prediction& p = plan.prediction;
   const std::string context = std::to_string(predicted_context(plan));
-  return "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
-         fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context + " tokens cached, from " +
-         (p.measured_cluster ? "measured" : "assumed") + " rates\n" + "  " +
-         fixed_text(p.total_ms, 2) + " ms a token = " + fixed_text(p.matrix_ms, 2) +
-         " matrices + " + fixed_text(p.attention_ms, 2) + " attention + " +
-         fixed_text(p.collective_ms, 2) + " sums over ranks + " + fixed_text(p.hop_ms, 2) +
-         " hops\n";
+  std::string out = "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
+                    fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
+                    " tokens cached, from " + (p.measured_cluster ? "measured" : "assumed") +
+                    " rates\n" + "  " + fixed_text(p.total_ms, 2) + " ms a token = ";
+  const std::string terms = terms_text(p);
+  // Two lines where one would be too long.
+  size_t cut = std::string::npos;
+  if (terms.size() > 75) cut = terms.rfind(" + ", 75);
+  out += terms.substr(0, cut) + "\n";
+  if (cut != std::string::npos) out += "     " + terms.substr(cut) + "\n";
+  if (plan.limits.max_sequences > 1) {
+    out += "  decode of " + std::to_string(plan.limits.max_sequences) + " sequences at once " +
+           fixed_text(p.sequences_tok_per_s, 1) + " tok/s\n";
+  }
+  return out;
+}
+
+// Where halves lie that are not with their device.
+std::string spill_lines(const Plan& plan) {
+  const std::string text = spill_text(plan);
+  if (text.empty()) return "";
+  std::string out = "spilled: " + text + "\n";
+  if (plan.rank_bytes(0) > 0 && plan.uses_gpu()) {
+    out += "  steps of more than " + std::to_string(plan.limits.max_cpu_rows) +
+           " tokens stream all of it\n";
+  }
+  return out;
 }
 
 }  // namespace
@@ -235,8 +297,9 @@ std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSp
          std::to_string(plan.kv.page_tokens) + ", steps of up to " +
          std::to_string(plan.limits.max_rows) + " tokens\n\n";
   out += rank_table(plan, cluster);
+  out += budget_text(plan);
   out += gpu_lines(plan, cluster);
-  return out + "\n" + prediction_text(plan);
+  return out + "\n" + spill_lines(plan) + prediction_text(plan);
 }
 
 }  // namespace spillway

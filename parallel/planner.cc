@@ -1,99 +1,169 @@
-// See planner.h. A plan is made in three steps: candidates (which ranks form which stages), their
-// layout (layout.cc), and the choice. Called by the coordinator, by `plan` and `verify`; never
-// looks at the machine it runs on.
+// See planner.h. A plan is made in steps: the request is checked, candidates (which ranks form
+// which stages) are laid out and judged (search.cc), for a context and a cache type that are given
+// or the longest that fits; what cannot be is refused with the nearest that can. Called by the
+// coordinator, by `plan` and `verify`; never looks at the machine it runs on.
 #include "parallel/planner.h"
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
-#include "parallel/layout.h"
+#include "parallel/candidates.h"
+#include "parallel/pins.h"
 #include "parallel/plan_request_check.h"
-#include "parallel/shortage.h"
+#include "parallel/search.h"
 
 namespace spillway {
 namespace {
 
-// Up to here every composition of the ranks into stages is tried (2^(n-1) of them), beyond only
-// equal stages.
-constexpr int kAllCompositions = 6;
-// A later candidate must be predicted this much faster; earlier ones have fewer stages.
-constexpr double kWorthIt = 1.02;
+// Of a model that does not say what it was trained with.
+constexpr int64_t kMostContext = int64_t{1} << 20;
 
-StagePin even_stage(int ranks) {
-  return StagePin{0, std::vector<double>(static_cast<size_t>(ranks), 1.0)};
+// The request's cache type, and the smaller ones that it allows.
+std::vector<KvType> kv_types(const ModelSpec& model, const PlanRequest& request) {
+  std::vector<KvType> types = {request.kv_type};
+  for (const KvType type : {KvType::kQ8_0, KvType::kQ4_0}) {
+    const bool smaller = kv_row_bytes(type, 32) < kv_row_bytes(request.kv_type, 32);
+    const bool allowed = kv_row_bytes(type, 32) >= kv_row_bytes(request.least_kv, 32);
+    if (smaller && allowed && kv_type_fits(type, model.head_dim)) types.push_back(type);
+  }
+  return types;
 }
 
-std::vector<StagePin> even_stages(int tp, int pp) {
-  return std::vector<StagePin>(static_cast<size_t>(pp), even_stage(tp));
+// The longest context, by the first cache type that has it. False: none fits.
+bool set_longest_context(PlanTask& task) {
+  const int64_t trained = most_context(task.model);
+  const int64_t most = trained > 0 ? trained : kMostContext;
+  int64_t longest = 0;
+  KvType best = task.request.kv_type;
+  for (const KvType type : kv_types(task.model, task.request)) {
+    task.request.kv_type = type;
+    const int64_t context = longest_context(task, most);
+    if (context <= longest) continue;
+    longest = context;
+    best = type;
+  }
+  task.request.kv_type = best;
+  task.request.context = longest;
+  return longest > 0;
 }
 
-// All ways to write n as an ordered sum of at most `most` parts: fewer parts first, then larger
-// first parts.
-std::vector<std::vector<StagePin>> compositions(int n, int64_t most) {
-  std::vector<std::vector<StagePin>> all;
-  std::vector<StagePin> stages;
-  const auto extend = [&](auto&& self, int left, int64_t parts) -> void {
-    if (parts == 1) {
-      stages.push_back(even_stage(left));
-      all.push_back(stages);
-      stages.pop_back();
-      return;
+Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
+  check_model(model);
+  check_request(model, cluster, request);
+  check_pins(model, cluster, request);
+  PlanTask task{model, cluster, request,
+                budgets_of(cluster, request.gpu_memory, request.host_memory)};
+  task.request.places = gpu_layer_pins(model, request.gpu_layers);
+  task.request.places.insert(task.request.places.end(), request.places.begin(),
+                             request.places.end());
+  if (request.gpu_layers == 0) {
+    task.request.places = request.places;
+    task.request.device = DeviceChoice::kCpu;
+    task.request.devices.clear();
+  }
+  const bool longest = request.objective == Objective::kContext && request.context == 0;
+  std::vector<KvType> types = kv_types(model, request);
+  if (longest && set_longest_context(task)) types = {task.request.kv_type};
+  std::vector<Found> found;
+  for (const KvType type : types) {
+    task.request.kv_type = type;
+    for (const int64_t rows : step_rows(request)) {
+      task.request.gpu_rows = rows;
+      task.request.choose_gpu_rows = request.choose_gpu_rows && rows == request.gpu_rows;
+      std::vector<Found> now = search(task);
+      if (now.empty()) refuse_mixture(cluster, request);
+      if (found.empty() || now[0].lack.bytes < found[0].lack.bytes) found = std::move(now);
+      if (found[0].lack.bytes <= 0) break;
     }
-    for (int first = left - static_cast<int>(parts) + 1; first >= 1; --first) {
-      stages.push_back(even_stage(first));
-      self(self, left - first, parts - 1);
-      stages.pop_back();
-    }
-  };
-  for (int64_t parts = 1; parts <= std::min<int64_t>(n, most); ++parts) extend(extend, n, parts);
-  return all;
+    if (found[0].lack.bytes <= 0) break;
+  }
+  if (found[0].lack.bytes > 0) {
+    too_little_memory(found[0].plan, model, cluster, found[0].lack);
+  }
+  Planned out;
+  out.plan = std::move(found[0].plan);
+  for (size_t i = 1; i < found.size() && found[i].lack.bytes <= 0; ++i) {
+    out.others.push_back(std::move(found[i].plan));
+  }
+  return out;
 }
 
-std::vector<Candidate> candidates(const ModelSpec& model, int n_ranks, const PlanRequest& request) {
-  std::vector<Candidate> list;
-  if (!request.split.empty()) {
-    list.push_back({request.split, false});
-  } else if (request.tp > 0 || request.pp > 0) {
-    const int tp = request.tp > 0 ? request.tp : n_ranks / request.pp;
-    list.push_back({even_stages(tp, n_ranks / tp), true});
-  } else if (n_ranks <= kAllCompositions) {
-    for (auto& stages : compositions(n_ranks, model.n_layers)) {
-      list.push_back({std::move(stages), true});
-    }
-  } else {
-    for (int pp = 1; pp <= n_ranks && pp <= model.n_layers; ++pp) {
-      if (n_ranks % pp == 0) list.push_back({even_stages(n_ranks / pp, pp), true});
+// The request's pins let go one kind after the other; at the end the context is the longest.
+constexpr int kLettingGo = 6;
+void let_go(PlanRequest& request, int step) {
+  switch (step) {
+    case 0:
+      request.places.clear();
+      break;
+    case 1:
+      request.gpu_layers = -1;
+      request.layers.clear();
+      request.shares.clear();
+      request.order.clear();
+      break;
+    case 2:
+      request.split.clear();
+      request.tp = request.pp = 0;
+      break;
+    case 3:
+      request.device = DeviceChoice::kAuto;
+      request.devices.clear();
+      break;
+    case 4:
+      request.gpu_memory.clear();
+      request.host_memory.clear();
+      break;
+    default:
+      request.context = 0;
+      request.objective = Objective::kContext;
+  }
+}
+
+// The flags of the nearest request that can be planned, "" when nothing helps.
+std::string nearest_flags(const ModelSpec& model, const ClusterSpec& cluster, PlanRequest request) {
+  const Objective objective = request.objective;
+  std::string last = request_flags(request);
+  for (int step = 0; step < kLettingGo; ++step) {
+    let_go(request, step);
+    if (request_flags(request) == last) continue;
+    last = request_flags(request);
+    try {
+      const Plan plan = planned(model, cluster, request).plan;
+      if (request.objective != objective) {
+        request.context = plan.kv.context;
+        request.kv_type = plan.kv.type;
+        request.objective = objective;
+      }
+      const std::string flags = request_flags(request);
+      return flags.empty() ? "without these flags" : flags;
+    } catch (const Error&) {
+      continue;  // the next one lets go of more
     }
   }
-  return list;
+  return "";
 }
 
 }  // namespace
 
-Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request) {
+Planned plan_and_others(const ModelSpec& model, const ClusterSpec& measured,
+                        const PlanRequest& request) {
   const ClusterSpec cluster = with_shared_gpus(like_ranks_equal(measured));
-  check_model(model);
-  check_request(model, cluster, request);
-  Plan best;
-  Shortage best_shortage;
-  for (const Candidate& candidate : candidates(model, cluster.size(), request)) {
-    std::optional<Plan> plan = lay_out(candidate, model, cluster, request);
-    if (!plan) continue;
-    const Shortage lack = shortage(*plan, cluster);
-    const bool first = best.parts.empty();
-    const bool fits_better = best_shortage.bytes > 0 && lack.bytes < best_shortage.bytes;
-    const bool faster = lack.bytes <= 0 && best_shortage.bytes <= 0 &&
-                        plan->prediction.total_ms * kWorthIt < best.prediction.total_ms;
-    if (!first && !fits_better && !faster) continue;
-    best = std::move(*plan);
-    best_shortage = lack;
+  try {
+    return planned(model, cluster, request);
+  } catch (const Error& error) {
+    check_model(model);
+    const std::string nearest = nearest_flags(model, cluster, request);
+    if (nearest.empty()) throw;
+    throw Error(error.message(), error.where(),
+                error.todo() + (error.todo().empty() ? "" : "; ") +
+                    "the nearest that is possible: " + nearest);
   }
-  if (best.parts.empty()) refuse_mixture(cluster, request);
-  if (best_shortage.bytes > 0) too_little_memory(best, model, cluster, best_shortage);
-  return best;
+}
+
+Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request) {
+  return plan_and_others(model, measured, request).plan;
 }
 
 std::vector<std::vector<StagePin>> all_splits(const ModelSpec& model, int n_ranks, bool uneven) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/budget.h"
 #include "parallel/plan.h"
 
 namespace spillway {
@@ -21,6 +22,13 @@ struct StagePin {
 // stage's parts, else on the CPU.
 enum class DeviceChoice { kAuto, kCpu, kGpu };
 
+// What the best plan is: the one with the shortest decode step at batch 1; the one that reads and
+// writes most tokens a second with limits.max_sequences sequences at once, stages working in turns;
+// or the one that holds the longest context.
+enum class Objective { kLatency, kThroughput, kContext };
+inline constexpr int kObjectives = 3;
+const char* objective_name(Objective objective);
+
 struct PlanRequest {
   int tp = 0;                   // 0: free
   int pp = 0;                   // 0: free
@@ -33,6 +41,18 @@ struct PlanRequest {
   bool share_gpus = false;            // several ranks may compute on one GPU
   std::vector<PlacePin> places;       // --place
   int64_t gpu_rows = 0;               // tokens a step when the plan uses a GPU; 0: limits.max_rows
+  std::vector<int64_t> layers;        // --layers, by stage; empty: free
+  std::vector<double> shares;         // -ts, by rank, each > 0; empty: by speed
+  std::vector<int> order;             // --order: the ranks as the stages take them; empty: free
+  int64_t gpu_layers = -1;            // -ngl: so many, the last ones, lie on GPUs; -1: free
+  std::vector<Budget> gpu_memory;     // --gpu-memory, budget.h
+  std::vector<Budget> host_memory;    // --host-memory
+  Objective objective = Objective::kLatency;
+  // --kv-least: the cache may become as small as this where kv_type does not fit, or for a longer
+  // context.
+  KvType least_kv = KvType::kF16;
+  bool choose_cpu_rows = false;  // limits.max_cpu_rows by the rates
+  bool choose_gpu_rows = false;  // fewer than gpu_rows where that leaves memory for weights
 
   DeviceChoice device_of(int rank) const {
     return devices.empty() ? device : devices[static_cast<size_t>(rank)];
@@ -59,6 +79,14 @@ std::string split_text(const std::vector<StagePin>& split);
 // shares follow the ranks' speed; in a plan with GPUs they move to where there is memory when some
 // rank has too little.
 Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request);
+
+// The same, with the other plans that were laid out and fit, by the objective.
+struct Planned {
+  Plan plan;
+  std::vector<Plan> others;
+};
+Planned plan_and_others(const ModelSpec& model, const ClusterSpec& measured,
+                        const PlanRequest& request);
 
 // Every legal split of exactly n ranks into stages of TP degrees, in a fixed order (TP n first):
 // the compositions of n. With uneven: also each of two or more ranks with shares 2:1:…:1.

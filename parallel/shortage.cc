@@ -12,12 +12,21 @@
 namespace spillway {
 namespace {
 
-int64_t free_bytes(const RankSpec& spec, const std::string& place) {
-  return place == "gpu" ? spec.gpu.free_bytes : spec.memory_free_bytes;
+// "has 20.00 GiB free", "may take 3.00 GiB (--gpu-memory)", "may take 31.00 GiB of 32.00 GiB free".
+std::string allowance_text(const Plan& plan, const RankSpec& spec, const std::string& place) {
+  const RankBudget& budget = plan.budgets[static_cast<size_t>(spec.rank)];
+  const bool gpu = place == "gpu";
+  const int64_t free = gpu ? spec.gpu.free_bytes : spec.memory_free_bytes;
+  const int64_t mine = gpu ? budget.gpu_bytes : budget.host_bytes;
+  if (gpu ? budget.gpu_given : budget.host_given) {
+    return "may take " + size_text(mine) + (gpu ? " (--gpu-memory)" : " (--host-memory)");
+  }
+  if (mine == free) return "has " + size_text(free) + " free";
+  return "may take " + size_text(mine) + " of " + size_text(free) + " free";
 }
 
 // The longest context with which every rank holds its part; 0 when there is none.
-int64_t longest_context(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+int64_t longest_context(const Plan& plan, const ModelSpec& model) {
   const auto fits = [&](int64_t context) {
     KvPlan kv = plan.kv;
     kv.n_pages = div_up(context, kv.page_tokens) + plan.limits.max_sequences;
@@ -27,7 +36,7 @@ int64_t longest_context(const Plan& plan, const ModelSpec& model, const ClusterS
       const int64_t fixed = plan.rank_bytes(r, "", place) - plan.rank_bytes(r, "kv");
       const Range& layers = plan.stages[part.stage].layers;
       const int64_t kv_bytes = kv_buffers(model, part, layers, kv).total();
-      if (fixed + kv_bytes > free_bytes(cluster.ranks[r], place)) return false;
+      if (fixed + kv_bytes > budget_bytes(plan, r, place)) return false;
     }
     return true;
   };
@@ -59,20 +68,30 @@ std::string greatest_groups(const Plan& plan, int rank, const std::string& place
 
 }  // namespace
 
-int64_t lack_bytes(const Plan& plan, const ClusterSpec& cluster, int rank,
-                   const std::string& place) {
-  return plan.rank_bytes(rank, "", place) -
-         free_bytes(cluster.ranks[static_cast<size_t>(rank)], place);
+int64_t budget_bytes(const Plan& plan, int rank, const std::string& place) {
+  if (plan.budgets.empty()) return INT64_MAX;
+  const RankBudget& budget = plan.budgets[static_cast<size_t>(rank)];
+  return place == "gpu" ? budget.gpu_bytes : budget.host_bytes;
 }
 
-Shortage shortage(const Plan& plan, const ClusterSpec& cluster) {
+int64_t lack_bytes(const Plan& plan, int rank, const std::string& place) {
+  return plan.rank_bytes(rank, "", place) - budget_bytes(plan, rank, place);
+}
+
+Shortage shortage(const Plan& plan) {
+  std::vector<int64_t> gpu(plan.parts.size(), 0);
+  std::vector<int64_t> host(plan.parts.size(), 0);
+  for (const LedgerLine& line : plan.ledger) {
+    if (line.place == "gpu") gpu[static_cast<size_t>(line.rank)] += line.bytes;
+    if (line.place == "host") host[static_cast<size_t>(line.rank)] += line.bytes;
+  }
   Shortage worst = {0, "host", INT64_MIN};
   for (const RankPart& part : plan.parts) {
-    for (const char* place : {"gpu", "host"}) {
-      if (!part.gpu && std::string(place) == "gpu") continue;
-      const int64_t lack = lack_bytes(plan, cluster, part.rank, place);
-      if (lack > worst.bytes) worst = {part.rank, place, lack};
-    }
+    const auto r = static_cast<size_t>(part.rank);
+    const int64_t on_gpu = gpu[r] - budget_bytes(plan, part.rank, "gpu");
+    const int64_t on_host = host[r] - budget_bytes(plan, part.rank, "host");
+    if (part.gpu && on_gpu > worst.bytes) worst = {part.rank, "gpu", on_gpu};
+    if (on_host > worst.bytes) worst = {part.rank, "host", on_host};
   }
   return worst;
 }
@@ -84,11 +103,11 @@ void too_little_memory(const Plan& plan, const ModelSpec& model, const ClusterSp
   const std::string what = "rank " + std::to_string(worst.rank) + " needs " +
                            size_text(plan.rank_bytes(worst.rank, "", worst.place)) +
                            (gpu ? " of GPU memory (" : " (") +
-                           greatest_groups(plan, worst.rank, worst.place) + ") and has " +
-                           size_text(free_bytes(spec, worst.place)) + " free";
+                           greatest_groups(plan, worst.rank, worst.place) + ") and " +
+                           allowance_text(plan, spec, worst.place);
   // A smaller cache spares host memory only where the host holds it.
   const bool holds_kv = plan.rank_bytes(worst.rank, "kv", worst.place) > 0;
-  const int64_t context = holds_kv ? longest_context(plan, model, cluster) : 0;
+  const int64_t context = holds_kv ? longest_context(plan, model) : 0;
   const std::string shorter = "the longest context that this split holds is " +
                               std::to_string(context) + " tokens (-c " + std::to_string(context) +
                               ")";

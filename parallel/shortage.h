@@ -16,14 +16,14 @@ struct Shortage {
   int64_t bytes = 0;
 };
 
-// What this rank lacks at this place: "host" or "gpu".
-int64_t lack_bytes(const Plan& plan, const ClusterSpec& cluster, int rank,
-                   const std::string& place);
+// What this rank may take at this place, "host" or "gpu", and what it lacks there.
+int64_t budget_bytes(const Plan& plan, int rank, const std::string& place);
+int64_t lack_bytes(const Plan& plan, int rank, const std::string& place);
 // Where this rank's weights and cache lie.
 inline const char* place_of(const RankPart& part) { return part.gpu ? "gpu" : "host"; }
 
 // Of the rank and memory that lack most.
-Shortage shortage(const Plan& plan, const ClusterSpec& cluster);
+Shortage shortage(const Plan& plan);
 
 // Throws the Error of a plan that does not fit: how much is needed where, and what would do.
 [[noreturn]] void too_little_memory(const Plan& plan, const ModelSpec& model,

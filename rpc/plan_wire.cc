@@ -128,7 +128,13 @@ void ledger_line_to_wire(const LedgerLine& line, rpc::LedgerLine* wire) {
 }
 
 void prediction_to_wire(const Prediction& prediction, rpc::Prediction* wire) {
-  const auto& [matrix, attention, collective, hop, total, decode, prefill, measured] = prediction;
+  const auto& [matrix, attention, launch, collective, hop, cpu, bus, disk, total, decode, prefill,
+               sequences, measured] = prediction;
+  wire->set_launch_ms(launch);
+  wire->set_cpu_ms(cpu);
+  wire->set_bus_ms(bus);
+  wire->set_disk_ms(disk);
+  wire->set_sequences_tok_per_s(sequences);
   wire->set_matrix_ms(matrix);
   wire->set_attention_ms(attention);
   wire->set_collective_ms(collective);
@@ -140,9 +146,29 @@ void prediction_to_wire(const Prediction& prediction, rpc::Prediction* wire) {
 }
 
 Prediction prediction_from_wire(const rpc::Prediction& wire) {
-  return {
-      wire.matrix_ms(), wire.attention_ms(),     wire.collective_ms(),     wire.hop_ms(),
-      wire.total_ms(),  wire.decode_tok_per_s(), wire.prefill_tok_per_s(), wire.measured_cluster()};
+  Prediction p;
+  p.matrix_ms = wire.matrix_ms();
+  p.attention_ms = wire.attention_ms();
+  p.launch_ms = wire.launch_ms();
+  p.collective_ms = wire.collective_ms();
+  p.hop_ms = wire.hop_ms();
+  p.cpu_ms = wire.cpu_ms();
+  p.bus_ms = wire.bus_ms();
+  p.disk_ms = wire.disk_ms();
+  p.total_ms = wire.total_ms();
+  p.decode_tok_per_s = wire.decode_tok_per_s();
+  p.prefill_tok_per_s = wire.prefill_tok_per_s();
+  p.sequences_tok_per_s = wire.sequences_tok_per_s();
+  p.measured_cluster = wire.measured_cluster();
+  return p;
+}
+
+void budget_to_wire(const RankBudget& budget, rpc::RankBudget* wire) {
+  const auto& [gpu_bytes, host_bytes, gpu_given, host_given] = budget;
+  wire->set_gpu_bytes(gpu_bytes);
+  wire->set_host_bytes(host_bytes);
+  wire->set_gpu_given(gpu_given);
+  wire->set_host_given(host_given);
 }
 
 void gpu_to_wire(const GpuSpec& gpu, rpc::Gpu* wire) {
@@ -212,6 +238,9 @@ PairSpec pair_from_wire(const rpc::Pair& wire, int n_ranks) {
 // Whatever a reader uses as an index lies in range, and every list is as long as its twin.
 void check_indices(const Plan& plan) {
   const int n_ranks = plan.n_ranks();
+  if (!plan.budgets.empty() && static_cast<int>(plan.budgets.size()) != n_ranks) {
+    throw broken("not one budget a rank");
+  }
   const int n_stages = static_cast<int>(plan.stages.size());
   for (int i = 0; i < n_stages; ++i) {
     const StagePlan& stage = plan.stages[i];
@@ -245,7 +274,8 @@ void check_indices(const Plan& plan) {
 }  // namespace
 
 void to_wire(const Plan& plan, rpc::Plan* wire) {
-  const auto& [model_name, header_hash, stages, parts, limits, kv, ledger, prediction] = plan;
+  const auto& [model_name, header_hash, stages, parts, limits, kv, ledger, budgets, prediction] =
+      plan;
   wire->set_model_name(model_name);
   wire->set_header_hash(header_hash);
   for (const StagePlan& stage : stages) stage_to_wire(stage, wire->add_stages());
@@ -253,6 +283,7 @@ void to_wire(const Plan& plan, rpc::Plan* wire) {
   limits_to_wire(limits, wire->mutable_limits());
   kv_to_wire(kv, wire->mutable_kv());
   for (const LedgerLine& line : ledger) ledger_line_to_wire(line, wire->add_ledger());
+  for (const RankBudget& budget : budgets) budget_to_wire(budget, wire->add_budgets());
   prediction_to_wire(prediction, wire->mutable_prediction());
 }
 
@@ -266,6 +297,10 @@ Plan from_wire(const rpc::Plan& wire) {
   plan.kv = kv_from_wire(wire.kv());
   for (const rpc::LedgerLine& line : wire.ledger()) {
     plan.ledger.push_back({line.rank(), line.place(), line.name(), line.detail(), line.bytes()});
+  }
+  for (const rpc::RankBudget& budget : wire.budgets()) {
+    plan.budgets.push_back(
+        {budget.gpu_bytes(), budget.host_bytes(), budget.gpu_given(), budget.host_given()});
   }
   plan.prediction = prediction_from_wire(wire.prediction());
   check_indices(plan);

@@ -5,6 +5,8 @@
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/planner.h"
+#include "parallel/stage_clock.h"
+#include "tests/parallel/gpu_clusters.h"
 #include "tests/parallel/model_shapes.h"
 
 namespace spillway {
@@ -115,6 +117,23 @@ TEST(Predict, CollectivesAndHops) {
   const Prediction mixed = predict(plan_of(model, "10@1+20@1:1", cluster), model, cluster, 0);
   EXPECT_NEAR(mixed.collective_ms, 40 * sum_ms, 1e-9);  // the embedding is on one rank
   EXPECT_NEAR(mixed.hop_ms, hop_ms + 2 * 0.010, 1e-9);
+}
+
+TEST(Predict, MeasuredPairsOfGpusGiveTheSumsTimes) {
+  const ModelSpec model = smollm2();
+  ClusterSpec cluster = testing::gpus({80, 80, 80});
+  const Plan plan = plan_of(model, "1:1:1", cluster);
+  EXPECT_NEAR(predict(plan, model, cluster, 0).collective_ms,
+              61 * (0.005 + 4.0 / 3 * 576 * 4 / 150e6), 1e-9);
+  cluster.pairs = {{0, 1, "peer", 300, 4}, {0, 2, "peer", 300, 4}};
+  EXPECT_NEAR(predict(plan, model, cluster, 0).collective_ms,
+              61 * (0.005 + 4.0 / 3 * 576 * 4 / 150e6), 1e-9);  // a pair is missing
+  cluster.pairs.push_back({1, 2, "staged", 10, 30});
+  EXPECT_NEAR(predict(plan, model, cluster, 0).collective_ms, 61 * 0.030, 1e-9);
+  EXPECT_NEAR(group_sum_ms(cluster, {0, 1, 2}, true, 100, 576),
+              0.030 + 4.0 / 3 * (100 * 576 * 4 - 16384) / 10e6, 1e-9);
+  EXPECT_NEAR(group_sum_ms(cluster, {0, 1}, true, 100, 576),
+              0.004 + (100 * 576 * 4 - 16384) / 300e6, 1e-9);
 }
 
 TEST(Predict, UnmeasuredRatesAreTheAssumedOnes) {

@@ -1,6 +1,7 @@
 // Model shapes that the tests of parallel/ plan for. No weights, no files.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "parallel/cluster_spec.h"
@@ -57,6 +58,23 @@ inline ModelSpec tiny_stories() {
 inline ModelSpec llama_70b() {
   return model_of(
       {"Llama-70B", 80, 8192, 64, 8, 128, 28672, 128256, 131072, QuantType::kQ4_K, false});
+}
+
+inline ModelSpec llama_8b() {
+  return model_of(
+      {"Llama-8B", 32, 4096, 32, 8, 128, 14336, 128256, 131072, QuantType::kQ4_K, false});
+}
+
+inline ModelSpec llama_405b() {
+  return model_of(
+      {"Llama-405B", 126, 16384, 128, 8, 128, 53248, 128256, 131072, QuantType::kQ4_K, false});
+}
+
+// What a host must have free for a rank to take so much: it leaves a 32nd.
+inline int64_t free_for(int64_t need) {
+  int64_t free = need;
+  while (free - free / 32 < need) free += std::max<int64_t>(1, (need - free + free / 32) / 2);
+  return free;
 }
 
 // n equal measured ranks, each on a host of its own.

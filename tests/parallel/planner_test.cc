@@ -269,9 +269,9 @@ TEST(MakePlan, TooLittleMemoryNamesRankHostBytesAndTheContextThatFits) {
   request.context = 8192;
   const Plan plan = make_plan(smollm2(), cluster, request);
   const int64_t need = plan.rank_bytes(1);
-  cluster.ranks[1].memory_free_bytes = need;
+  cluster.ranks[1].memory_free_bytes = testing::free_for(need);
   EXPECT_NO_THROW(make_plan(smollm2(), cluster, request));
-  cluster.ranks[1].memory_free_bytes = need - 1;
+  cluster.ranks[1].memory_free_bytes = testing::free_for(need) - 1;
   const Error error = refusal(smollm2(), cluster, request);
   expect_says(error, "rank 1 needs");
   expect_says(error, "host host1");

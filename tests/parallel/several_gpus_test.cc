@@ -143,6 +143,7 @@ TEST(SeveralGpus, LayersAndSharesMoveToWhereThereIsMemory) {
     // The same by hand is what the user asked for, and an error.
     request.tp = 0;
     request.split = parse_split(tp == 1 ? "1+1" : "1:1");
+    request.places = parse_places("layers all = resident");
     EXPECT_NE(devices_of(make_plan(llama_70b(), cluster, request)), devices_of(plan));
     request.device = kGpu;
     expect_says(refusal(llama_70b(), cluster, request),
@@ -154,6 +155,7 @@ TEST(SeveralGpus, LayersAndSharesMoveToWhereThereIsMemory) {
 TEST(SeveralGpus, WhatDoesNotFitComputesOnTheCpu) {
   const ClusterSpec cluster = gpus({24, 12});
   PlanRequest request = on(kAuto);
+  request.places = parse_places("layers all = resident");
   request.pp = 2;
   const Plan plan = make_plan(llama_70b(), cluster, request);
   EXPECT_EQ(devices_of(plan), "g+c");
@@ -163,7 +165,9 @@ TEST(SeveralGpus, WhatDoesNotFitComputesOnTheCpu) {
   request.pp = 0;
   request.tp = 2;
   EXPECT_EQ(planned(llama_70b(), cluster, request), "cc");
-  EXPECT_EQ(planned(llama_70b(), cluster, on(kAuto)), "g+c");
+  request.tp = 0;
+  EXPECT_EQ(planned(llama_70b(), cluster, request), "g+c");
+  request.tp = 2;
   request.device = kGpu;
   expect_says(refusal(llama_70b(), cluster, request), {"rank ", " needs", "of GPU memory"});
   EXPECT_EQ(planned(smollm2(), cluster, request), "gg");
@@ -252,6 +256,7 @@ TEST(SharedGpu, ItsMemoryAndRatesAreDivided) {
   EXPECT_TRUE(ranks_on_gpu(gpus({0, 80}), 0).empty());
   PlanRequest request = on(kGpu, "1:1:1");
   request.share_gpus = true;
+  request.places = parse_places("layers all = resident");
   const Plan plan = make_plan(smollm2(), cluster, request);
   for (RankSpec& rank : cluster.ranks) rank.gpu.free_bytes = 3 * plan.rank_bytes(0, "", "gpu");
   EXPECT_EQ(refusal(smollm2(), cluster, request), "it was planned");

@@ -41,8 +41,10 @@ Plan odd_plan() {
   plan.limits = {11, 12, 13, 14, 15, true, 17};
   plan.kv = {KvType::kF32, 21, 22, 23};
   plan.ledger = {{2, "host", "weights", "layers 0-1", int64_t{1} << 50}, {0, "gpu", "n", "", -1}};
-  plan.prediction = {1.5, 2.5, 3.5, 4.5, 5.5, 1e-300, std::numeric_limits<double>::infinity(),
+  plan.prediction = {1.5, 2.5, 3.5, 4.5,    5.5,  6.5,
+                     7.5, 8.5, 9.5, 1e-300, 10.5, std::numeric_limits<double>::infinity(),
                      true};
+  plan.budgets = {{1, int64_t{1} << 50, true, false}, {2, 3, false, true}, {4, 5, true, true}};
   return plan;
 }
 
@@ -81,7 +83,13 @@ void expect_equal(const Plan& a, const Plan& b) {
   }
   EXPECT_EQ(a.prediction.matrix_ms, b.prediction.matrix_ms);
   EXPECT_EQ(a.prediction.attention_ms, b.prediction.attention_ms);
+  EXPECT_EQ(a.prediction.launch_ms, b.prediction.launch_ms);
   EXPECT_EQ(a.prediction.collective_ms, b.prediction.collective_ms);
+  EXPECT_EQ(a.prediction.cpu_ms, b.prediction.cpu_ms);
+  EXPECT_EQ(a.prediction.bus_ms, b.prediction.bus_ms);
+  EXPECT_EQ(a.prediction.disk_ms, b.prediction.disk_ms);
+  EXPECT_EQ(a.prediction.sequences_tok_per_s, b.prediction.sequences_tok_per_s);
+  EXPECT_EQ(a.budgets, b.budgets);
   EXPECT_EQ(a.prediction.hop_ms, b.prediction.hop_ms);
   EXPECT_EQ(a.prediction.total_ms, b.prediction.total_ms);
   EXPECT_EQ(a.prediction.decode_tok_per_s, b.prediction.decode_tok_per_s);

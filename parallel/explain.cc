@@ -1,0 +1,215 @@
+// See explain.h.
+#include "parallel/explain.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "parallel/pins.h"
+#include "parallel/shortage.h"
+#include "parallel/size_text.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kGib = int64_t{1} << 30;
+
+// The line of this memory that takes most, but for the CUDA context, which nobody can change.
+void find_line(const Plan& plan, Binding& binding) {
+  std::map<std::pair<std::string, std::string>, int64_t> lines;
+  for (const LedgerLine& line : plan.ledger) {
+    if (line.rank != binding.rank || line.place != binding.place) continue;
+    const bool layers = line.detail.rfind("layer ", 0) == 0;
+    const size_t half = line.detail.rfind(' ');
+    // Layers are many and alike: their halves together.
+    std::string detail = line.detail;
+    if (layers) detail = line.name == "kv" ? "all layers" : line.detail.substr(half + 1);
+    lines[{line.name, detail}] += line.bytes;
+  }
+  for (const auto& [key, bytes] : lines) {
+    if (bytes <= binding.line_bytes) continue;
+    binding.line_bytes = bytes;
+    binding.line = key.first + ", " + key.second;
+  }
+}
+
+bool spills(const Plan& plan) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [](const RankPart& part) {
+    return std::any_of(part.layers.begin(), part.layers.end(), [](const LayerPart& layer) {
+      return layer.attention != Place::kResident || layer.feed_forward != Place::kResident;
+    });
+  });
+}
+
+Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                     const PlanRequest& request) {
+  Binding binding;
+  double fullest = -1;
+  const bool gpus_first = spills(plan) && plan.uses_gpu();
+  for (const RankPart& part : plan.parts) {
+    for (const char* place : {"gpu", "host"}) {
+      const bool gpu = std::string(place) == "gpu";
+      if (gpu != part.gpu && (gpu || gpus_first)) continue;
+      if (!gpu && gpus_first) continue;
+      const int64_t budget = budget_bytes(plan, part.rank, place);
+      if (budget <= 0) continue;
+      const int64_t used = plan.rank_bytes(part.rank, "", place);
+      const double full = static_cast<double>(used) / static_cast<double>(budget);
+      if (full <= fullest) continue;
+      fullest = full;
+      binding.rank = part.rank;
+      binding.place = place;
+      binding.used_bytes = used;
+      binding.budget_bytes = budget;
+    }
+  }
+  find_line(plan, binding);
+  const bool cpu_instead =
+      std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+        return !part.gpu && cluster.ranks[static_cast<size_t>(part.rank)].gpu.present() &&
+               request.device_of(part.rank) != DeviceChoice::kCpu;
+      });
+  const int64_t most = model.context_length;
+  const bool longer =
+      request.objective == Objective::kContext && request.context == 0 && plan.kv.context < most;
+  binding.binds = spills(plan) || cpu_instead || longer;
+  return binding;
+}
+
+// The cluster and the request with so much more at one kind of place, of every GPU or host.
+void add_memory(const std::string& place, const Plan& plan, ClusterSpec& cluster,
+                PlanRequest& request) {
+  std::vector<Budget> budgets;
+  const bool gpu = place == "gpu";
+  for (RankSpec& rank : cluster.ranks) {
+    const int64_t sharing =
+        gpu ? std::max<int64_t>(1, static_cast<int64_t>(ranks_on_gpu(cluster, rank.rank).size()))
+            : std::max(1, rank.local_size);
+    const RankBudget& budget = plan.budgets[static_cast<size_t>(rank.rank)];
+    const int64_t now = (gpu ? budget.gpu_bytes : budget.host_bytes) + kGib / sharing;
+    budgets.push_back({std::max<int64_t>(now, 1), 0});
+    // What lies beyond the budget may not be there; the question is what it would bring.
+    if (gpu && rank.gpu.present()) rank.gpu.free_bytes += kGib;
+    if (!gpu) rank.memory_free_bytes += kGib;
+  }
+  (gpu ? request.gpu_memory : request.host_memory) = budgets;
+}
+
+// What more memory adds to this plan.
+void take_gain(const Plan& plan, const Plan& more, OneMoreGib& gain) {
+  const Prediction& now = more.prediction;
+  const Prediction& before = plan.prediction;
+  // The better one as a whole: no gain is taken from one plan and another from the next.
+  const bool decode = now.decode_tok_per_s - before.decode_tok_per_s > gain.decode_tok_per_s;
+  const bool context = more.kv.context - plan.kv.context > gain.context;
+  if (!decode && !context) return;
+  gain.decode_tok_per_s = std::max(0.0, now.decode_tok_per_s - before.decode_tok_per_s);
+  gain.prefill_tok_per_s = std::max(0.0, now.prefill_tok_per_s - before.prefill_tok_per_s);
+  gain.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
+}
+
+OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec& model,
+                    const ClusterSpec& measured, const PlanRequest& request) {
+  OneMoreGib out;
+  out.place = place;
+  ClusterSpec cluster = measured;
+  PlanRequest asked = request;
+  add_memory(place, plan, cluster, asked);
+  // As the whole search would have it, and with the same cuts: the search may end elsewhere.
+  PlanRequest same = asked;
+  const PlanRequest pins = pins_of(plan);
+  same.tp = same.pp = 0;
+  same.layers.clear();
+  same.shares.clear();
+  same.split = pins.split;
+  same.order = pins.order;
+  same.devices = pins.devices;
+  for (const PlanRequest& one : {asked, same}) {
+    try {
+      take_gain(plan, make_plan(model, cluster, one), out);
+    } catch (const Error&) {
+      continue;  // lists by rank and shared GPUs may contradict: nothing is promised then
+    }
+  }
+  return out;
+}
+
+std::string devices_text(const Plan& plan) {
+  std::vector<DeviceChoice> devices;
+  for (const RankPart& part : plan.parts) {
+    devices.push_back(part.gpu ? DeviceChoice::kGpu : DeviceChoice::kCpu);
+  }
+  if (std::equal(devices.begin() + 1, devices.end(), devices.begin())) {
+    return plan.parts[0].gpu ? "GPU" : "CPU";
+  }
+  return device_list_text(devices);
+}
+
+Alternative alternative_of(const Plan& plan) {
+  Alternative out;
+  out.what = plan_title(plan) + " on " + devices_text(plan);
+  const std::string spilled = spill_text(plan);
+  if (!spilled.empty()) out.what += ", " + spilled;
+  out.decode_tok_per_s = plan.prediction.decode_tok_per_s;
+  out.prefill_tok_per_s = plan.prediction.prefill_tok_per_s;
+  out.sequences_tok_per_s = plan.prediction.sequences_tok_per_s;
+  out.context = plan.kv.context;
+  PlanRequest pins = pins_of(plan);
+  out.flags = request_flags(pins);
+  return out;
+}
+
+}  // namespace
+
+Explanation explain(const Planned& planned, const ModelSpec& model, const ClusterSpec& measured,
+                    const PlanRequest& request) {
+  Explanation out;
+  out.binding = find_binding(planned.plan, model, measured, request);
+  if (planned.plan.uses_gpu()) {
+    out.more.push_back(one_more("gpu", planned.plan, model, measured, request));
+  }
+  out.more.push_back(one_more("host", planned.plan, model, measured, request));
+  std::vector<std::string> said = {alternative_of(planned.plan).what};
+  for (const Plan& other : planned.others) {
+    if (out.alternatives.size() == kAlternatives) break;
+    Alternative one = alternative_of(other);
+    if (std::find(said.begin(), said.end(), one.what) != said.end()) continue;
+    said.push_back(one.what);
+    out.alternatives.push_back(std::move(one));
+  }
+  return out;
+}
+
+std::string explanation_text(const Explanation& explanation, const Plan& plan) {
+  const Binding& b = explanation.binding;
+  const std::string memory =
+      "rank " + std::to_string(b.rank) + (b.place == "gpu" ? "'s GPU" : "'s host memory");
+  std::string out = b.binds ? "bound by " + memory : "not bound by memory; fullest is " + memory;
+  out += ": " + size_text(b.used_bytes) + " of " + size_text(b.budget_bytes) + ", most of it " +
+         b.line + " (" + size_text(b.line_bytes) + ")\n";
+  for (const OneMoreGib& more : explanation.more) {
+    std::string gains;
+    const double least = 0.001 * plan.prediction.decode_tok_per_s;
+    if (more.decode_tok_per_s > least) {
+      append_item(gains, ", ", "+" + fixed_text(more.decode_tok_per_s, 2) + " tok/s decode");
+    }
+    if (more.prefill_tok_per_s > 0.001 * plan.prediction.prefill_tok_per_s) {
+      append_item(gains, ", ", "+" + fixed_text(more.prefill_tok_per_s, 0) + " tok/s prefill");
+    }
+    if (more.context > 0) {
+      append_item(gains, ", ", "+" + std::to_string(more.context) + " tokens of context");
+    }
+    out += std::string("one more GiB ") +
+           (more.place == "gpu" ? "on every GPU: " : "of host memory: ") +
+           (gains.empty() ? "nothing" : gains) + "\n";
+  }
+  if (!explanation.alternatives.empty()) out += "else:\n";
+  for (const Alternative& one : explanation.alternatives) {
+    out += "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) + ", prefill " +
+           fixed_text(one.prefill_tok_per_s, 0) + " tok/s\n";
+  }
+  return out;
+}
+
+}  // namespace spillway

@@ -1,0 +1,55 @@
+// Explain: why a plan is as it is: what binds it, what one more GiB would bring, what else there
+// was. Called by `plan`. Pure; plans again, so it takes a few times as long as planning.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "parallel/planner.h"
+
+namespace spillway {
+
+// The memory with least room left, and the greatest ledger line in it.
+struct Binding {
+  int rank = 0;
+  std::string place;  // "gpu" or "host"
+  int64_t used_bytes = 0;
+  int64_t budget_bytes = 0;
+  std::string line;  // "weights, layer 3 feed-forward"
+  int64_t line_bytes = 0;
+  // Whether a bit more of it would change the plan: something is spilled, or the context is as long
+  // as fits. False: all that was asked for is there, and speed decides.
+  bool binds = false;
+};
+
+// The plan with one GiB more on every GPU, or on every host.
+struct OneMoreGib {
+  std::string place;
+  double decode_tok_per_s = 0;  // gained; 0: nothing
+  double prefill_tok_per_s = 0;
+  int64_t context = 0;  // tokens gained, by the objective `context`
+};
+
+struct Alternative {
+  std::string what;  // "TP2, ffn of 12 layers hybrid 0.62"
+  double decode_tok_per_s = 0;
+  double prefill_tok_per_s = 0;
+  double sequences_tok_per_s = 0;
+  int64_t context = 0;
+  std::string flags;  // that pin it
+};
+
+struct Explanation {
+  Binding binding;
+  std::vector<OneMoreGib> more;           // "gpu" where the plan uses GPUs, then "host"
+  std::vector<Alternative> alternatives;  // the five best that differ
+};
+
+inline constexpr size_t kAlternatives = 5;
+
+Explanation explain(const Planned& planned, const ModelSpec& model, const ClusterSpec& measured,
+                    const PlanRequest& request);
+// A paragraph below the table.
+std::string explanation_text(const Explanation& explanation, const Plan& plan);
+
+}  // namespace spillway

@@ -1,0 +1,232 @@
+// See fit.h.
+#include "parallel/fit.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "parallel/cost.h"
+#include "parallel/gpu_ledger.h"
+#include "parallel/shortage.h"
+#include "parallel/spill_search.h"
+
+namespace spillway {
+namespace {
+
+// Times that layers or shares are moved to where there is memory: each names one stage at least
+// that is too full, and estimates miss by a layer.
+constexpr int kMoves = 16;
+// Times that a spill is made greater by what it missed.
+constexpr int kSpills = 3;
+// Stages that go to CPUs one at a time.
+constexpr size_t kFewStages = 4;
+
+// What the worst rank of a stage lacks where its weights lie.
+Shortage stage_shortage(const Plan& plan, const StagePlan& stage) {
+  Shortage worst = {stage.ranks[0], "", INT64_MIN};
+  for (const int rank : stage.ranks) {
+    const char* place = place_of(plan.parts[static_cast<size_t>(rank)]);
+    const int64_t lack = lack_bytes(plan, rank, place);
+    if (lack > worst.bytes) worst = {rank, place, lack};
+  }
+  return worst;
+}
+
+// Shares of a stage's ranks by their budgets; the stage's speed remains.
+bool share_by_memory(Choices& choices, const Plan& plan, const StagePlan& stage) {
+  const char* place = plan.on_gpu(stage) ? "gpu" : "host";
+  double speed = 0;
+  double memory = 0;
+  std::vector<double> wanted;
+  for (const int rank : stage.ranks) {
+    wanted.push_back(static_cast<double>(budget_bytes(plan, rank, place)));
+    if (wanted.back() <= 0) return false;
+    memory += wanted.back();
+    speed += choices.speeds[static_cast<size_t>(rank)];
+  }
+  bool changed = false;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    double& mine = choices.speeds[static_cast<size_t>(stage.ranks[i])];
+    const double now = speed * wanted[i] / memory;
+    changed = changed || now > mine * 1.001 || mine > now * 1.001;
+    mine = now;
+  }
+  return changed;
+}
+
+// Moves shares, then layers, away from stages that lack memory. False: nothing is left to move.
+bool make_room(Choices& choices, const Plan& plan) {
+  bool moved = false;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const StagePlan& stage = plan.stages[s];
+    const Shortage lack = stage_shortage(plan, stage);
+    if (lack.bytes <= 0) continue;
+    if (stage.ranks.size() > 1 && share_by_memory(choices, plan, stage)) {
+      moved = true;
+      continue;
+    }
+    const int64_t layer_bytes = std::max<int64_t>(
+        1, (plan.rank_bytes(lack.rank, "weights") + plan.rank_bytes(lack.rank, "kv")) /
+               stage.layers.size());
+    const int64_t fewer =
+        std::max<int64_t>(1, stage.layers.size() - div_up(lack.bytes, layer_bytes));
+    moved = moved || fewer < stage.layers.size();
+    choices.most_layers[s] = fewer;
+  }
+  int64_t room = 0;
+  for (const int64_t most : choices.most_layers) room += most;
+  return moved && room >= plan.stages.back().layers.end;
+}
+
+// All memory together is too little: nothing is gained by moving.
+bool hopeless(const Plan& plan) {
+  int64_t lack = 0;
+  for (const RankPart& part : plan.parts) lack += lack_bytes(plan, part.rank, place_of(part));
+  return lack > 0;
+}
+
+Choices by_speed(const Candidate& candidate, const std::vector<bool>& on_gpu,
+                 const PlanTask& task) {
+  Choices choices;
+  choices.on_gpu = on_gpu;
+  choices.speeds = rank_speeds(candidate, on_gpu, task);
+  choices.free_speeds = task.request.shares.empty();
+  choices.most_layers.assign(candidate.stages.size(), task.model.n_layers);
+  return choices;
+}
+
+// By speed; where the candidate is free and that lacks memory of a plan with GPUs, by memory if
+// that is enough. (Jobs of CPUs alone say what is missing: their memory is one pool a host.)
+Plan lay_out_resident(const Candidate& candidate, const std::vector<bool>& on_gpu,
+                      const PlanTask& task) {
+  Choices choices = by_speed(candidate, on_gpu, task);
+  Plan first = lay_out_with(candidate, choices, task);
+  const bool free = candidate.free_shares && task.request.shares.empty() && first.uses_gpu();
+  if (!free || shortage(first).bytes <= 0 || hopeless(first)) return first;
+  Plan plan = first;
+  for (int i = 0; i < kMoves && make_room(choices, plan); ++i) {
+    plan = lay_out_with(candidate, choices, task);
+    if (shortage(plan).bytes <= 0) return plan;
+  }
+  return first;
+}
+
+// Stages and, within them, ranks take parts as their memory is: what is too much for all of them
+// together is spread evenly. Only where all compute on GPUs, whose memory alone decides.
+void weigh_by_memory(Choices& choices, const Candidate& candidate, const Plan& plan,
+                     const PlanTask& task) {
+  if (!candidate.free_shares || !task.request.shares.empty()) return;
+  if (!std::all_of(choices.on_gpu.begin(), choices.on_gpu.end(), [](bool gpu) { return gpu; })) {
+    return;
+  }
+  for (const RankPart& part : plan.parts) {
+    // What is there whatever the rank's share.
+    const int64_t fixed = plan.rank_bytes(part.rank, "activations", "gpu") +
+                          plan.rank_bytes(part.rank, "program", "gpu");
+    const int64_t room = std::max<int64_t>(budget_bytes(plan, part.rank, "gpu") - fixed, 1 << 20);
+    choices.speeds[static_cast<size_t>(part.rank)] = static_cast<double>(room);
+  }
+}
+
+// With what the GPUs lack spilled that way. bare: the plan of these choices.
+Plan lay_out_spilled(const Candidate& candidate, const Plan& bare, Choices choices,
+                     const PlanTask& task, SpillWay way) {
+  std::vector<int64_t> extra(candidate.stages.size(), 0);
+  Plan plan;
+  for (int i = 0; i < kSpills; ++i) {
+    choices.spills = spill_pins(bare, task.model, task.cluster, task.request.places, way, extra);
+    plan = lay_out_with(candidate, choices, task);
+    bool enough = true;
+    for (size_t s = 0; s < extra.size(); ++s) {
+      int64_t lack = 0;
+      for (const int rank : plan.stages[s].ranks) {
+        if (plan.on_gpu(plan.stages[s])) lack = std::max(lack, lack_bytes(plan, rank, "gpu"));
+      }
+      extra[s] += lack;
+      enough = enough && lack <= 0;
+    }
+    if (enough) break;
+  }
+  return plan;
+}
+
+// Of the stages on GPUs that the request does not insist on, the one that lacks most of their
+// memory; n_stages: none lacks any.
+size_t overfull_stage(const Plan& plan, const std::vector<bool>& forced) {
+  size_t worst = plan.stages.size();
+  int64_t most = 0;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    if (forced[s] || !plan.on_gpu(plan.stages[s])) continue;
+    const int64_t lack = stage_shortage(plan, plan.stages[s]).bytes;
+    if (lack <= most) continue;
+    most = lack;
+    worst = s;
+  }
+  return worst;
+}
+
+bool lacks_gpu_memory(const Plan& plan) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+    return part.gpu && lack_bytes(plan, part.rank, "gpu") > 0;
+  });
+}
+
+bool has_spilled(const Plan& plan) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [](const RankPart& part) {
+    return part.gpu && std::any_of(part.layers.begin(), part.layers.end(), [](const auto& layer) {
+             return layer.attention != Place::kResident || layer.feed_forward != Place::kResident;
+           });
+  });
+}
+
+}  // namespace
+
+std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
+                          std::span<const SpillWay> ways) {
+  const size_t n_stages = candidate.stages.size();
+  std::vector<bool> on_gpu(n_stages, gpu_obstacle(task.model).empty());
+  std::vector<bool> forced(n_stages, false);
+  const std::vector<size_t> stages = stages_of(candidate);
+  for (size_t r = 0; r < stages.size(); ++r) {
+    const DeviceChoice device = task.request.device_of(static_cast<int>(r));
+    const bool has = task.cluster.ranks[r].gpu.present();
+    if (device == DeviceChoice::kGpu) forced[stages[r]] = true;
+    if (device == DeviceChoice::kCpu || !has) on_gpu[stages[r]] = false;
+  }
+  for (size_t s = 0; s < n_stages; ++s) {
+    if (forced[s] && !on_gpu[s]) return {};
+  }
+  std::vector<Plan> plans;
+  plans.push_back(lay_out_resident(candidate, on_gpu, task));
+  if (lacks_gpu_memory(plans[0])) {
+    Choices choices = by_speed(candidate, on_gpu, task);
+    weigh_by_memory(choices, candidate, plans[0], task);
+    const Plan bare = lay_out_with(candidate, choices, task);
+    for (const SpillWay way : ways) {
+      Plan plan = lay_out_spilled(candidate, bare, choices, task, way);
+      if (has_spilled(plan)) plans.push_back(std::move(plan));
+    }
+    // Stages go to CPUs one by one, unless the user placed halves beside a GPU.
+    const auto& pins = task.request.places;
+    const bool beside = std::any_of(pins.begin(), pins.end(),
+                                    [](const PlacePin& pin) { return in_host_memory(pin.place); });
+    Plan plan = plans[0];
+    size_t overfull = overfull_stage(plan, forced);
+    while (overfull != n_stages && !beside) {
+      on_gpu[overfull] = false;
+      // Of many stages as many as lack memory at a time: each turn is another layout.
+      for (size_t s = 0; n_stages > kFewStages && s < n_stages; ++s) {
+        if (!forced[s] && stage_shortage(plan, plan.stages[s]).bytes > 0) on_gpu[s] = false;
+      }
+      plan = lay_out_resident(candidate, on_gpu, task);
+      overfull = overfull_stage(plan, forced);
+    }
+    if (!lacks_gpu_memory(plan)) plans.push_back(std::move(plan));
+  }
+  for (Plan& plan : plans) {
+    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
+  }
+  return plans;
+}
+
+}  // namespace spillway

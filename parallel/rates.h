@@ -1,0 +1,32 @@
+// Rates: what a rank reaches where it computes, and on the ways that spilled weights take. Measured
+// ones where there are any, first estimates where not. Called by cost.cc. Pure.
+#pragma once
+
+#include "parallel/cluster_spec.h"
+
+namespace spillway {
+
+// 1e9 bytes and 1e9 multiply-adds a second.
+struct RankRates {
+  double read = 0;        // of the device that computes
+  double matrix = 0;      // likewise
+  double cpu_read = 0;    // of the rank's threads, while the bus copies
+  double cpu_matrix = 0;  // likewise
+  double bus = 0;         // from host memory to the GPU, while the threads read
+  double bus_alone = 0;   // while they do not
+  double disk = 0;        // past the page cache
+};
+
+// gpu: the rank computes on its GPU.
+RankRates rates_of(const RankSpec& spec, bool gpu);
+
+// First estimates for a rank on a GPU, to be replaced by what is measured there.
+inline constexpr double kGpuReadShare = 0.75;  // of the read rate that products reach
+// From pinned host memory to the GPU: 52 to 55 on PCIe 5 x16 (H100, H200).
+inline constexpr double kBusGbPerS = 50.0;
+// A file, direct: 2.7 measured beside an H200.
+inline constexpr double kDiskGbPerS = 2.0;
+// The input of a half to its CPU and the result back to the GPU, with the waits of both.
+inline constexpr double kHandOverMs = 0.02;
+
+}  // namespace spillway

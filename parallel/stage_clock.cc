@@ -1,0 +1,274 @@
+// See stage_clock.h.
+#include "parallel/stage_clock.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "kernels/core/packed_matrix.h"
+#include "parallel/cost.h"
+#include "parallel/spill.h"
+
+namespace spillway {
+namespace {
+
+constexpr int64_t kSumBytes = 8;  // sums over ranks are f64
+constexpr int64_t kHopBytes = 4;  // activations between stages are f32, and partial sums of GPUs
+constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
+constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
+
+// First estimates, to be replaced by what is measured.
+constexpr double kGpuLaunchMs = 0.004;   // of a kernel beyond the bytes that it reads
+constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
+constexpr int kFeedForwardLaunches = 2;  // gate and up, down
+// Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
+// (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
+// normalises, which spares the layer a launch.
+constexpr double kPeerSumMs = 0.005;
+constexpr double kPeerGbPerS = 150.0;
+// From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
+constexpr double kPeerHopMs = 0.008;
+constexpr int64_t kSmallSumBytes = 16384;  // of the sum that PairSpec::small_sum_us is of
+// To pinned host memory and back from there, at a hop or at a sum that goes through the host.
+constexpr double kHostCopyMs = 0.02;
+constexpr double kHostCopyGbPerS = 50.0;
+
+double transfer_ms(int64_t bytes, double gb_per_s) {
+  return static_cast<double>(bytes) / (gb_per_s * kUnitsPerMs);
+}
+
+double host_copy_ms(int64_t bytes) { return kHostCopyMs + transfer_ms(bytes, kHostCopyGbPerS); }
+
+LinkSpec link_of(const ClusterSpec& cluster) {
+  return cluster.link.gb_per_s > 0 ? cluster.link : assumed_cluster(1).link;
+}
+
+double message_ms(const LinkSpec& link, int64_t bytes) {
+  return link.latency_us * 1e-3 + transfer_ms(bytes, link.gb_per_s);
+}
+
+// All of the ranks on one host, each on a GPU of its own.
+bool peers(const ClusterSpec& cluster, const std::vector<int>& ranks) {
+  return std::all_of(ranks.begin(), ranks.end(), [&](int rank) {
+    const RankSpec& first = cluster.ranks[static_cast<size_t>(ranks.front())];
+    return cluster.ranks[static_cast<size_t>(rank)].host == first.host &&
+           ranks_on_gpu(cluster, rank).size() == 1;
+  });
+}
+
+// The slowest of the measured pairs among these ranks; nothing unless all were measured.
+std::optional<PairSpec> slowest_pair(const ClusterSpec& cluster, const std::vector<int>& ranks) {
+  std::optional<PairSpec> worst;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    for (size_t j = i + 1; j < ranks.size(); ++j) {
+      const PairSpec* pair = cluster.pair(ranks[i], ranks[j]);
+      if (pair == nullptr || pair->gb_per_s <= 0 || pair->small_sum_us <= 0) return {};
+      if (!worst) worst = *pair;
+      worst->gb_per_s = std::min(worst->gb_per_s, pair->gb_per_s);
+      worst->small_sum_us = std::max(worst->small_sum_us, pair->small_sum_us);
+    }
+  }
+  return worst;
+}
+
+int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
+  return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
+}
+
+// Of queries and keys, of the first `tokens` tokens: half of them squared without a window.
+double pairs_before(const LayerSpec& layer, int64_t tokens) {
+  const auto seen = static_cast<double>(seen_tokens(layer, tokens));
+  return seen * (seen + 1) / 2 + (static_cast<double>(tokens) - seen) * seen;
+}
+
+}  // namespace
+
+double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, bool gpu,
+                    int64_t rows, int64_t dim) {
+  if (ranks.size() < 2) return 0;
+  const int64_t values = rows * dim;
+  if (!gpu) return message_ms(link_of(cluster), values * kSumBytes);
+  const int64_t bytes = values * kHopBytes;
+  // Each rank sends and receives all but its own part twice: once to add, once added.
+  const auto n = static_cast<double>(ranks.size());
+  const double passes = 2 * (n - 1) / n;
+  if (const auto pair = slowest_pair(cluster, ranks)) {
+    const double more =
+        passes * transfer_ms(std::max<int64_t>(0, bytes - kSmallSumBytes), pair->gb_per_s);
+    return pair->small_sum_us * 1e-3 + more;
+  }
+  if (!peers(cluster, ranks)) return message_ms(link_of(cluster), bytes) + 2 * host_copy_ms(bytes);
+  return kPeerSumMs + passes * transfer_ms(bytes, kPeerGbPerS);
+}
+
+double layer_launch_ms(bool gpu, size_t tp_size) {
+  // The sum also normalises.
+  const int launches = kAttentionLaunches + kFeedForwardLaunches - (tp_size > 1 ? 1 : 0);
+  return gpu ? launches * kGpuLaunchMs : 0;
+}
+
+StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
+    : plan_(plan), model_(model), cluster_(cluster), link_(link_of(cluster)) {
+  for (const RankSpec& rank : cluster.ranks) {
+    rates_.push_back(rates_of(rank, plan.parts[static_cast<size_t>(rank.rank)].gpu));
+  }
+}
+
+double StageClock::message_ms(int64_t bytes) const { return spillway::message_ms(link_, bytes); }
+
+double StageClock::hop_ms(size_t stage, int64_t rows) const {
+  if (stage == 0) return 0;
+  const StagePlan& from = plan_.stages[stage - 1];
+  const StagePlan& to = plan_.stages[stage];
+  const int64_t bytes = rows * model_.dim * kHopBytes;
+  std::vector<int> both = from.ranks;
+  both.insert(both.end(), to.ranks.begin(), to.ranks.end());
+  if (plan_.on_gpu(from) && plan_.on_gpu(to) && peers(cluster_, both)) {
+    return kPeerHopMs + transfer_ms(bytes, kPeerGbPerS);
+  }
+  double ms = message_ms(bytes);
+  if (plan_.on_gpu(from)) ms += host_copy_ms(bytes);
+  if (plan_.on_gpu(to)) ms += host_copy_ms(bytes);
+  return ms;
+}
+
+double StageClock::round_trip_ms() const { return plan_.n_ranks() < 2 ? 0 : 2 * message_ms(0); }
+
+double StageClock::device_ms(int rank, const Work& work, int64_t rows) const {
+  const RankRates& rates = rates_[static_cast<size_t>(rank)];
+  const double multiply =
+      static_cast<double>(work.products) * static_cast<double>(rows) / (rates.matrix * kUnitsPerMs);
+  return std::max(transfer_ms(work.bytes, rates.read), multiply);
+}
+
+StageClock::Work StageClock::attention_work(int rank, const StagePlan& stage, int64_t i) const {
+  const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+  const LayerPart& part = plan_.parts[rank].layers[i];
+  const int64_t heads = 2 * part.heads.size() + 2 * part.kv_heads.size();
+  return {attention_weight_bytes(model_, layer, part), heads * model_.head_dim * model_.dim};
+}
+
+StageClock::Work StageClock::feed_forward_work(int, const StagePlan& stage, int64_t i,
+                                               int64_t columns) const {
+  if (columns == 0) return {};
+  LayerPart part;
+  part.ff = {0, columns};
+  const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+  return {feed_forward_weight_bytes(model_, layer, part), 3 * columns * model_.dim};
+}
+
+// Decode: a row against `context` positions or the window, the cache read once. Prefill: each row
+// against all up to it or its window, for q k and for the sum of v.
+double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
+                             const StepShape& step) const {
+  const LayerSpec& layer = model_.layers[stage.layers.begin + i];
+  const LayerPart& part = plan_.parts[rank].layers[i];
+  const RankRates& rates = rates_[static_cast<size_t>(rank)];
+  if (!step.prefill) {
+    const int64_t bytes = 2 * seen_tokens(layer, step.context) * part.kv_heads.size() *
+                          kv_row_bytes(plan_.kv.type, model_.head_dim);
+    return transfer_ms(step.rows * bytes, rates.read);
+  }
+  const double pairs =
+      pairs_before(layer, step.context + step.rows) - pairs_before(layer, step.context);
+  const double products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
+  return products * kFloatSlowdown / (rates.matrix * kUnitsPerMs);
+}
+
+// The output's product, of one row in a prefill.
+double StageClock::head_ms(const StepShape& step) const {
+  const MatrixSpec& head = head_matrix(model_);
+  double ms = 0;
+  for (const int rank : plan_.stages.back().ranks) {
+    const int64_t n = plan_.parts[rank].output_rows.size();
+    const Work work{packed_bytes(head.type, n, model_.dim), n * model_.dim};
+    ms = std::max(ms, device_ms(rank, work, step.prefill ? 1 : step.rows));
+  }
+  return ms;
+}
+
+void StageClock::add_ways(int rank, Place place, int64_t bytes, bool alone, HalfWork& work) const {
+  if (place == Place::kResident || bytes == 0) return;
+  const RankRates& rates = rates_[static_cast<size_t>(rank)];
+  if (place == Place::kDisk) work.disk_ms = transfer_ms(bytes, rates.disk);
+  if (plan_.parts[rank].gpu) {
+    work.bus_ms = transfer_ms(bytes, alone ? rates.bus_alone : rates.bus);
+  }
+}
+
+void StageClock::attention_half(const StagePlan& stage, int64_t i, const StepShape& step,
+                                std::vector<HalfWork>& works, StageTimes& times) const {
+  double matrix = 0;
+  double attention = 0;
+  for (size_t r = 0; r < stage.ranks.size(); ++r) {
+    const int rank = stage.ranks[r];
+    const Work work = attention_work(rank, stage, i);
+    const double mine = device_ms(rank, work, step.rows);
+    const double attend = attend_ms(rank, stage, i, step);
+    matrix = std::max(matrix, mine);
+    attention = std::max(attention, attend);
+    works[r].device_ms = mine + attend;
+    const bool alone = step.rows > plan_.limits.max_cpu_rows;
+    add_ways(rank, plan_.parts[rank].layers[i].attention, work.bytes, alone, works[r]);
+  }
+  times.matrix_ms += matrix;
+  times.attention_ms += attention;
+}
+
+void StageClock::feed_forward_half(const StagePlan& stage, int64_t i, const StepShape& step,
+                                   std::vector<HalfWork>& works, StageTimes& times) const {
+  const bool all_streamed = step.rows > plan_.limits.max_cpu_rows;
+  double matrix = 0;
+  for (size_t r = 0; r < stage.ranks.size(); ++r) {
+    const int rank = stage.ranks[r];
+    const LayerPart& part = plan_.parts[rank].layers[i];
+    const int64_t columns = all_streamed ? part.ff.size() : ff_off_cpu(part).size();
+    const Work device = feed_forward_work(rank, stage, i, columns);
+    works[r].device_ms = device_ms(rank, device, step.rows);
+    matrix = std::max(matrix, works[r].device_ms);
+    add_ways(rank, part.feed_forward, device.bytes, all_streamed, works[r]);
+    if (columns == part.ff.size()) continue;
+    const Work cpu = feed_forward_work(rank, stage, i, part.ff.size() - columns);
+    const RankRates& rates = rates_[static_cast<size_t>(rank)];
+    const double multiply =
+        static_cast<double>(cpu.products * step.rows) / (rates.cpu_matrix * kUnitsPerMs);
+    works[r].cpu_ms = kHandOverMs + std::max(transfer_ms(cpu.bytes, rates.cpu_read), multiply);
+  }
+  times.matrix_ms += matrix;
+}
+
+StageTimes StageClock::times(size_t index, const StepShape& step) const {
+  const StagePlan& stage = plan_.stages[index];
+  const auto halves = static_cast<size_t>(2 * stage.layers.size());
+  const bool gpu = plan_.on_gpu(stage);
+  const double sum = group_sum_ms(cluster_, stage.ranks, gpu, step.rows, model_.dim);
+  const double attention_launches = gpu ? kAttentionLaunches * kGpuLaunchMs : 0;
+  const double feed_forward_launches =
+      layer_launch_ms(gpu, stage.ranks.size()) - attention_launches;
+  StageTimes times;
+  std::vector<std::vector<HalfWork>> ranks(stage.ranks.size(), std::vector<HalfWork>(halves));
+  std::vector<double> base(halves);
+  std::vector<HalfWork> works(stage.ranks.size());
+  bool spilled = false;
+  for (size_t h = 0; h < halves; ++h) {
+    const double before = times.matrix_ms + times.attention_ms;
+    std::fill(works.begin(), works.end(), HalfWork{});
+    const auto layer = static_cast<int64_t>(h / 2);
+    h % 2 == 0 ? attention_half(stage, layer, step, works, times)
+               : feed_forward_half(stage, layer, step, works, times);
+    const double launches = h % 2 == 0 ? attention_launches : feed_forward_launches;
+    times.launch_ms += launches;
+    base[h] = times.matrix_ms + times.attention_ms - before + launches;
+    for (size_t r = 0; r < works.size(); ++r) {
+      works[r].device_ms += launches;
+      spilled = spilled || works[r].cpu_ms > 0 || works[r].bus_ms > 0 || works[r].disk_ms > 0;
+      ranks[r][h] = works[r];
+    }
+  }
+  // Two sums a layer, one for the embedding.
+  times.collective_ms = static_cast<double>(halves + (index == 0 ? 1 : 0)) * sum;
+  if (spilled) times.waits = chain_waits(ranks, base, sum);
+  if (step.head && index + 1 == plan_.stages.size()) times.matrix_ms += head_ms(step);
+  return times;
+}
+
+}  // namespace spillway

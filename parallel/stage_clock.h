@@ -1,0 +1,77 @@
+// StageClock: milliseconds of one step of one stage, term by term. Called by cost.cc, which adds
+// stages up, and by spill_search.cc, which compares places. Pure arithmetic on a plan's parts:
+// places that change between two calls are seen.
+#pragma once
+
+#include <vector>
+
+#include "parallel/chain.h"
+#include "parallel/plan.h"
+#include "parallel/rates.h"
+
+namespace spillway {
+
+// A step as the clock sees it: decode of `rows` sequences with `context` tokens each, or a prefill
+// of `rows` tokens of one sequence after `context` others; with the head where `head`.
+struct StepShape {
+  int64_t rows = 1;
+  int64_t context = 0;
+  bool prefill = false;
+  bool head = true;
+};
+
+struct StageTimes {
+  double matrix_ms = 0;
+  double attention_ms = 0;
+  double launch_ms = 0;
+  double collective_ms = 0;
+  ChainWaits waits;
+  double total_ms() const {
+    return matrix_ms + attention_ms + launch_ms + collective_ms + waits.total_ms();
+  }
+};
+
+// One sum of `rows` rows over these ranks, between their GPUs or their hosts' memories.
+double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, bool gpu,
+                    int64_t rows, int64_t dim);
+// What a GPU's kernels of one layer cost beyond the bytes that they read.
+double layer_launch_ms(bool gpu, size_t tp_size);
+
+class StageClock {
+ public:
+  // Keeps the three by reference. Rates of ranks that the cluster did not measure are the assumed
+  // cluster's.
+  StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+
+  StageTimes times(size_t stage, const StepShape& step) const;
+  // The rows of a step on their way from the stage before: from GPU to GPU where all of both reach
+  // each other, else a message, and a GPU's rows through host memory.
+  double hop_ms(size_t stage, int64_t rows) const;
+  // The step itself to the first stage, and the gathering of logits; 0 for one rank.
+  double round_trip_ms() const;
+
+ private:
+  struct Work {
+    int64_t bytes = 0;
+    int64_t products = 0;  // multiply-adds for one row
+  };
+  double message_ms(int64_t bytes) const;
+  double device_ms(int rank, const Work& work, int64_t rows) const;
+  Work attention_work(int rank, const StagePlan& stage, int64_t i) const;
+  Work feed_forward_work(int rank, const StagePlan& stage, int64_t i, int64_t columns) const;
+  double attend_ms(int rank, const StagePlan& stage, int64_t i, const StepShape& step) const;
+  double head_ms(const StepShape& step) const;
+  void attention_half(const StagePlan& stage, int64_t i, const StepShape& step,
+                      std::vector<HalfWork>& works, StageTimes& times) const;
+  void feed_forward_half(const StagePlan& stage, int64_t i, const StepShape& step,
+                         std::vector<HalfWork>& works, StageTimes& times) const;
+  void add_ways(int rank, Place place, int64_t bytes, bool alone, HalfWork& work) const;
+
+  const Plan& plan_;
+  const ModelSpec& model_;
+  const ClusterSpec& cluster_;
+  std::vector<RankRates> rates_;
+  LinkSpec link_;
+};
+
+}  // namespace spillway
