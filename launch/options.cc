@@ -395,7 +395,7 @@ PlanRequest plan_request(const Options& o) {
   request.host_memory = o.host_memory;
   request.objective = o.objective;
   request.least_kv = o.least_kv;
-  request.choose_cpu_rows = true;
+  request.choose_cpu_rows = o.cpu_rows == 0;
   request.choose_gpu_rows = o.step_rows == 0;
   request.gpu_rows = o.step_rows > 0 ? o.step_rows : kGpuRows;
   if (o.step_rows > 0) request.limits.max_rows = o.step_rows;

@@ -48,6 +48,7 @@ class FlippedBit final : public Communicator {
   bool healthy() const override { return group_->healthy(); }
   void abort(const std::string& reason) override { group_->abort(reason); }
   std::string waiting_for() const override { return group_->waiting_for(); }
+  void note_wait(int rank, bool sending) override { group_->note_wait(rank, sending); }
 
  private:
   std::unique_ptr<Communicator> group_;

@@ -109,7 +109,7 @@ std::string said(const std::string& split, HiddenCheck check, int rank, int64_t 
     if (mesh.rank == rank) {
       mesh.tp = std::make_unique<FlippedBit>(std::move(mesh.tp), step * sums + sum);
     }
-    Pipeline pipeline(job.gguf, job.spec, plan, mesh, exec, 0, {});
+    Pipeline pipeline(job.gguf, job.spec, plan, mesh, exec, 0, "", {});
     pipeline.connect(CommChoice::kAuto, check);
     StepBatch batch(plan.limits, plan.kv.n_pages);
     StepResult result(plan.limits, static_cast<int64_t>(plan.stages.back().ranks.size()));
