@@ -11,10 +11,11 @@
 
 namespace spillway {
 
-// GPU memory of a CUDA context with the program's kernels loaded. A first estimate, to be measured:
-// free memory before and after the first step, by device. Free bytes are read when the context
-// exists, so what of it was there already counts twice: a reserve for kernels that CUDA loads late.
-inline constexpr int64_t kCudaContextBytes = int64_t{600} << 20;
+// GPU memory of a CUDA context with the program's kernels loaded: what an H100's driver counted for
+// the process (580.159.04, CUDA 13.0; 14 plans of an 8B, 2026-11-26) less the arenas, 531 to 556
+// MiB. Free bytes are read when the context exists, so what of it was there already counts twice: a
+// reserve for kernels that CUDA loads late.
+inline constexpr int64_t kCudaContextBytes = int64_t{556} << 20;
 // Host memory that the loader pins for copies on their way to the GPU. A first estimate as well.
 inline constexpr int64_t kLoadStagingBytes = int64_t{128} << 20;
 // GPU memory that NCCL and CUDA take in each rank of a group of several, beyond that context. A

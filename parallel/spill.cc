@@ -51,7 +51,7 @@ Range cpu_columns(const LayerSpec& spec, const LayerPart& part, double share) {
 
 void place_feed_forward(const LayerSpec& spec, LayerPart& part, const PlacePin& pin) {
   part.feed_forward = pin.place;
-  part.ff_on_cpu = {part.ff.begin, part.ff.begin};
+  part.ff_on_cpu = {};
   if (part.ff.empty()) part.feed_forward = Place::kResident;
   if (part.feed_forward == Place::kCpu) part.ff_on_cpu = part.ff;
   if (part.feed_forward != Place::kHybrid) return;

@@ -17,8 +17,9 @@ constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter o
 constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
 // First estimates, to be replaced by what is measured.
-constexpr double kGpuLaunchMs = 0.004;   // of a kernel beyond the bytes that it reads
-constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
+constexpr double kGpuLaunchMs =
+    0.0022;                            // of a kernel beyond the bytes it reads; from rates.h' runs
+constexpr int kAttentionLaunches = 5;  // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
 // (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
@@ -34,6 +35,16 @@ constexpr double kHostCopyGbPerS = 50.0;
 
 double transfer_ms(int64_t bytes, double gb_per_s) {
   return static_cast<double>(bytes) / (gb_per_s * kUnitsPerMs);
+}
+
+// Whether a decode step copies weights to the rank's GPU.
+bool uses_bus(const RankPart& part) {
+  const auto streamed = [](Place place) {
+    return place == Place::kStreamed || place == Place::kHybrid || place == Place::kDisk;
+  };
+  return std::any_of(part.layers.begin(), part.layers.end(), [&](const LayerPart& layer) {
+    return streamed(layer.attention) || streamed(layer.feed_forward);
+  });
 }
 
 double host_copy_ms(int64_t bytes) { return kHostCopyMs + transfer_ms(bytes, kHostCopyGbPerS); }
@@ -109,7 +120,9 @@ double layer_launch_ms(bool gpu, size_t tp_size) {
 StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
     : plan_(plan), model_(model), cluster_(cluster), link_(link_of(cluster)) {
   for (const RankSpec& rank : cluster.ranks) {
-    rates_.push_back(rates_of(rank, plan.parts[static_cast<size_t>(rank.rank)].gpu));
+    const RankPart& part = plan.parts[static_cast<size_t>(rank.rank)];
+    rates_.push_back(rates_of(rank, part.gpu));
+    if (!uses_bus(part)) rates_.back().cpu_read = rates_.back().cpu_read_alone;
   }
 }
 

@@ -112,7 +112,9 @@ TEST(Order, RanksWithGpusStandTogether) {
   EXPECT_EQ(plan.parts[1].layers.size(), 1u);
   EXPECT_TRUE(plan.parts[1].output_rows.empty());
   const Plan four = make_plan(llama_70b(), gpus({80, 0, 80, 80}), {});
-  EXPECT_EQ(four.stages.back().ranks, (std::vector<int>{2, 3}));
+  EXPECT_TRUE(four.on_gpu(four.stages.back()));
+  EXPECT_FALSE(four.parts[1].gpu);
+  EXPECT_EQ(four.parts[1].layers.size(), 1u);
   PlanRequest request;
   request.split = parse_split("1:1+1");  // by rank as they are
   EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].ranks, (std::vector<int>{0, 1}));

@@ -308,10 +308,10 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
                                      plan.kv, false, 2)
                       .total() +
                   line(rank, "comm") + line(rank, "hops"));
-    EXPECT_EQ(plan.rank_bytes(rank, "program", "gpu"), int64_t{950} << 20);
+    EXPECT_EQ(plan.rank_bytes(rank, "program", "gpu"), kCudaContextBytes + kGroupContextBytes);
   }
   EXPECT_EQ(line(2, "comm"), 0);
-  EXPECT_EQ(plan.rank_bytes(2, "program", "gpu"), int64_t{600} << 20);
+  EXPECT_EQ(plan.rank_bytes(2, "program", "gpu"), kCudaContextBytes);
   EXPECT_EQ(device_comm_bytes(1, rows, 576), 0);
   EXPECT_EQ(device_comm_pinned_bytes(1, rows, 576), 0);
   // The groups are all there is.

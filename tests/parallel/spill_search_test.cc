@@ -120,7 +120,8 @@ TEST(Spill, ASlowCpuIsLeftAloneAndASlowBusToo) {
   const Plan slow_cpu =
       make_plan(model, with_host_rates(gpus({80}), 0.5, 50), in_gpu_memory("3GiB"));
   EXPECT_EQ(counts_of(slow_cpu).by_place[static_cast<int>(Place::kCpu)], 0);
-  EXPECT_EQ(slow_cpu.limits.max_cpu_rows, 16);  // the request's, which nothing reads
+  EXPECT_EQ(slow_cpu.limits.max_cpu_rows,
+            StepLimits{}.max_cpu_rows);  // the request's, which nothing reads
   const Plan slow_bus =
       make_plan(model, with_host_rates(gpus({80}), 80, 0.5), in_gpu_memory("3GiB"));
   const Counts counts = counts_of(slow_bus);

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "tests/support/cuda_row_fixtures.h"
 
@@ -49,6 +50,18 @@ class Hop : public testing::Test {
       to_.to[link] = cuda::hop_to(own, other, link, kMostRows, dim);
       from_[link] = cuda::hop_from(other, own, link, kMostRows, dim, host);
     }
+    load_kernels();
+  }
+  // CUDA loads a kernel at its first launch, and waits for those that run: which must not be one
+  // that waits for the other.
+  void load_kernels() {
+    static bool loaded = false;
+    if (std::exchange(loaded, true)) return;
+    OnDevice<float> x(rows_of(0));
+    push(x, 1);
+    sender_->stream.synchronize();
+    for (int link = 0; link < 2; ++link) take(link, x, 1);
+    wait();
   }
   uint32_t* word(int64_t at) { return reinterpret_cast<uint32_t*>(words_.data() + at); }
   volatile uint32_t& abort_word() { return *word(0); }
