@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
 
 #include "kernels/core/check.h"
 
@@ -70,11 +69,12 @@ void beside(ReadBuffer& buffer, const BusLoad& bus, HostRead& read) {
 ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
     : exec_(exec),
       n_words_(bytes / 64 * 8),
-      words_(std::make_unique_for_overwrite<uint64_t[]>(static_cast<size_t>(n_words_))),
+      memory_("probe", 8 * n_words_),
+      words_(memory_.take_array<uint64_t>(n_words_)),
       sums_(static_cast<size_t>(exec.pool->size())) {
   exec_.pool->run([&](int worker) {
     const Range part = share(n_words_, worker, exec_.pool->size());
-    std::fill(words_.get() + part.begin, words_.get() + part.end, uint64_t{1});
+    std::fill(words_ + part.begin, words_ + part.end, uint64_t{1});
   });
 }
 
@@ -82,7 +82,7 @@ void ReadBuffer::read(int n_threads) {
   CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
   exec_.pool->run([&](int worker) {
     const Range part = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
-    sums_[static_cast<size_t>(worker)] = sum_words(words_.get(), part);
+    sums_[static_cast<size_t>(worker)] = sum_words(words_, part);
   });
   // Also keeps the compiler from dropping the reads.
   uint64_t total = 0;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/core/arena.h"
 #include "kernels/cpu/ops.h"
 #include "parallel/cluster_spec.h"
 
@@ -24,7 +25,8 @@ class ReadBuffer {
  private:
   const cpu::Exec& exec_;
   int64_t n_words_;
-  std::unique_ptr<uint64_t[]> words_;
+  Arena memory_;  // large pages, as weights lie in
+  uint64_t* words_;
   std::vector<uint64_t> sums_;
 };
 

@@ -243,6 +243,11 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   const auto add = [&](const char* place, const char* name, const char* detail, int64_t bytes) {
     if (bytes > 0) plan.ledger.push_back({part.rank, place, name, detail, bytes});
   };
+  const bool first = part.stage == 0;
+  const bool last = part.stage == plan.last_stage();
+  const int64_t pinned =
+      weight_buffers(model, part, layers, first, last, WeightHome::kHost).total();
+  add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
   add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
   add("host", "activations", "disk slots",
