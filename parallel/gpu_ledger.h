@@ -21,10 +21,9 @@ inline constexpr int64_t kCudaContextBytes = int64_t{556} << 20;
 inline constexpr int64_t kPinnedBytesAPageTableByte = 288;
 // Host memory that the loader pins for copies on their way to the GPU. A first estimate as well.
 inline constexpr int64_t kLoadStagingBytes = int64_t{128} << 20;
-// GPU memory that NCCL and CUDA take in each rank of a group of several, beyond that context. A
-// first estimate, to be measured: after CUDA and NCCL had started two ranks held 1.4 GiB of one
-// device, less two contexts.
-inline constexpr int64_t kGroupContextBytes = int64_t{350} << 20;
+// GPU memory that NCCL and CUDA take, beyond that context, in a rank that sums with other GPUs or
+// sends rows to them: 362 to 374 MiB where two H100s did either (14 plans of an 8B, 2026-11-26).
+inline constexpr int64_t kGroupContextBytes = int64_t{374} << 20;
 // Of cuBLASLt: what its documentation recommends for Hopper.
 inline constexpr int64_t kLibraryWorkspaceBytes = int64_t{32} << 20;
 // Candidates a row that the GPU picks: kMaxCandidates of kernels/cuda/ops.h.

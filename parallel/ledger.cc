@@ -232,9 +232,12 @@ void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   add("gpu", "program", "CUDA context", kCudaContextBytes);
   const int64_t hops = device_hop_bytes(near.receives, near.sends, rows, model.dim);
   if (hops > 0) add("gpu", "activations", "hops", hops);
-  if (tp_size < 2) return;
-  add("gpu", "activations", "comm", device_comm_bytes(tp_size, rows, model.dim));
-  add("gpu", "program", "NCCL and CUDA in a group", kGroupContextBytes);
+  if (tp_size > 1) {
+    add("gpu", "activations", "comm", device_comm_bytes(tp_size, rows, model.dim));
+  }
+  if (hops > 0 || tp_size > 1) {
+    add("gpu", "program", "NCCL and CUDA with other GPUs", kGroupContextBytes);
+  }
 }
 
 // What the way of spilled halves takes beside their own bytes.

@@ -302,7 +302,7 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
   for (const int rank : {0, 1}) {
     EXPECT_EQ(line(rank, "comm"), device_comm_bytes(2, rows, 576));
     EXPECT_GT(line(rank, "comm"), 0);
-    EXPECT_EQ(line(rank, "NCCL and CUDA in a group"), int64_t{350} << 20);
+    EXPECT_EQ(line(rank, "NCCL and CUDA with other GPUs"), kGroupContextBytes);
     EXPECT_EQ(plan.rank_bytes(rank, "activations", "gpu"),
               gpu_activation_buffers(model, plan.parts[static_cast<size_t>(rank)], plan.limits,
                                      plan.kv, false, 2)
@@ -311,7 +311,7 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
     EXPECT_EQ(plan.rank_bytes(rank, "program", "gpu"), kCudaContextBytes + kGroupContextBytes);
   }
   EXPECT_EQ(line(2, "comm"), 0);
-  EXPECT_EQ(plan.rank_bytes(2, "program", "gpu"), kCudaContextBytes);
+  EXPECT_EQ(plan.rank_bytes(2, "program", "gpu"), kCudaContextBytes + kGroupContextBytes);
   EXPECT_EQ(device_comm_bytes(1, rows, 576), 0);
   EXPECT_EQ(device_comm_pinned_bytes(1, rows, 576), 0);
   // The groups are all there is.
