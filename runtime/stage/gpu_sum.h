@@ -20,7 +20,7 @@ namespace spillway {
 // an event when its partial sums are there and one when they are added and normed.
 struct GpuAside {
   static constexpr size_t kBlocks = 2;
-  static constexpr int64_t kLeastRows = 512;  // of a step: fewer are not worth the events
+  static constexpr int64_t kLeastRows = 1024;  // of a step: fewer are not worth the events
 
   cuda::Stream stream;
   std::array<cuda::Event, kBlocks> multiplied;
