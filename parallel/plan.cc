@@ -299,9 +299,10 @@ uint64_t plan_fingerprint(const Plan& plan) {
     hash.add(line.detail);
     hash.add(line.bytes);
   }
+  // Budgets that were given; others follow what is free, which is never the same twice.
   for (const RankBudget& budget : plan.budgets) {
-    hash.add(budget.gpu_bytes);
-    hash.add(budget.host_bytes);
+    hash.add(budget.gpu_given ? budget.gpu_bytes : 0);
+    hash.add(budget.host_given ? budget.host_bytes : 0);
   }
   return hash.value();
 }

@@ -15,6 +15,7 @@
 #include "parallel/planner.h"
 #include "tests/parallel/gpu_clusters.h"
 #include "tests/parallel/refusal.h"
+#include "tests/support/temp_dir.h"
 
 namespace spillway::testing {
 namespace {
@@ -59,7 +60,8 @@ class PlanFile : public ::testing::Test {
     }
     return "it was read";
   }
-  std::string path_ = ::testing::TempDir() + "plan_file_test.toml";
+  TempDir folder_;  // tests of other processes write files of the same name
+  std::string path_ = folder_.file("plan.toml");
 };
 
 TEST_F(PlanFile, LeadsBackToThePlan) {

@@ -129,10 +129,13 @@ TEST(Budgets, ShorterStepsWhereLongOnesLeaveNoRoom) {
   EXPECT_GT(plan.prediction.decode_tok_per_s, 20);
 }
 
-TEST(Budgets, TheFingerprintSeesThem) {
-  const Plan plan = make_plan(llama_8b(), gpus({80}), {});
+TEST(Budgets, TheFingerprintSeesThoseThatWereGiven) {
+  Plan plan = make_plan(llama_8b(), gpus({80}), {});
   Plan other = plan;
-  other.budgets[0].gpu_bytes -= 1;
+  other.budgets[0].gpu_bytes -= 1;  // something else took a byte of what is free
+  EXPECT_EQ(plan_fingerprint(other), plan_fingerprint(plan));
+  plan.budgets[0].gpu_given = true;
+  other.budgets[0].gpu_given = true;
   EXPECT_NE(plan_fingerprint(other), plan_fingerprint(plan));
 }
 
