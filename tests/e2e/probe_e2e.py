@@ -97,9 +97,11 @@ class Probe(Files):
         self.probe()
         first, second = (self.succeed(plan, env=env) for _ in range(2))
         self.assertIn("rates measured", first.errors())
-        # But for the free memory, which is looked at every time.
-        self.assertEqual(first.text().partition("predicted:")[2],
-                         second.text().partition("predicted:")[2])
+        # But for the free memory, which is looked at every time and bounds the plan.
+        rates = [job.text().partition("predicted:")[2].partition("bound by")[0]
+                 for job in (first, second)]
+        self.assertIn("tok/s", rates[0])
+        self.assertEqual(rates[0], rates[1])
         with open(self.kept()[0], "w") as file:
             file.write("[[ranks]]\nrank = -7\n")
         job = self.succeed(plan, env=env)
