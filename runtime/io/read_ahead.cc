@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <tuple>
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
@@ -23,6 +24,12 @@ constexpr int64_t kChunkBytes = int64_t{2} << 20;
 }  // namespace
 
 struct ReadAhead::State {
+  struct Chunk {
+    int64_t number = 0;
+    int64_t begin = 0;
+    int64_t bytes = 0;
+  };
+
   const SpillFile& file;
   std::vector<FilePiece> pieces;
   std::vector<std::byte*> slots;
@@ -30,7 +37,9 @@ struct ReadAhead::State {
   std::mutex mutex;
   std::condition_variable changed;
   bool stop = false;
-  std::optional<Error> failed;
+  std::optional<Error> failed;  // of the first chunk, in their order, that could not be read
+  Chunk failed_at;
+  int64_t reading = 0;         // chunks that threads have taken and not yet read
   int64_t taken = 0;           // the number whose chunks are given out
   int64_t next = 0;            // its next chunk's first byte
   int64_t waited = 0;          // numbers that wait() has given out
@@ -68,12 +77,6 @@ struct ReadAhead::State {
             round_up(piece.offset + piece.bytes, SpillFile::kAlignment)};
   }
 
-  struct Chunk {
-    int64_t number = 0;
-    int64_t begin = 0;
-    int64_t bytes = 0;
-  };
-
   // Blocks until there is something to read; none: the end.
   std::optional<Chunk> take() {
     std::unique_lock<std::mutex> lock(mutex);
@@ -88,6 +91,7 @@ struct ReadAhead::State {
     }
     const Chunk chunk{taken, next, std::min(kChunkBytes, all - next)};
     next += chunk.bytes;
+    ++reading;
     if (next >= all) {
       ++taken;
       next = 0;
@@ -102,9 +106,24 @@ struct ReadAhead::State {
               {to, static_cast<size_t>(chunk.bytes)});
     bytes += chunk.bytes;
     const std::lock_guard<std::mutex> lock(mutex);
+    --reading;
     int64_t& missing = left[slot_of(chunk.number)];
     missing -= chunk.bytes;
-    if (missing == 0) changed.notify_all();
+    if (missing == 0 || failed) changed.notify_all();
+  }
+
+  // Chunks are given out in order and none after a failure, so once no thread reads any more the
+  // first failure of all is known, whichever thread came first.
+  void fail(const Chunk& chunk, const Error& error) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    --reading;
+    if (!failed ||
+        std::tie(chunk.number, chunk.begin) < std::tie(failed_at.number, failed_at.begin)) {
+      failed.emplace(error.message(), error.where() + ", " + piece(chunk.number).name,
+                     error.todo());
+      failed_at = chunk;
+    }
+    changed.notify_all();
   }
 
   void work() {
@@ -112,12 +131,7 @@ struct ReadAhead::State {
       try {
         read(*chunk);
       } catch (const Error& error) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        if (!failed) {
-          failed.emplace(error.message(), error.where() + ", " + piece(chunk->number).name,
-                         error.todo());
-        }
-        changed.notify_all();
+        fail(*chunk, error);
       }
     }
   }
@@ -151,10 +165,9 @@ const std::byte* ReadAhead::wait() {
   CHECK_EQ(s.waited, s.released);
   const size_t slot = s.slot_of(s.waited);
   const FilePiece& piece = s.piece(s.waited);
-  s.changed.wait(lock, [&] {
-    return s.failed.has_value() || (s.holds[slot] == s.waited && s.left[slot] == 0);
-  });
-  if (s.failed) throw Error(*s.failed);
+  const auto complete = [&] { return s.holds[slot] == s.waited && s.left[slot] == 0; };
+  s.changed.wait(lock, [&] { return complete() || (s.failed.has_value() && s.reading == 0); });
+  if (!complete()) throw Error(*s.failed);
   ++s.waited;
   return s.slots[slot] + (piece.offset - State::pages_of(piece).begin);
 }
