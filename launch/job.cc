@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/gpu_probe.h"
+#include "launch/rank_cores.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
@@ -41,10 +42,11 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
   gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
   try {
     open_model();
-    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads
-                                                             : cores_of_rank(world_.local_size));
+    const GpuSpec gpu = find_gpu();
+    const int cores = settle_cores(world_, gpu.numa_node);
+    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
     exec_ = {pool_.get(), isa_of(options.isa)};
-    probe_and_join();
+    probe_and_join(gpu);
   } catch (...) {
     quiet_down();
     throw;
@@ -69,7 +71,7 @@ void Job::open_model() {
   agree(world_, error);
 }
 
-void Job::probe_and_join() {
+void Job::probe_and_join(const GpuSpec& gpu) {
   if (world_.n_hosts > 1 && options_.listen.rfind("127.", 0) == 0) {
     throw SharedError("the ranks lie on " + std::to_string(world_.n_hosts) +
                           " hosts, but the coordinator would listen on " + options_.listen,
@@ -80,7 +82,7 @@ void Job::probe_and_join() {
   // All measure first, so that no rank waits in a join while another is still busy.
   RankSpec facts = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, false});
   facts.host = world_.host;
-  facts.gpu = find_gpu();
+  facts.gpu = gpu;
   const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts);
   say_warnings(rates.warning);
   if (world_.front() && !options_.quiet && !options_.json && !rates.note.empty()) {

@@ -68,7 +68,7 @@ class Job {
 
  private:
   void open_model();
-  void probe_and_join();
+  void probe_and_join(const GpuSpec& gpu);
   GpuSpec find_gpu();                          // collective
   void say_warnings(const std::string& mine);  // collective: the front prints all ranks'
   // The front's address and secret, on every rank.
