@@ -108,9 +108,9 @@ class Examination {
   // us of a sum within a graph, the best of a few runs.
   double time(DeviceCommunicator& fabric, int64_t rows, int sums) const {
     const DeviceSum step = step_of(rows);
-    cuda::Graph::begin(stream_);
-    for (int i = 0; i < sums; ++i) fabric.sum(exec_, step);
-    const cuda::Graph graph = cuda::Graph::end(stream_);
+    const cuda::Graph graph = cuda::Graph::of(stream_, [&] {
+      for (int i = 0; i < sums; ++i) fabric.sum(exec_, step);
+    });
     cuda::Event start;
     cuda::Event end;
     double best = 0;

@@ -220,9 +220,9 @@ std::string PeerHops::examine(const Link& link, HopReport* report) const {
 // us of a hop, the best of a few runs. They follow each other at once, so that the two ends are in
 // step without a message, which one of them might not send any more.
 double PeerHops::time(const Link& link, int64_t rows, int hops) const {
-  cuda::Graph::begin(stream_);
-  for (int i = 0; i < hops; ++i) hop(link, rows);
-  const cuda::Graph graph = cuda::Graph::end(stream_);
+  const cuda::Graph graph = cuda::Graph::of(stream_, [&] {
+    for (int i = 0; i < hops; ++i) hop(link, rows);
+  });
   std::array<cuda::Event, kGraphRuns + 1> marks;
   marks[0].record(stream_);
   for (size_t run = 1; run < marks.size(); ++run) {
