@@ -19,7 +19,7 @@ import gguf_writer  # noqa: E402  found by the line above
 
 def passes(arguments):
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-    print("ok" if done.returncode == 0 else "FAILED", *arguments[1:2], *arguments[4:], flush=True)
+    print("ok" if done.returncode == 0 else "FAILED", *arguments[-9:], flush=True)
     if done.returncode != 0:
         print(done.stdout + done.stderr)
     return done.returncode == 0
