@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -97,7 +98,7 @@ struct Cupti {
 
 struct Trace::State {
   // CUPTI's callbacks get no argument of ours: the one trace of this process.
-  inline static State* tracing = nullptr;
+  inline static std::atomic<State*> tracing{nullptr};
   Cupti cupti;
   std::mutex mutex;  // guards what follows between the owner and CUPTI's threads
   DeviceTrace found;
@@ -147,13 +148,14 @@ struct Trace::State {
     *most_records = 0;  // as many as fit
   }
   static void CUPTIAPI take_buffer(CUcontext, uint32_t, uint8_t* buffer, size_t, size_t used) {
-    if (tracing != nullptr && used > 0) tracing->take_all(buffer, used);
+    State* const state = tracing.load();
+    if (state != nullptr && used > 0) state->take_all(buffer, used);
     std::free(buffer);
   }
 };
 
 Trace::Trace() : state_(std::make_unique<State>()) {
-  CHECK(State::tracing == nullptr);
+  CHECK(State::tracing.load() == nullptr);
   const Cupti& cupti = state_->cupti;
   state_->cupti.open();
   cupti.check(cupti.register_callbacks(State::give_buffer, State::take_buffer), "callbacks");
@@ -167,7 +169,9 @@ Trace::Trace() : state_(std::make_unique<State>()) {
   }
 }
 
+// Also of a trace that nobody stopped: nothing may come when the state is gone.
 Trace::~Trace() {
+  for (const CUpti_ActivityKind kind : kKinds) (void)state_->cupti.disable(kind);
   (void)state_->cupti.flush_all(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);
   State::tracing = nullptr;
 }
