@@ -7,7 +7,6 @@
 
 #if __has_include(<cupti.h>)
 
-#include <cublasLt.h>
 #include <cupti.h>
 #include <dlfcn.h>
 
@@ -17,6 +16,8 @@
 #include <map>
 #include <mutex>
 #include <string>
+
+#include "kernels/cuda/cublas_lt.h"
 
 namespace spillway::cuda {
 namespace {
@@ -61,13 +62,7 @@ struct Cupti {
  private:
   // Where the loader looks, then where toolkits and PyPI's packages put it.
   static void* open_library() {
-    std::string beside;  // the folder of CUDA's other libraries
-    Dl_info info{};
-    if (dladdr(reinterpret_cast<const void*>(&cublasLtCreate), &info) != 0 &&
-        info.dli_fname != nullptr) {
-      const std::string path = info.dli_fname;
-      beside = path.substr(0, path.rfind('/') + 1);
-    }
+    const std::string beside = CublasLt().folder();
     const std::array<std::string, 6> folders = {"",
                                                 beside,
                                                 beside + "../extras/CUPTI/lib64/",

@@ -6,7 +6,7 @@
 #include "kernels/core/packed_matrix.h"
 #include "parallel/planner.h"
 #include "parallel/stage_clock.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/model_shapes.h"
 
 namespace spillway {
