@@ -1,6 +1,7 @@
 // ReadAhead: pieces of a spill file in the order in which every step reads them, brought to memory
 // before they are asked for. Piece i of a step always comes to slot i % slots.size(); the pieces of
-// the next step follow those of this one without a pause.
+// the next step follow those of this one without a pause. Of a mapped file (SpillFile::map) a piece
+// that lies whole in the page cache is given as it lies there: nothing is copied.
 //   Thread: wait() and release() from one thread. Owns its reading threads; after the constructor
 //   nothing allocates.
 #pragma once
@@ -42,7 +43,7 @@ class ReadAhead {
   // The piece that wait() gave is not needed any more; its slot may be filled again.
   void release();
 
-  int64_t bytes_read() const;  // since the start
+  int64_t bytes_read() const;  // since the start, with those that were given as they lie
 
  private:
   struct State;

@@ -2,10 +2,12 @@
 #include "runtime/io/spill_file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -67,6 +69,7 @@ SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t
 }
 
 SpillFile::~SpillFile() {
+  if (base_ != nullptr) ::munmap(const_cast<std::byte*>(base_), size());
   if (direct_ >= 0) ::close(direct_);
   if (fd_ >= 0) ::close(fd_);
 }
@@ -76,7 +79,8 @@ SpillFile::SpillFile(SpillFile&& other) noexcept
       name_(std::move(other.name_)),
       bytes_(other.bytes_),
       fd_(std::exchange(other.fd_, -1)),
-      direct_(std::exchange(other.direct_, -1)) {}
+      direct_(std::exchange(other.direct_, -1)),
+      base_(std::exchange(other.base_, nullptr)) {}
 
 void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
   CHECK_LE(offset + static_cast<int64_t>(data.size()), bytes_);
@@ -114,6 +118,30 @@ void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
     offset += n;
     to = to.subspan(static_cast<size_t>(n));
   }
+}
+
+void SpillFile::map() {
+  CHECK(base_ == nullptr);
+  // Private: some file systems that keep no coherent cache refuse shared mappings only, and nobody
+  // writes any more.
+  void* base = ::mmap(nullptr, size(), PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
+  if (base != MAP_FAILED) base_ = static_cast<const std::byte*>(base);
+}
+
+bool SpillFile::cached(int64_t offset, int64_t bytes) const {
+  CHECK(base_ != nullptr && offset >= 0 && offset + bytes <= bytes_);
+  const auto page = static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
+  std::array<unsigned char, 4096> there;  // a byte a page
+  const int64_t end = offset + bytes;
+  for (int64_t at = offset / page * page; at < end;) {
+    const int64_t n = std::min(end - at, static_cast<int64_t>(there.size()) * page);
+    void* from = const_cast<std::byte*>(base_) + at;
+    if (::mincore(from, static_cast<size_t>(n), there.data()) != 0) return false;
+    const auto in_cache = [](unsigned char flags) { return (flags & 1) != 0; };
+    if (!std::all_of(there.begin(), there.begin() + div_up(n, page), in_cache)) return false;
+    at += n;
+  }
+  return true;
 }
 
 }  // namespace spillway

@@ -1,7 +1,8 @@
 // SpillFile: a file without a name that holds packed weights which do not fit the memory. It takes
 // its room on the disk at once, is written once while loading, then only read, and is gone with the
 // process whatever ends it.
-//   Owns its descriptors. Thread: write from one thread; read from any, after the last write.
+//   Owns its descriptors and its mapping. Thread: write and map from one thread; read from any,
+//   after the last write.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +32,27 @@ class SpillFile {
   // the disk does not give them all.
   void read(int64_t offset, std::span<std::byte> to) const;
 
+  // Maps the whole file, once, after the last write. Where its file system cannot, or the addresses
+  // do not suffice, mapped() stays empty and there is read() alone.
+  //
+  // Bytes that the page cache holds are read through the mapping without a copy, as fast as memory;
+  // others come from the disk page by page, and a disk that fails then is the reader's SIGBUS, which
+  // launch/bus_guard.h turns into a sentence. So ask cached() first.
+  void map();
+  std::span<const std::byte> mapped() const { return {base_, base_ == nullptr ? 0 : size()}; }
+  // Whether every page of these bytes of a mapped file lies in the page cache now. It may be
+  // evicted at any time.
+  bool cached(int64_t offset, int64_t bytes) const;
+
  private:
+  size_t size() const { return static_cast<size_t>(bytes_); }
+
   std::string folder_;
   std::string name_;
   int64_t bytes_ = 0;
   int fd_ = -1;
   int direct_ = -1;  // the same file past the page cache; -1: its file system cannot
+  const std::byte* base_ = nullptr;  // of the mapping
 };
 
 }  // namespace spillway
