@@ -90,7 +90,7 @@ void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
     if (n <= 0) {
       throw Error("writing the spill file failed at byte " + std::to_string(offset) + ": " +
                       (n == 0 ? "nothing was taken" : std::strerror(errno)),
-                  folder_ + ", " + name_, "check the disk, or give another by --spill-dir");
+                  where(), "check the disk, or give another by --spill-dir");
     }
     offset += n;
     data = data.subspan(static_cast<size_t>(n));
@@ -113,7 +113,7 @@ void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
     if (n <= 0) {
       throw Error("reading the spill file failed at byte " + std::to_string(offset) + ": " +
                       (n == 0 ? "it ends there" : std::strerror(errno)),
-                  folder_ + ", " + name_, "check the disk, or give another by --spill-dir");
+                  where(), "check the disk, or give another by --spill-dir");
     }
     offset += n;
     to = to.subspan(static_cast<size_t>(n));

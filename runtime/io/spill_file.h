@@ -26,6 +26,7 @@ class SpillFile {
 
   int64_t bytes() const { return bytes_; }  // rounded up to kAlignment
   const std::string& folder() const { return folder_; }
+  std::string where() const { return folder_ + ", " + name_; }  // for errors
 
   void write(int64_t offset, std::span<const std::byte> data);
   // Fills `to` from the page cache where the data still is there, else past it. Throws Error when
@@ -36,8 +37,8 @@ class SpillFile {
   // do not suffice, mapped() stays empty and there is read() alone.
   //
   // Bytes that the page cache holds are read through the mapping without a copy, as fast as memory;
-  // others come from the disk page by page, and a disk that fails then is the reader's SIGBUS, which
-  // launch/bus_guard.h turns into a sentence. So ask cached() first.
+  // others come from the disk page by page, and a disk that fails then is the reader's SIGBUS,
+  // which launch/bus_guard.h turns into a sentence. So ask cached() first.
   void map();
   std::span<const std::byte> mapped() const { return {base_, base_ == nullptr ? 0 : size()}; }
   // Whether every page of these bytes of a mapped file lies in the page cache now. It may be

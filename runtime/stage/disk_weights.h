@@ -36,6 +36,7 @@ class DiskWeights {
   void done(size_t layer, Half half);
 
   int64_t bytes() const { return slots_.bytes(); }  // of host memory
+  const SpillFile& file() const { return file_; }
 
  private:
   struct Reserved;  // addresses without memory
