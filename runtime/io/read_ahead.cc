@@ -34,27 +34,31 @@ struct ReadAhead::State {
   const SpillFile& file;
   std::vector<FilePiece> pieces;
   std::vector<std::byte*> slots;
+  const bool gives_mapped;
 
   std::mutex mutex;
   std::condition_variable changed;
   bool stop = false;
   std::optional<Error> failed;  // of the first chunk, in their order, that could not be read
   Chunk failed_at;
-  bool asking = false;         // a thread asks whether piece `taken` is in the page cache
-  int64_t reading = 0;         // chunks that threads have taken and not yet read
-  int64_t taken = 0;           // the number whose chunks are given out
-  int64_t next = 0;            // its next chunk's first byte
-  int64_t waited = 0;          // numbers that wait() has given out
-  int64_t released = 0;        // and that were released
-  std::vector<int64_t> left;   // by slot: bytes that are still to come
-  std::vector<int64_t> holds;  // by slot: the number that it is being filled with
+  bool asking = false;                   // a thread asks whether piece `taken` is in the page cache
+  int64_t reading = 0;                   // chunks that threads have taken and not yet read
+  int64_t taken = 0;                     // the number whose chunks are given out
+  int64_t next = 0;                      // its next chunk's first byte
+  int64_t waited = 0;                    // numbers that wait() has given out
+  int64_t released = 0;                  // and that were released
+  std::vector<int64_t> left;             // by slot: bytes that are still to come
+  std::vector<int64_t> holds;            // by slot: the number that it is being filled with
   std::vector<const std::byte*> places;  // by slot: where that piece lies, in it or mapped
   std::atomic<int64_t> bytes{0};
   std::vector<std::thread> threads;
 
   State(const SpillFile& file_in, std::vector<FilePiece> pieces_in,
-        std::vector<std::byte*> slots_in)
-      : file(file_in), pieces(std::move(pieces_in)), slots(std::move(slots_in)) {
+        std::vector<std::byte*> slots_in, InCache in_cache)
+      : file(file_in),
+        pieces(std::move(pieces_in)),
+        slots(std::move(slots_in)),
+        gives_mapped(in_cache == InCache::kMapped && !file_in.mapped().empty()) {
     left.assign(slots.size(), 0);
     holds.assign(slots.size(), -1);
     places.assign(slots.size(), nullptr);
@@ -92,7 +96,7 @@ struct ReadAhead::State {
   // Gives number `taken` as it lies in the page cache, if all of it does. Asks without the lock: it
   // takes up to a millisecond, in which nobody else takes anything.
   bool give_mapped(std::unique_lock<std::mutex>& lock) {
-    if (file.mapped().empty()) return false;
+    if (!gives_mapped) return false;
     const FilePiece& wanted = piece(taken);
     asking = true;
     lock.unlock();
@@ -169,8 +173,8 @@ struct ReadAhead::State {
 };
 
 ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
-                     std::vector<std::byte*> slots, int n_threads)
-    : state_(std::make_unique<State>(file, std::move(pieces), std::move(slots))) {
+                     std::vector<std::byte*> slots, int n_threads, InCache in_cache)
+    : state_(std::make_unique<State>(file, std::move(pieces), std::move(slots), in_cache)) {
   CHECK(!state_->pieces.empty() && !state_->slots.empty());
   for (const FilePiece& piece : state_->pieces) {
     CHECK_GE(piece.offset, 0);

@@ -1,7 +1,6 @@
 // ReadAhead: pieces of a spill file in the order in which every step reads them, brought to memory
 // before they are asked for. Piece i of a step always comes to slot i % slots.size(); the pieces of
-// the next step follow those of this one without a pause. Of a mapped file (SpillFile::map) a piece
-// that lies whole in the page cache is given as it lies there: nothing is copied.
+// the next step follow those of this one without a pause.
 //   Thread: wait() and release() from one thread. Owns its reading threads; after the constructor
 //   nothing allocates.
 #pragma once
@@ -23,6 +22,10 @@ struct FilePiece {
   std::string name;  // for errors: "layer 12 feed-forward"
 };
 
+// What becomes of a piece that lies whole in the page cache: it is copied to its slot like others,
+// or given as it lies there (SpillFile::mapped), which costs nothing and leaves its slot as it is.
+enum class InCache { kCopied, kMapped };
+
 class ReadAhead {
  public:
   // Room that a slot needs for such a piece: the disk is read in whole pages around it.
@@ -33,7 +36,7 @@ class ReadAhead {
   // file and the slots' memory must outlive it; every slot has slot_bytes() of the greatest piece
   // and begins at a multiple of SpillFile::kAlignment.
   ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces, std::vector<std::byte*> slots,
-            int n_threads);
+            int n_threads, InCache in_cache = InCache::kCopied);
   ~ReadAhead();
   ReadAhead(ReadAhead&&) = delete;
 

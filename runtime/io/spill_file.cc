@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,6 +43,43 @@ bool aligned(const void* pointer, int64_t offset, size_t n) {
   return ((reinterpret_cast<uintptr_t>(pointer) | static_cast<uint64_t>(offset) | n) & kMask) == 0;
 }
 
+// Fewer cached pages than these beside each other are not worth a read of their own.
+constexpr int64_t kFewPages = 16;
+
+// Which pages of a mapped file lie in the page cache, of some thousand at a time.
+class PageFlags {
+ public:
+  explicit PageFlags(const std::byte* base) : base_(base), page_(::sysconf(_SC_PAGESIZE)) {}
+
+  // The pages around these bytes, or the first of them. Returns how many of the bytes lie in them.
+  int64_t ask(int64_t offset, int64_t bytes) {
+    offset_ = offset;
+    begin_ = offset / page_ * page_;
+    const int64_t end = std::min(offset + bytes, begin_ + static_cast<int64_t>(kMost) * page_);
+    n_pages_ = div_up(end - begin_, page_);
+    void* from = const_cast<std::byte*>(base_) + begin_;
+    if (::mincore(from, static_cast<size_t>(end - begin_), flags_.data()) != 0) flags_.fill(0);
+    return end - offset;
+  }
+  int64_t n_pages() const { return n_pages_; }
+  int64_t n_cached_from(int64_t page) const {
+    int64_t end = page;
+    while (end < n_pages_ && (flags_[static_cast<size_t>(end)] & 1) != 0) ++end;
+    return end - page;
+  }
+  int64_t bytes_before(int64_t page) const { return begin_ + page * page_ - offset_; }
+
+ private:
+  static constexpr size_t kMost = 4096;
+
+  const std::byte* base_;
+  int64_t page_;
+  std::array<unsigned char, kMost> flags_{};  // mincore's
+  int64_t offset_ = 0;
+  int64_t begin_ = 0;
+  int64_t n_pages_ = 0;
+};
+
 }  // namespace
 
 SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t bytes)
@@ -66,6 +102,7 @@ SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t
   }
   const std::string self = "/proc/self/fd/" + std::to_string(fd_);
   direct_ = ::open(self.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  map();
 }
 
 SpillFile::~SpillFile() {
@@ -99,16 +136,17 @@ void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
 
 void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
   while (!to.empty()) {
-    ssize_t n = -1;
-    iovec part{to.data(), to.size()};
-    if (direct_ >= 0) n = ::preadv2(fd_, &part, 1, offset, RWF_NOWAIT);  // what is cached
-    if (n <= 0) {
-      // A direct read wants whole pages; the end of the file may be none.
-      const size_t whole = to.size() / kAlignment * kAlignment;
-      const bool direct = direct_ >= 0 && whole > 0 && aligned(to.data(), offset, whole);
-      n = direct ? ::pread(direct_, to.data(), whole, offset)
-                 : ::pread(fd_, to.data(), to.size(), offset);
+    // A direct read wants whole pages; the end of what is asked for may be none.
+    size_t n_bytes = to.size() / kAlignment * kAlignment;
+    bool direct = direct_ >= 0 && n_bytes > 0 && aligned(to.data(), offset, n_bytes);
+    if (direct) {
+      const Run run = run_at(offset, static_cast<int64_t>(n_bytes));
+      direct = !run.cached;
+      n_bytes = static_cast<size_t>(run.bytes);
+    } else {
+      n_bytes = to.size();
     }
+    const ssize_t n = ::pread(direct ? direct_ : fd_, to.data(), n_bytes, offset);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       throw Error("reading the spill file failed at byte " + std::to_string(offset) + ": " +
@@ -121,27 +159,40 @@ void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
 }
 
 void SpillFile::map() {
-  CHECK(base_ == nullptr);
   // Private: some file systems that keep no coherent cache refuse shared mappings only, and nobody
-  // writes any more.
+  // reads here before the last write.
   void* base = ::mmap(nullptr, size(), PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
   if (base != MAP_FAILED) base_ = static_cast<const std::byte*>(base);
 }
 
 bool SpillFile::cached(int64_t offset, int64_t bytes) const {
-  CHECK(base_ != nullptr && offset >= 0 && offset + bytes <= bytes_);
-  const auto page = static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
-  std::array<unsigned char, 4096> there;  // a byte a page
-  const int64_t end = offset + bytes;
-  for (int64_t at = offset / page * page; at < end;) {
-    const int64_t n = std::min(end - at, static_cast<int64_t>(there.size()) * page);
-    void* from = const_cast<std::byte*>(base_) + at;
-    if (::mincore(from, static_cast<size_t>(n), there.data()) != 0) return false;
-    const auto in_cache = [](unsigned char flags) { return (flags & 1) != 0; };
-    if (!std::all_of(there.begin(), there.begin() + div_up(n, page), in_cache)) return false;
+  CHECK(offset >= 0 && offset + bytes <= bytes_);
+  if (base_ == nullptr) return false;
+  PageFlags there(base_);
+  for (int64_t at = offset; at < offset + bytes;) {
+    const int64_t n = there.ask(at, offset + bytes - at);
+    if (there.n_cached_from(0) < there.n_pages()) return false;
     at += n;
   }
   return true;
+}
+
+// A read that does not wait (RWF_NOWAIT) would tell the same, and have the kernel read ahead what
+// is missing: twice from the disk, and into the page cache in the place of what is there.
+SpillFile::Run SpillFile::run_at(int64_t offset, int64_t bytes) const {
+  if (base_ == nullptr) return {false, bytes};
+  PageFlags there(base_);
+  const int64_t asked = there.ask(offset, bytes);
+  const int64_t first = there.n_cached_from(0);
+  if (first == there.n_pages()) return {true, asked};
+  if (first >= kFewPages) return {true, there.bytes_before(first)};
+  int64_t end = first;
+  while (end < there.n_pages()) {
+    const int64_t n = there.n_cached_from(end);
+    if (n >= kFewPages) break;
+    end += n + 1;
+  }
+  return {false, std::min(asked, there.bytes_before(end))};
 }
 
 }  // namespace spillway

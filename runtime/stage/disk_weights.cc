@@ -102,8 +102,7 @@ void DiskWeights::start(const Weights& weights) {
     }
   }
   CHECK_EQ(piece, pieces_.size());
-  file_.map();
-  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kReaders);
+  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kReaders, InCache::kMapped);
 }
 
 const LayerWeights& DiskWeights::fetch(size_t layer, Half half) {

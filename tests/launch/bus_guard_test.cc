@@ -55,7 +55,6 @@ void cut_spill_and_read(const std::string& folder) {
   setrlimit(RLIMIT_CORE, &none);
   guard_mapped_file("/nowhere");
   SpillFile file(folder, "weights on disk of rank 3", kBytes);
-  file.map();
   guard_spill_file(file.mapped(), file.where());
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code no_error;

@@ -127,10 +127,9 @@ class ReadAheadSteps : public ::testing::TestWithParam<std::tuple<int, int, int>
 TEST_P(ReadAheadSteps, GivesEveryPieceInOrder) {
   const auto [n_pieces, n_slots, n_threads] = GetParam();
   const Shelf shelf(n_pieces, n_slots, 5 << 20);
-  for (const bool mapped : {false, true}) {
-    SCOPED_TRACE(mapped);
-    if (mapped) shelf.file->map();
-    ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, n_threads);
+  for (const InCache in_cache : {InCache::kCopied, InCache::kMapped}) {
+    SCOPED_TRACE(in_cache == InCache::kMapped);
+    ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, n_threads, in_cache);
     for (int step = 0; step < 3; ++step) {
       for (const FilePiece& piece : shelf.pieces) {
         ASSERT_TRUE(shelf.right(piece, reader.wait())) << "step " << step << ", " << piece.name;
@@ -150,12 +149,11 @@ INSTANTIATE_TEST_SUITE_P(All, ReadAheadSteps,
 // Locked pages stay in the page cache whatever else needs memory.
 TEST(ReadAhead, GivesWhatThePageCacheHasAsItLiesThere) {
   const Shelf shelf(4, 3, 1 << 20);
-  shelf.file->map();
   const auto mapped = shelf.file->mapped();
   ASSERT_EQ(static_cast<int64_t>(mapped.size()), shelf.file->bytes());
   if (mlock(mapped.data(), mapped.size()) != 0) GTEST_SKIP() << "pages cannot be locked here";
   for (std::byte* slot : shelf.slots) std::fill_n(slot, 4096, std::byte{0xab});
-  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, InCache::kMapped);
   for (int step = 0; step < 3; ++step) {
     for (const FilePiece& piece : shelf.pieces) {
       const std::byte* got = reader.wait();
@@ -177,7 +175,6 @@ TEST(ReadAhead, ReadsIntoSlotsWhatThePageCacheLost) {
   ASSERT_GE(fd, 0);
   ASSERT_EQ(fsync(fd), 0);
   ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-  shelf.file->map();
   const auto mapped = shelf.file->mapped();
   const FilePiece& kept = shelf.pieces[4];
   const std::byte* page = mapped.data() + kept.offset / 4096 * 4096;
@@ -185,7 +182,7 @@ TEST(ReadAhead, ReadsIntoSlotsWhatThePageCacheLost) {
   const bool locked = mlock(page, length) == 0;
   std::vector<bool> before;
   for (const FilePiece& piece : shelf.pieces) before.push_back(shelf.cached(piece));
-  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, InCache::kMapped);
   int in_slots = 0;
   for (int step = 0; step < 2; ++step) {
     for (size_t i = 0; i < shelf.pieces.size(); ++i) {
@@ -204,14 +201,13 @@ TEST(ReadAhead, ReadsIntoSlotsWhatThePageCacheLost) {
   if (in_slots == 0) GTEST_SKIP() << "this file system's page cache keeps what it was told to drop";
 }
 
-class ReadAheadEnd : public ::testing::TestWithParam<bool> {};
+class ReadAheadEnd : public ::testing::TestWithParam<InCache> {};
 
 TEST_P(ReadAheadEnd, BeforeItsTimeNamesThePiece) {
   const Shelf shelf(6, 2, 1 << 20);
-  if (GetParam()) shelf.file->map();
   ASSERT_EQ(ftruncate(shelf.descriptor(), round_up(shelf.pieces[4].offset, SpillFile::kAlignment)),
             0);
-  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, GetParam());
   const std::string text = refusal([&] {
     for (int i = 0; i < 6; ++i) {
       reader.wait();
@@ -222,7 +218,8 @@ TEST_P(ReadAheadEnd, BeforeItsTimeNamesThePiece) {
   EXPECT_NE(text.find("piece 4"), std::string::npos) << text;
 }
 
-INSTANTIATE_TEST_SUITE_P(CopiedAndMapped, ReadAheadEnd, ::testing::Bool());
+INSTANTIATE_TEST_SUITE_P(CopiedAndMapped, ReadAheadEnd,
+                         ::testing::Values(InCache::kCopied, InCache::kMapped));
 
 TEST(ReadAhead, EndsWhileSlotsAreFull) {
   const Shelf shelf(5, 2, 1 << 20);
