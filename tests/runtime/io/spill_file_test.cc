@@ -2,25 +2,25 @@
 // without room, a file that ends early and folders that cannot be written are Errors.
 #include "runtime/io/spill_file.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
 #include "runtime/io/read_ahead.h"
+#include "tests/support/spill_files.h"
 #include "tests/support/temp_dir.h"
 
 namespace spillway {
 namespace {
 
+using testing::cut_spill_files;
 using testing::TempDir;
 
 std::vector<std::byte> noise(int64_t n, unsigned seed) {
@@ -127,16 +127,9 @@ INSTANTIATE_TEST_SUITE_P(All, ReadAheadSteps,
 
 TEST(ReadAhead, AnEndBeforeItsTimeNamesThePiece) {
   const Shelf shelf(6, 2, 1 << 20);
-  // The file has no name, but the process has its descriptor.
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    std::error_code no_error;
-    const std::string target = std::filesystem::read_symlink(entry.path(), no_error).string();
-    if (target.find(shelf.dir.file("spill")) == std::string::npos) continue;
-    const int fd = std::stoi(entry.path().filename().string());
-    if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR) {
-      ASSERT_EQ(ftruncate(fd, round_up(shelf.pieces[4].offset, SpillFile::kAlignment)), 0);
-    }
-  }
+  ASSERT_EQ(cut_spill_files(shelf.dir.file("spill"),
+                            round_up(shelf.pieces[4].offset, SpillFile::kAlignment)),
+            1);
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
   const std::string text = refusal([&] {
     for (int i = 0; i < 6; ++i) {
@@ -152,6 +145,36 @@ TEST(ReadAhead, EndsWhileSlotsAreFull) {
   const Shelf shelf(5, 2, 1 << 20);
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
   reader.wait();
+}
+
+TEST(ReadAhead, APieceLiesInTheSamePlaceInEveryStep) {
+  const Shelf shelf(7, 3, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  for (size_t i = 0; i < 3 * shelf.pieces.size(); ++i) {
+    const std::byte* there = reader.at(i % shelf.pieces.size());
+    ASSERT_EQ(reader.wait(), there) << i;
+    reader.release();
+  }
+}
+
+// What was read before stop() may be taken; then everybody is told, and nobody waits.
+TEST(ReadAhead, StopEndsAWait) {
+  const Shelf shelf(5, 2, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  std::string text;
+  std::thread taker([&] {
+    text = refusal([&] {
+      while (true) {
+        reader.wait();
+        reader.release();
+      }
+    });
+  });
+  reader.stop();
+  taker.join();
+  EXPECT_NE(text.find("is not read any more"), std::string::npos) << text;
+  EXPECT_NE(text.find("piece "), std::string::npos) << text;
+  EXPECT_NE(refusal([&] { reader.wait(); }), "nothing was refused");
 }
 
 }  // namespace
