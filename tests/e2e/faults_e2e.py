@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 
 import harness
@@ -108,6 +109,20 @@ class Faults(harness.EndToEnd):
         job.wait_for(lambda: "rank 0" in job.errors(since=since), LIMIT_S, "line that names rank 0")
         self.assertNotEqual(job.wait(15), 0, job.describe())
         self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+
+    def test_a_disk_that_fails(self):
+        with tempfile.TemporaryDirectory() as folder:
+            job = self.start(generate(2, "-p", "Once upon a time", "--ignore-eos", "-n", "8000",
+                                      "-c", "8192", "--place", "layers all = disk", "--spill-dir",
+                                      folder))
+            job.wait_for_text(1)
+            rank_1 = job.wait_for_workers(2)[1]
+            self.assertTrue(harness.cut_spill_file(rank_1, folder), job.describe())
+            self.assertEqual(job.wait(60), 1, job.describe())
+            self.assertEqual(job.left_over(8), {}, "left running by " + job.describe())
+            self.assertRegex(job.errors(), r"weights on disk of rank 1, layer \d+ \S+: reading the "
+                             r"spill file failed at byte \d+: it ends there")
+            self.assertEqual(os.listdir(folder), [])
 
     def test_front_killed(self):
         job, workers = self.running(MOST_RANKS)
