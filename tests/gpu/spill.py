@@ -117,8 +117,8 @@ def ends_early(options):
             if not any([harness.cut_spill_file(pid, folder) for pid in job.processes()]):
                 return f"no spill file in {folder}: {job.describe()}"
             code = job.wait(60)
-            said = re.search(r"layer \d+.*: reading the spill file failed at byte \d+: it ends there",
-                             job.errors())
+            said = re.search(r"layer \d+ \S+: reading the spill file failed at byte \d+: it "
+                             r"ends there", job.errors())
             if code != 1 or not said or job.left_over(8) or os.listdir(folder):
                 return f"not ended well: {job.describe()}, {job.left_over()}"
             print(said.group(0), flush=True)
