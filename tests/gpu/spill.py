@@ -89,14 +89,14 @@ def text_twice(options, places):
 def as_from_host(options, split, places):
     """Halves on disk give the text of the same halves in host memory."""
     several = ["--split", split, "--share-gpus"] if split else []
-    launcher = harness.mpirun(2) if split else []
+    launcher = harness.mpirun(2, "--bind-to", "none") if split else []
     for prompt in PROMPTS:
         texts = []
         for home in ("streamed", "disk"):
             text, error = run([*launcher, options.spillway, "run", "-m", options.model, "-p",
                                prompt, "-n", "24", "--temp", "0", "--ignore-eos", "-q", "--device",
-                               "gpu", "--ubatch-size", "16",
-                               "--place", places.format(home, home), *several])
+                               "gpu", "--ubatch-size", "16", "--place",
+                               places.format(home, home), *several])
             if text is None:
                 return error
             texts.append(text)
