@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import tempfile
@@ -120,8 +121,8 @@ class Faults(harness.EndToEnd):
             self.assertTrue(harness.cut_spill_file(rank_1, folder), job.describe())
             self.assertEqual(job.wait(60), 1, job.describe())
             self.assertEqual(job.left_over(8), {}, "left running by " + job.describe())
-            self.assertRegex(job.errors(), r"weights on disk of rank 1, layer \d+ \S+: reading the "
-                             r"spill file failed at byte \d+: it ends there")
+            self.assertRegex(job.errors(), r"reading the spill file failed at byte \d+")
+            self.assertRegex(job.errors(), re.escape(folder) + r", weights on disk of rank 1\b")
             self.assertEqual(os.listdir(folder), [])
 
     def test_front_killed(self):
