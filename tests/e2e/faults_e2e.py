@@ -113,16 +113,17 @@ class Faults(harness.EndToEnd):
 
     def test_a_disk_that_fails(self):
         with tempfile.TemporaryDirectory() as folder:
-            job = self.start(generate(2, "-p", "Once upon a time", "--ignore-eos", "-n", "8000",
+            # One rank: nobody is silent, however busy the machine.
+            job = self.start(generate(1, "-p", "Once upon a time", "--ignore-eos", "-n", "8000",
                                       "-c", "8192", "--place", "layers all = disk", "--spill-dir",
                                       folder))
-            job.wait_for_text(1)
-            rank_1 = job.wait_for_workers(2)[1]
-            self.assertTrue(harness.cut_spill_file(rank_1, folder), job.describe())
-            self.assertEqual(job.wait(60), 1, job.describe())
-            self.assertEqual(job.left_over(8), {}, "left running by " + job.describe())
+            job.wait_for_text(1, 200)
+            (rank,) = job.wait_for_workers(1).values()
+            self.assertTrue(harness.cut_spill_file(rank, folder), job.describe())
+            self.assertEqual(job.wait(200), 1, job.describe())
+            self.assertEqual(job.left_over(20), {}, "left running by " + job.describe())
             self.assertRegex(job.errors(), r"reading the spill file failed at byte \d+")
-            self.assertRegex(job.errors(), re.escape(folder) + r", weights on disk of rank 1\b")
+            self.assertRegex(job.errors(), re.escape(folder) + r", weights on disk of rank 0\b")
             self.assertEqual(os.listdir(folder), [])
 
     def test_front_killed(self):

@@ -116,7 +116,7 @@ def ends_early(options):
             job.wait_for_text(1)
             if not any([harness.cut_spill_file(pid, folder) for pid in job.processes()]):
                 return f"no spill file in {folder}: {job.describe()}"
-            code = job.wait(60)
+            code = job.wait(200)
             said = re.search(r"layer \d+ \S+: reading the spill file failed at byte \d+: it "
                              r"ends there", job.errors())
             if code != 1 or not said or job.left_over(8) or os.listdir(folder):
