@@ -248,9 +248,12 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   };
   const bool first = part.stage == 0;
   const bool last = part.stage == plan.last_stage();
-  const int64_t pinned =
-      weight_buffers(model, part, layers, first, last, WeightHome::kHost).total();
-  add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
+  const int64_t disk_slots = kDiskSlots * disk_slot_bytes(model, part, layers);
+  if (part.gpu) {
+    const int64_t pinned =
+        weight_buffers(model, part, layers, first, last, WeightHome::kHost).total() + disk_slots;
+    add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
+  }
   add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
   if (!part.gpu) {
@@ -259,8 +262,7 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
     add("host", "program", "page tables of mapped weights",
         div_up(on_disk, kMappedBytesAPageTableByte));
   }
-  add("host", "activations", "disk slots",
-      kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
+  add("host", "activations", "disk slots", disk_slots);
   add("host", "activations", "halves on the CPU",
       spill_pinned_buffers(model, part, plan.limits).total() +
           spill_cpu_buffers(model, part, plan.limits).total());

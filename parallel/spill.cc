@@ -139,11 +139,14 @@ int64_t stream_slot_bytes(const ModelSpec& model, const RankPart& part, const Ra
   return greatest_half(model, part, layers, [](Place p) { return p != Place::kResident; });
 }
 
+int64_t disk_slot_bytes(int64_t half_bytes) {
+  constexpr int64_t kPage = 4096;                                 // SpillFile::kAlignment
+  return half_bytes == 0 ? 0 : (half_bytes / kPage + 2) * kPage;  // ReadAhead::slot_bytes
+}
+
 int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers) {
-  constexpr int64_t kPage = 4096;  // SpillFile::kAlignment
-  const int64_t half =
-      greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; });
-  return half == 0 ? 0 : (half / kPage + 2) * kPage;  // ReadAhead::slot_bytes
+  return disk_slot_bytes(
+      greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; }));
 }
 
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits) {

@@ -146,10 +146,10 @@ class StageSpill {
           spread(i, n, disk) ? (void)(greatest = std::max(greatest, bytes)) : (void)(host += bytes);
         }
         const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
+        // Beyond those that the user's halves on disk have already.
         const int64_t slots =
-            kDiskSlots *
-            std::max<int64_t>(0, Arena::rounded(greatest) -
-                                     Arena::rounded(disk_slot_bytes(model_, part, stage_.layers)));
+            kDiskSlots * std::max<int64_t>(0, disk_slot_bytes(greatest) -
+                                                  disk_slot_bytes(model_, part, stage_.layers));
         const int64_t cpu_bytes = cpu_buffer_bytes(part);
         return host + slots + cpu_bytes <= -lack_bytes(plan_, rank, "host");
       });

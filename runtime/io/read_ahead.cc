@@ -144,7 +144,7 @@ struct ReadAhead::State {
     --reading;
     int64_t& missing = left[slot_of(chunk.number)];
     missing -= chunk.bytes;
-    if (missing == 0 || failed) changed.notify_all();
+    if (missing == 0 || failed || stop) changed.notify_all();
   }
 
   // Chunks are given out in order and none after a failure, so once no thread reads any more the
@@ -186,12 +186,22 @@ ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
 }
 
 ReadAhead::~ReadAhead() {
+  stop();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+std::byte* ReadAhead::at(size_t piece) const {
+  const State& s = *state_;
+  const FilePiece& p = s.pieces[piece];
+  return s.slots[piece % s.slots.size()] + (p.offset - State::pages_of(p).begin);
+}
+
+void ReadAhead::stop() {
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     state_->stop = true;
   }
   state_->changed.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
 }
 
 const std::byte* ReadAhead::wait() {
@@ -200,8 +210,10 @@ const std::byte* ReadAhead::wait() {
   CHECK_EQ(s.waited, s.released);
   const size_t slot = s.slot_of(s.waited);
   const auto complete = [&] { return s.holds[slot] == s.waited && s.left[slot] == 0; };
-  s.changed.wait(lock, [&] { return complete() || (s.failed.has_value() && s.reading == 0); });
-  if (!complete()) throw Error(*s.failed);
+  s.changed.wait(
+      lock, [&] { return complete() || ((s.failed.has_value() || s.stop) && s.reading == 0); });
+  if (!complete() && s.failed.has_value()) throw Error(*s.failed);
+  if (!complete()) throw Error("the spill file is not read any more", s.piece(s.waited).name, "");
   ++s.waited;
   return s.places[slot];
 }

@@ -1,8 +1,8 @@
 // ReadAhead: pieces of a spill file in the order in which every step reads them, brought to memory
 // before they are asked for. Piece i of a step always comes to slot i % slots.size(); the pieces of
 // the next step follow those of this one without a pause.
-//   Thread: wait() and release() from one thread. Owns its reading threads; after the constructor
-//   nothing allocates.
+//   Thread: wait() and release() by turns, from one thread at a time; stop() from any. Owns its
+//   reading threads; after the constructor nothing allocates.
 #pragma once
 
 #include <cstddef>
@@ -40,11 +40,16 @@ class ReadAhead {
   ~ReadAhead();
   ReadAhead(ReadAhead&&) = delete;
 
+  // Where a piece lies between wait() and release(), the same in every step, unless it is given as
+  // it lies in the page cache.
+  std::byte* at(size_t piece) const;
   // The next piece in order, once all of it is there: valid until release(). Throws Error when it
-  // could not be read.
+  // could not be read, or after stop(); nobody writes to the slots any more then.
   const std::byte* wait();
   // The piece that wait() gave is not needed any more; its slot may be filled again.
   void release();
+  // Nothing is read any more; who waits for a piece that is not there gets an Error.
+  void stop();
 
   int64_t bytes_read() const;  // since the start, with those that were given as they lie
 

@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import harness
@@ -105,6 +107,21 @@ class Faults(harness.EndToEnd):
         job.wait_for_words(r"\brank 0\b", since)
         self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
         self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
+
+    def test_a_disk_that_fails(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # One rank: nobody is silent, however busy the machine.
+            job = self.start(generate(1, "-p", "Once upon a time", "--ignore-eos", "-n", "8000",
+                                      "-c", "8192", "--place", "layers all = disk", "--spill-dir",
+                                      folder))
+            job.wait_for_text(1, 200)
+            (rank,) = job.wait_for_workers(1).values()
+            self.assertTrue(harness.cut_spill_file(rank, folder), job.describe())
+            self.assertEqual(job.wait(200), 1, job.describe())
+            self.assertEqual(job.left_over(20), {}, "left running by " + job.describe())
+            self.assertRegex(job.errors(), r"reading the spill file failed at byte \d+")
+            self.assertRegex(job.errors(), re.escape(folder) + r", weights on disk of rank 0\b")
+            self.assertEqual(os.listdir(folder), [])
 
     def test_front_killed(self):
         job, workers = self.running(MOST_RANKS)

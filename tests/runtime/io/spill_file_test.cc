@@ -3,26 +3,28 @@
 // be written are Errors.
 #include "runtime/io/spill_file.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
 #include "runtime/io/read_ahead.h"
+#include "tests/support/spill_files.h"
 #include "tests/support/temp_dir.h"
 
 namespace spillway {
 namespace {
 
+using testing::change_spill_files;
+using testing::cut_spill_files;
+using testing::forget_spill_files;
 using testing::TempDir;
 
 std::vector<std::byte> noise(int64_t n, unsigned seed) {
@@ -79,18 +81,6 @@ TEST(SpillFile, SaysThatTheFolderIsNone) {
   EXPECT_NE(text.find("/dev/null/spill"), std::string::npos) << text;
 }
 
-// The file in this folder has no name, but the process has its descriptor.
-int descriptor_in(const std::string& folder) {
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    std::error_code no_error;
-    const std::string target = std::filesystem::read_symlink(entry.path(), no_error).string();
-    if (target.find(folder) == std::string::npos) continue;
-    const int fd = std::stoi(entry.path().filename().string());
-    if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR) return fd;
-  }
-  return -1;
-}
-
 // Pieces of odd sizes side by side, a file of noise, slots.
 struct Shelf {
   TempDir dir;
@@ -115,7 +105,6 @@ struct Shelf {
     for (int i = 0; i < n_slots; ++i) slots.push_back(arena->take(slot));
   }
 
-  int descriptor() const { return descriptor_in(dir.file("spill")); }
   bool cached(const FilePiece& piece) const { return file->cached(piece.offset, piece.bytes); }
   bool right(const FilePiece& piece, const std::byte* got) const {
     return std::equal(got, got + piece.bytes, data.begin() + piece.offset);
@@ -171,10 +160,7 @@ TEST(ReadAhead, GivesWhatThePageCacheHasAsItLiesThere) {
 // afterwards never was.
 TEST(ReadAhead, ReadsIntoSlotsWhatThePageCacheLost) {
   const Shelf shelf(7, 3, 1 << 20);
-  const int fd = shelf.descriptor();
-  ASSERT_GE(fd, 0);
-  ASSERT_EQ(fsync(fd), 0);
-  ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+  ASSERT_EQ(forget_spill_files(shelf.dir.file("spill")), 1);
   std::vector<bool> before;
   for (const FilePiece& piece : shelf.pieces) before.push_back(shelf.cached(piece));
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, InCache::kMapped);
@@ -201,14 +187,16 @@ TEST(SpillFile, ReadsWhatIsPartlyInThePageCache) {
   const auto data = noise(kBytes, 3);
   SpillFile file(dir.file("spill"), "weights", kBytes);
   file.write(0, data);
-  const int fd = descriptor_in(dir.file("spill"));
-  ASSERT_EQ(fsync(fd), 0);
-  ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-  ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);  // no pages beside those asked for
-  std::vector<std::byte> some(100'000);
-  for (int64_t at = 0; at < kBytes; at += 300'000) {
-    ASSERT_GT(pread(fd, some.data(), some.size(), at), 0);
-  }
+  ASSERT_EQ(forget_spill_files(dir.file("spill")), 1);
+  const auto read_some = [](int fd) {
+    std::vector<std::byte> some(100'000);
+    int refused = posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);  // no pages beside those asked for
+    for (int64_t at = 0; at < kBytes; at += 300'000) {
+      if (pread(fd, some.data(), some.size(), at) <= 0) ++refused;
+    }
+    return refused;
+  };
+  ASSERT_EQ(change_spill_files(dir.file("spill"), read_some), 1);
   Arena arena("read", kBytes);
   std::byte* back = arena.take(kBytes);
   file.read(0, {back, static_cast<size_t>(kBytes)});
@@ -221,8 +209,9 @@ class ReadAheadEnd : public ::testing::TestWithParam<InCache> {};
 
 TEST_P(ReadAheadEnd, BeforeItsTimeNamesThePiece) {
   const Shelf shelf(6, 2, 1 << 20);
-  ASSERT_EQ(ftruncate(shelf.descriptor(), round_up(shelf.pieces[4].offset, SpillFile::kAlignment)),
-            0);
+  ASSERT_EQ(cut_spill_files(shelf.dir.file("spill"),
+                            round_up(shelf.pieces[4].offset, SpillFile::kAlignment)),
+            1);
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, GetParam());
   const std::string text = refusal([&] {
     for (int i = 0; i < 6; ++i) {
@@ -241,6 +230,36 @@ TEST(ReadAhead, EndsWhileSlotsAreFull) {
   const Shelf shelf(5, 2, 1 << 20);
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
   reader.wait();
+}
+
+TEST(ReadAhead, APieceLiesInTheSamePlaceInEveryStep) {
+  const Shelf shelf(7, 3, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  for (size_t i = 0; i < 3 * shelf.pieces.size(); ++i) {
+    const std::byte* there = reader.at(i % shelf.pieces.size());
+    ASSERT_EQ(reader.wait(), there) << i;
+    reader.release();
+  }
+}
+
+// What was read before stop() may be taken; then everybody is told, and nobody waits.
+TEST(ReadAhead, StopEndsAWait) {
+  const Shelf shelf(5, 2, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  std::string text;
+  std::thread taker([&] {
+    text = refusal([&] {
+      while (true) {
+        reader.wait();
+        reader.release();
+      }
+    });
+  });
+  reader.stop();
+  taker.join();
+  EXPECT_NE(text.find("is not read any more"), std::string::npos) << text;
+  EXPECT_NE(text.find("piece "), std::string::npos) << text;
+  EXPECT_NE(refusal([&] { reader.wait(); }), "nothing was refused");
 }
 
 }  // namespace
