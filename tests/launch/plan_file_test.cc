@@ -93,6 +93,9 @@ TEST_F(PlanFile, FlagsWinOverIt) {
   EXPECT_EQ(o.context, 64);
   EXPECT_EQ(o.kv_type, KvType::kF32);
   EXPECT_EQ(places_text(o.places), "layers 3 = disk");
+  o = parse({"-c64", "-kf32", "--plan", path_});
+  EXPECT_EQ(o.context, 64);
+  EXPECT_EQ(o.kv_type, KvType::kF32);
   o = parse({"-ngl", "7", "--plan", path_});
   EXPECT_TRUE(o.places.empty());
   EXPECT_EQ(o.gpu_layers, 7);
@@ -100,14 +103,26 @@ TEST_F(PlanFile, FlagsWinOverIt) {
 
 TEST_F(PlanFile, WhatIsNoPinIsRefused) {
   EXPECT_NE(fault({}).find("cannot be read"), std::string::npos) << fault({});
-  write("temp = 0.5\n");
-  expect_says(fault({}), {"temp, which pins nothing", path_, "split, order, place"});
+  write("# pins\ntemp = 0.5\n");
+  expect_says(fault({}), {"temp, which pins nothing", path_ + ", line 2", "split, order, place"});
   write("[run]\nsplit = \"1\"\n");
   expect_says(fault({}), {"which pins nothing"});
   write("split = [\"1\", \"2\"]\n");
   expect_says(fault({}), {"sets split to a list"});
   write("split = \"1:\"\n");
   EXPECT_NE(fault({}), "it was read");
+  write("tp = true\n");
+  expect_says(fault({}), {"sets tp to true or false", "line 1"});
+  write("tp = 1\ntp = 2\n");
+  expect_says(fault({}), {"tp is there twice, first in line 1", "line 2"});
+  write("split = \"1:1\n");
+  expect_says(fault({}), {"does not end", "line 1"});
+  std::string deep = "a";
+  for (int i = 0; i < 10000; ++i) deep += ".a";
+  write("[" + deep + "]\nx = 1\n");
+  EXPECT_NE(fault({}), "it was read");
+  write("split = \"" + std::string(2 << 20, '1') + "\"\n");
+  expect_says(fault({}), {"larger than the 1048576 bytes"});
 }
 
 TEST(PlanFlags, ArriveInTheRequest) {
