@@ -244,6 +244,9 @@ std::string request_flags(const PlanRequest& request) {
   if (request.least_kv != KvType::kF16) {
     add(std::string("--kv-least ") + kv_type_name(request.least_kv));
   }
+  if (request.gpu_rows > 0 && !request.choose_gpu_rows) {
+    add("--ubatch-size " + std::to_string(request.gpu_rows));
+  }
   if (!request.gpu_memory.empty()) add("--gpu-memory " + budgets_text(request.gpu_memory));
   if (!request.host_memory.empty()) add("--host-memory " + budgets_text(request.host_memory));
   if (request.objective != Objective::kLatency) {

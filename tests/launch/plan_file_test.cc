@@ -151,13 +151,42 @@ TEST(PlanFlags, WhatIsNoNumberIsRefused) {
 }
 
 TEST(PlanFlags, OfARequestMakeItAgain) {
-  const Args args = {
-      "--split",     "20@2:1+10@1", "--place",      "layers 3-5 ffn = hybrid 0.6; layer 9 = disk",
-      "--device",    "gpu,gpu,cpu", "-c",           "512",
-      "-k",          "q8_0",        "--gpu-memory", "11.5GiB,0.5,1GiB",
-      "--objective", "context"};
+  const Args args = {"--split",
+                     "20@2:1+10@1",
+                     "--place",
+                     "layers 3-5 ffn = hybrid 0.6; layer 9 = disk",
+                     "--device",
+                     "gpu,gpu,cpu",
+                     "-c",
+                     "512",
+                     "-k",
+                     "q8_0",
+                     "--ubatch-size",
+                     "256",
+                     "--gpu-memory",
+                     "11.5GiB,0.5,1GiB",
+                     "--objective",
+                     "context"};
   const std::string flags = request_flags(plan_request(parse(args)));
   EXPECT_EQ(request_flags(plan_request(parse(words_of(flags)))), flags);
+}
+
+// CPUs take nothing from the disk unless they are told; the refusal tells it.
+TEST(PlanFlags, TheDiskIsTheLastThatIsPossible) {
+  ClusterSpec cluster = measured_cluster(1);
+  cluster.ranks[0].memory_free_bytes = 3 * kGiB;
+  const std::string said = refusal(llama_8b(), cluster, plan_request(parse({"-c", "512"})));
+  expect_says(said, {"rank 0 needs", "--place 'layers all = disk' -c "});
+  const PlanRequest request =
+      plan_request(parse({"--place", "layers all = disk", "-c", "512", "--ubatch-size", "64"}));
+  EXPECT_EQ(refusal(llama_8b(), cluster, request), "it was planned");
+}
+
+TEST(PlanFlags, ThroughputIsOfSeveralSequences) {
+  const PlanRequest request = plan_request(parse({"--sequences", "16"}));
+  EXPECT_EQ(request.limits.max_sequences, 16);
+  EXPECT_EQ(request.limits.max_logit_rows, 16);
+  EXPECT_EQ(plan_request(parse({})).limits.max_sequences, 1);
 }
 
 // What cannot be says what can; feeding that back plans.
