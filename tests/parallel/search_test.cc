@@ -191,6 +191,17 @@ TEST(Explain, NothingBindsWhereAllIsThere) {
   expect_says(explanation_text(e, planned.plan), {"not bound by memory; fullest is rank 0's "});
 }
 
+TEST(Explain, OfSeveralSequencesWhatTheyGainTogether) {
+  const ModelSpec model = llama_8b();
+  const ClusterSpec cluster = with_host_rates(gpus({80}));
+  PlanRequest request = with_objective(Objective::kThroughput, "4GiB");
+  request.limits.max_sequences = request.limits.max_logit_rows = 8;
+  const Planned planned = plan_and_others(model, cluster, request);
+  const Explanation e = explain(planned, model, cluster, request);
+  EXPECT_GT(e.more[0].sequences_tok_per_s, 0.1 * planned.plan.prediction.sequences_tok_per_s);
+  expect_says(explanation_text(e, planned.plan), {" tok/s together", ", together "});
+}
+
 TEST(Explain, ALongerContextIsWhatMoreBrings) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
