@@ -247,6 +247,10 @@ ClusterFile from_table(const TomlTable& root, const std::string& path) {
   }
   for (const TomlTable* table : fields.tables("ranks", true)) {
     cluster.ranks.push_back(read_rank(*table, cluster.size(), path));
+    if (cluster.size() > kMostRanks) {
+      throw Error("more than " + std::to_string(kMostRanks) + " ranks",
+                  path + ", line " + std::to_string(table->line));
+    }
   }
   if (cluster.ranks.empty()) fields.fail("there is no [[ranks]]");
   settle_places(cluster);

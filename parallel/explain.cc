@@ -104,7 +104,10 @@ void take_gain(const Plan& plan, const Plan& more, OneMoreGib& gain) {
   // The better one as a whole: no gain is taken from one plan and another from the next.
   const bool decode = now.decode_tok_per_s - before.decode_tok_per_s > gain.decode_tok_per_s;
   const bool context = more.kv.context - plan.kv.context > gain.context;
-  if (!decode && !context) return;
+  const double together = now.sequences_tok_per_s - before.sequences_tok_per_s;
+  const bool several = plan.limits.max_sequences > 1;
+  if (!context && !(several ? together > gain.sequences_tok_per_s : decode)) return;
+  gain.sequences_tok_per_s = several ? std::max(0.0, together) : 0;
   gain.decode_tok_per_s = std::max(0.0, now.decode_tok_per_s - before.decode_tok_per_s);
   gain.prefill_tok_per_s = std::max(0.0, now.prefill_tok_per_s - before.prefill_tok_per_s);
   gain.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
@@ -196,6 +199,9 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
     if (more.decode_tok_per_s > least) {
       append_item(gains, ", ", "+" + fixed_text(more.decode_tok_per_s, 2) + " tok/s decode");
     }
+    if (more.sequences_tok_per_s > 0.001 * plan.prediction.sequences_tok_per_s) {
+      append_item(gains, ", ", "+" + fixed_text(more.sequences_tok_per_s, 1) + " tok/s together");
+    }
     if (more.prefill_tok_per_s > 0.001 * plan.prediction.prefill_tok_per_s) {
       append_item(gains, ", ", "+" + fixed_text(more.prefill_tok_per_s, 0) + " tok/s prefill");
     }
@@ -208,8 +214,11 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   }
   if (!explanation.alternatives.empty()) out += "else:\n";
   for (const Alternative& one : explanation.alternatives) {
-    const std::string line = "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) +
-                             ", prefill " + fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
+    std::string line = "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) +
+                       ", prefill " + fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
+    if (plan.limits.max_sequences > 1) {
+      line += ", together " + fixed_text(one.sequences_tok_per_s, 1);
+    }
     out += wrapped_text(line, kLineWidth, 6) + "\n";
   }
   return out;

@@ -27,7 +27,8 @@ struct OneMoreGib {
   std::string place;
   double decode_tok_per_s = 0;  // gained; 0: nothing
   double prefill_tok_per_s = 0;
-  int64_t context = 0;  // tokens gained, by the objective `context`
+  double sequences_tok_per_s = 0;  // of several sequences at once
+  int64_t context = 0;             // tokens gained, by the objective `context`
 };
 
 struct Alternative {

@@ -90,8 +90,9 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   return out;
 }
 
-// The request's pins let go one kind after the other; at the end the context is the longest.
-constexpr int kLettingGo = 6;
+// The request's pins let go one kind after the other; at the end the context is the longest, and
+// all weights lie on the disk, from where CPUs take none unless they are told.
+constexpr int kLettingGo = 7;
 void let_go(PlanRequest& request, int step) {
   switch (step) {
     case 0:
@@ -115,9 +116,12 @@ void let_go(PlanRequest& request, int step) {
       request.gpu_memory.clear();
       request.host_memory.clear();
       break;
-    default:
+    case 5:
       request.context = 0;
       request.objective = Objective::kContext;
+      break;
+    default:
+      request.places = parse_places("layers all = disk");
   }
 }
 

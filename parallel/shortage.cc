@@ -120,7 +120,9 @@ void too_little_memory(const Plan& plan, const ModelSpec& model, const ClusterSp
     todo = context > 0 ? shorter + "; or " + other + "use --device cpu"
                        : "no context fits: free the GPU's memory, " + other + "or use --device cpu";
   } else if (!holds_kv) {
-    todo = "free memory on this host, or use --device cpu";
+    const bool given = plan.budgets[static_cast<size_t>(worst.rank)].host_given;
+    todo = given ? "give it more with --host-memory" : "free memory on this host";
+    if (plan.parts[static_cast<size_t>(worst.rank)].gpu) todo += ", or use --device cpu";
   }
   throw Error(what, plan_title(plan) + ", host " + spec.host + (gpu ? ", " + spec.gpu.text() : ""),
               todo);

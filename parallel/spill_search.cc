@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/core/arena.h"
+#include "parallel/gpu_ledger.h"
 #include "parallel/rates.h"
 #include "parallel/shortage.h"
 #include "parallel/spill.h"
@@ -91,7 +92,8 @@ class StageSpill {
                       half.half);
   }
 
-  // What a rank's GPU gains when these halves leave it: less the slots that they need.
+  // What a rank's GPU gains when these halves leave it: less the slots that they need, and the page
+  // tables of as much as its host can pin.
   int64_t gain(int rank, const std::vector<SpillHalf>& halves) const {
     const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
     const int64_t before = stream_slot_bytes(model_, part, stage_.layers);
@@ -102,7 +104,9 @@ class StageSpill {
       bytes += mine;
       most = std::max(most, mine);
     }
-    return bytes - kStreamSlots * (Arena::rounded(most) - Arena::rounded(before));
+    const int64_t pinned = std::clamp<int64_t>(-lack_bytes(plan_, rank, "host"), 0, bytes) /
+                           kPinnedBytesAPageTableByte;
+    return bytes - kStreamSlots * (Arena::rounded(most) - Arena::rounded(before)) - pinned - 1;
   }
 
   bool enough(const std::vector<SpillHalf>& halves, int64_t extra_bytes) const {

@@ -136,6 +136,12 @@ TEST(ClusterFileTest, WhatIsWrongIsNamedWithItsLine) {
   expect_refused("threads = 2",
                  "threads = 2\nhost_read_threads = [2, 1]\nhost_read_gb_per_s = [3.0, 4.0]", 5,
                  {"must rise"});
+  std::string many;
+  for (int i = 0; i < 4097; ++i) {
+    many += "[[ranks]]\nrank = " + std::to_string(i) +
+            "\nhost = \"h\"\nthreads = 1\nmemory_free_bytes = 1\n";
+  }
+  EXPECT_THROW(parse_cluster(many, "f"), Error);
   EXPECT_THROW(parse_cluster("", "f"), Error);
   EXPECT_THROW(parse_cluster("[ranks]\nrank = 0\n", "f"), Error);
 }

@@ -75,6 +75,38 @@ TEST(Objectives, ContextIsTheLongestThatFits) {
   EXPECT_NE(refusal(model, cluster, request), "it was planned");
 }
 
+// Eight ways to form stages, each with the ranks in two orders: one of the last has room.
+TEST(Objectives, ContextIsTheLongestOfAllCandidates) {
+  const ModelSpec model = llama_8b();
+  ClusterSpec cluster = with_host_rates(gpus({24, 24, 12, 0}), 10, 30);
+  for (RankSpec& rank : cluster.ranks) rank.memory_free_bytes = kGiB / 4;
+  PlanRequest request = with_objective(Objective::kContext);
+  request.device = DeviceChoice::kAuto;
+  request.limits.max_sequences = request.limits.max_logit_rows = 1;
+  const Plan plan = make_plan(model, cluster, request);
+  request.objective = Objective::kLatency;
+  request.context = plan.kv.context + plan.kv.page_tokens;
+  EXPECT_NE(refusal(model, cluster, request), "it was planned") << plan.kv.context;
+}
+
+// Where memory is short other stages may be the best with shorter steps.
+TEST(Objectives, NoFewerTokensAStepAreQuickerThanTheChosenOnes) {
+  const ModelSpec model = llama_70b();
+  ClusterSpec cluster = with_host_rates(gpus({23, 11}, 866), 20, 26);
+  cluster.ranks[1].gpu.read_gb_per_s = 333;
+  cluster.ranks[1].gpu.h2d_gb_per_s = 6.9;
+  cluster.ranks[1].host_reads = {{4, 20, 13.6, 6.5}};
+  PlanRequest request = with_objective(Objective::kLatency);
+  request.limits.max_sequences = request.limits.max_logit_rows = 1;
+  const Plan best = make_plan(model, cluster, request);
+  const auto both_ms = [](const Plan& plan) { return plan_score(plan, Objective::kThroughput); };
+  request.choose_gpu_rows = false;
+  for (const int64_t rows : {2048, 1024, 512, 256}) {
+    request.gpu_rows = rows;
+    EXPECT_LE(both_ms(best), both_ms(make_plan(model, cluster, request)) * 1.03) << rows;
+  }
+}
+
 TEST(Objectives, ContextShrinksTheCacheOnlyWhenAllowed) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
@@ -159,6 +191,17 @@ TEST(Explain, NothingBindsWhereAllIsThere) {
   expect_says(explanation_text(e, planned.plan), {"not bound by memory; fullest is rank 0's "});
 }
 
+TEST(Explain, OfSeveralSequencesWhatTheyGainTogether) {
+  const ModelSpec model = llama_8b();
+  const ClusterSpec cluster = with_host_rates(gpus({80}));
+  PlanRequest request = with_objective(Objective::kThroughput, "4GiB");
+  request.limits.max_sequences = request.limits.max_logit_rows = 8;
+  const Planned planned = plan_and_others(model, cluster, request);
+  const Explanation e = explain(planned, model, cluster, request);
+  EXPECT_GT(e.more[0].sequences_tok_per_s, 0.1 * planned.plan.prediction.sequences_tok_per_s);
+  expect_says(explanation_text(e, planned.plan), {" tok/s together", ", together "});
+}
+
 TEST(Explain, ALongerContextIsWhatMoreBrings) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
@@ -185,6 +228,23 @@ TEST(Pins, OfAPlanMakeItAgain) {
     EXPECT_EQ(again.rank_bytes(static_cast<int>(r)), plan.rank_bytes(static_cast<int>(r))) << r;
   }
   EXPECT_NEAR(again.prediction.total_ms, plan.prediction.total_ms, 1e-9);
+}
+
+// Shares that were divided by their sum once are not divided again: their last bits would change.
+TEST(Pins, OfAPlanOfUnevenSharesHaveItsFingerprint) {
+  const ModelSpec model = llama_8b();
+  ClusterSpec cluster = with_host_rates(gpus({24, 24, 24, 24, 24}));
+  const double rates[] = {866, 933, 333, 1650, 4000};
+  for (RankSpec& rank : cluster.ranks) rank.gpu.read_gb_per_s = rates[rank.rank];
+  PlanRequest request;
+  request.device = DeviceChoice::kGpu;
+  for (const int tp : {0, 5}) {
+    request.tp = tp;
+    const Plan plan = make_plan(model, cluster, request);
+    PlanRequest pins = pins_of(plan);
+    pins.split = parse_split(split_text(pins.split));
+    EXPECT_EQ(plan_fingerprint(make_plan(model, cluster, pins)), plan_fingerprint(plan)) << tp;
+  }
 }
 
 TEST(Pins, GpuLayersAreTheLastOnes) {
@@ -243,6 +303,11 @@ TEST(Pins, WhatContradictsIsRefusedWithWhatWouldDo) {
               }),
               {"-ts names 2 shares, the job has 3 ranks", "use -ts 1,1,1"});
   expect_says(said([](auto& r) { r.shares = {1, 0, 1}; }), {"not above 0"});
+  expect_says(said([](auto& r) { r.shares = {1e308, 1e308, 1e308}; }), {"beyond 1000000000"});
+  expect_says(said([](auto& r) {
+                r.layers = {INT64_MAX, INT64_MAX};
+              }),
+              {"add up to 9223372036854775807, the model has 30", "use --layers 15,15"});
   expect_says(said([](auto& r) { r.order = {1, 0, 2}; }), {"rank 0 leads", "--order 0,1,2"});
   expect_says(said([](auto& r) { r.order = {0, 2, 2}; }), {"each of the job's 3 ranks once"});
   expect_says(said([](auto& r) {

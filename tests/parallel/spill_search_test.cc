@@ -202,6 +202,26 @@ TEST(SpillCost, ReadsFromDiskRunBesideTheBus) {
   EXPECT_LT(quick.total_ms, 1.01 * streamed.total_ms);
 }
 
+// 58 GB of pinned weights take 200 MB of page tables on the GPU: more than what the halves leave
+// beyond the need. A shorter context is never refused where a longer one fits.
+TEST(Spill, EveryContextUpToTheLongestFits) {
+  const ModelSpec model = testing::model_of(
+      {"123B", 88, 12288, 96, 8, 128, 28672, 32768, 131072, QuantType::kQ4_K, false});
+  ClusterSpec cluster = with_host_rates(gpus({12}), 40, 26);
+  cluster.ranks[0].gpu.free_bytes = 12'012'486'656;
+  cluster.ranks[0].memory_free_bytes = 60'129'542'144;
+  PlanRequest request = in_gpu_memory("12012486656B");
+  request.gpu_rows = 256;
+  request.limits.max_sequences = 1;
+  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22848}) {
+    request.context = context;
+    EXPECT_EQ(testing::refusal(model, cluster, request), "it was planned") << context;
+  }
+  request.context = 0;
+  request.objective = Objective::kContext;
+  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22848);
+}
+
 TEST(Spill, WhatTheUserPlacedStays) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));
