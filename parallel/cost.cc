@@ -120,7 +120,7 @@ int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int ran
   // Asked for as no first stage: the embedding is read by the row, and a tied one appears as the
   // output that the head reads whole.
   const Range& layers = plan.stages[part.stage].layers;
-  return weight_buffers(model, part, layers, false, last).total();
+  return weight_bytes(model, part, layers, false, last);
 }
 
 double predicted_step_ms(const Plan& plan, int64_t rows) {

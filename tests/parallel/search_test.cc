@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/explain.h"
+#include "parallel/ledger.h"
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/shortage.h"
@@ -252,6 +253,21 @@ TEST(Pins, WhatContradictsIsRefusedWithWhatWouldDo) {
               {"--layers beside --split"});
 }
 
+// What a search looks at is what the lines of the whole ledger add up to.
+void expect_same_sums(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  Plan sums = plan;
+  write_ledger(sums, model, cluster, LedgerLines::kSums);
+  EXPECT_LT(sums.ledger.size(), 16 * plan.parts.size());
+  for (const RankPart& part : plan.parts) {
+    for (const char* name : {"", "weights", "kv", "activations", "program"}) {
+      for (const char* place : {"", "gpu", "host", "disk"}) {
+        EXPECT_EQ(sums.rank_bytes(part.rank, name, place), plan.rank_bytes(part.rank, name, place))
+            << "rank " << part.rank << " " << name << " " << place;
+      }
+    }
+  }
+}
+
 // The bytes of the ledger are within every budget, plans are sound and the same every time, and a
 // plan's own flags lead back to it.
 TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
@@ -291,6 +307,7 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
     spilled_ones += spill_text(plan).empty() ? 0 : 1;
     EXPECT_EQ(check_plan(plan, model), std::vector<std::string>{}) << i;
     EXPECT_LE(shortage(plan).bytes, 0) << i;
+    expect_same_sums(plan, model, cluster);
     for (const RankPart& part : plan.parts) {
       const RankSpec& rank = cluster.ranks[static_cast<size_t>(part.rank)];
       EXPECT_LE(plan.rank_bytes(part.rank, "", "gpu"), rank.gpu.free_bytes) << i;
