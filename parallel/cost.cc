@@ -22,7 +22,8 @@ double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t co
   double all_ms = clock.round_trip_ms();
   double slowest_ms = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const double ms = clock.times(s, {rows, context, false}).total_ms() + clock.hop_ms(s, rows);
+    const StepShape step{.rows = rows, .context = context, .all_busy = groups > 1};
+    const double ms = clock.times(s, step).total_ms() + clock.hop_ms(s, rows);
     all_ms += ms;
     slowest_ms = std::max(slowest_ms, ms);
   }

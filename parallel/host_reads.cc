@@ -15,7 +15,7 @@ constexpr int64_t kMostBytes = int64_t{512} << 20;  // beyond the caches of two 
 constexpr int64_t kLeastBytes = int64_t{16} << 20;
 constexpr double kAloneSeconds = 0.15;
 constexpr double kBesideSeconds = 0.25;
-constexpr int kLeastRuns = 2;
+constexpr size_t kLeastRuns = 2;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -41,7 +41,7 @@ Range share(int64_t count, int i, int n) {
 double alone(ReadBuffer& buffer, int n_threads) {
   double best = 0;
   const auto begin = Clock::now();
-  for (int run = 0; run < kLeastRuns || seconds_since(begin) < kAloneSeconds; ++run) {
+  for (size_t run = 0; run < kLeastRuns || seconds_since(begin) < kAloneSeconds; ++run) {
     const auto start = Clock::now();
     buffer.read(n_threads);
     best = std::max(best, static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
@@ -49,14 +49,27 @@ double alone(ReadBuffer& buffer, int n_threads) {
   return best;
 }
 
+// The median of the reads within some seconds.
+double median(ReadBuffer& buffer, int n_threads, double seconds) {
+  std::vector<double> rates;
+  const auto begin = Clock::now();
+  while (rates.size() < kLeastRuns || seconds_since(begin) < seconds) {
+    const auto start = Clock::now();
+    buffer.read(n_threads);
+    rates.push_back(static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
+  }
+  std::sort(rates.begin(), rates.end());
+  return rates[rates.size() / 2];
+}
+
 // Whole reads that began and ended while the bus was busy; the last one may end a little later.
-void beside(ReadBuffer& buffer, const BusLoad& bus, HostRead& read) {
+void beside(ReadBuffer& buffer, int n_threads, const BusLoad& bus, HostRead& read) {
   bus.start(kBesideSeconds);
   int64_t bytes = 0;
   double seconds = 0;
   const auto begin = Clock::now();
   while (bytes == 0 || bus.running()) {
-    buffer.read(read.threads);
+    buffer.read(n_threads);
     bytes += buffer.bytes();
     seconds = seconds_since(begin);
   }
@@ -90,9 +103,21 @@ void ReadBuffer::read(int n_threads) {
   CHECK_EQ(total, static_cast<uint64_t>(n_words_));
 }
 
+int64_t read_buffer_bytes(int64_t free_bytes) {
+  return std::max(kLeastBytes, std::min(kMostBytes, free_bytes / 16));
+}
+
+HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus) {
+  HostRead read;
+  read.threads = threads;
+  read.gb_per_s = median(buffer, buffer.n_threads(), seconds);
+  if (bus.start) beside(buffer, buffer.n_threads(), bus, read);
+  return read;
+}
+
 std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
                                          const BusLoad& bus) {
-  ReadBuffer buffer(exec, std::max(kLeastBytes, std::min(kMostBytes, free_bytes / 16)));
+  ReadBuffer buffer(exec, read_buffer_bytes(free_bytes));
   std::vector<int> threads = {1, exec.pool->size() / 2, exec.pool->size()};
   std::erase(threads, 0);
   threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
@@ -101,7 +126,7 @@ std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_byt
     HostRead read;
     read.threads = n;
     read.gb_per_s = alone(buffer, n);
-    if (bus.start) beside(buffer, bus, read);
+    if (bus.start) beside(buffer, n, bus, read);
     reads.push_back(read);
   }
   return reads;

@@ -21,6 +21,7 @@ class ReadBuffer {
   // The pool's first n threads read all of it, once.
   void read(int n_threads);
   int64_t bytes() const { return n_words_ * 8; }
+  int n_threads() const { return exec_.pool->size(); }
 
  private:
   const cpu::Exec& exec_;
@@ -38,9 +39,17 @@ struct BusLoad {
   std::function<double()> finish;
 };
 
-// One thread, half of the pool's, all of them: the best of a few reads of up to 512 MiB (a
-// sixteenth of free_bytes). About a second in all.
+// Of a buffer that no cache holds, as far as `free_bytes` of memory allow: a sixteenth of them.
+int64_t read_buffer_bytes(int64_t free_bytes);
+
+// One thread, half of the pool's, all of them: the best of a few reads of read_buffer_bytes.
+// About a second in all. Nobody else should read meanwhile.
 std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
                                          const BusLoad& bus);
+
+// All of the pool's threads while the host's other ranks do the same, which begin at the same time:
+// the median of the reads within `seconds`, then as many again beside the bus. threads: of all the
+// host's ranks.
+HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus);
 
 }  // namespace spillway
