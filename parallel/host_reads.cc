@@ -15,7 +15,7 @@ constexpr int64_t kMostBytes = int64_t{512} << 20;  // beyond the caches of two 
 constexpr int64_t kLeastBytes = int64_t{16} << 20;
 constexpr double kAloneSeconds = 0.15;
 constexpr double kBesideSeconds = 0.25;
-constexpr size_t kLeastRuns = 2;
+constexpr int kLeastRuns = 2;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -38,28 +38,14 @@ Range share(int64_t count, int i, int n) {
   return {eights * i / n * 8, eights * (i + 1) / n * 8};
 }
 
-double alone(ReadBuffer& buffer, int n_threads) {
-  double best = 0;
-  const auto begin = Clock::now();
-  for (size_t run = 0; run < kLeastRuns || seconds_since(begin) < kAloneSeconds; ++run) {
-    const auto start = Clock::now();
-    buffer.read(n_threads);
-    best = std::max(best, static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
-  }
-  return best;
-}
-
-// The median of the reads within some seconds.
-double median(ReadBuffer& buffer, int n_threads, double seconds) {
+// Of all pieces that are read within so many seconds.
+std::vector<double> piece_rates(ReadBuffer& buffer, int n_threads, double seconds) {
   std::vector<double> rates;
   const auto begin = Clock::now();
-  while (rates.size() < kLeastRuns || seconds_since(begin) < seconds) {
-    const auto start = Clock::now();
-    buffer.read(n_threads);
-    rates.push_back(static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
+  for (int run = 0; run < kLeastRuns || seconds_since(begin) < seconds; ++run) {
+    buffer.read(n_threads, &rates);
   }
-  std::sort(rates.begin(), rates.end());
-  return rates[rates.size() / 2];
+  return rates;
 }
 
 // Whole reads that began and ended while the bus was busy; the last one may end a little later.
@@ -91,16 +77,28 @@ ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
   });
 }
 
-void ReadBuffer::read(int n_threads) {
+void ReadBuffer::read(int n_threads, std::vector<double>* rates) {
   CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
-  exec_.pool->run([&](int worker) {
-    const Range part = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
-    sums_[static_cast<size_t>(worker)] = sum_words(words_, part);
-  });
-  // Also keeps the compiler from dropping the reads.
   uint64_t total = 0;
-  for (const uint64_t sum : sums_) total += sum;
+  for (int piece = 0; piece < kPieces; ++piece) {
+    const auto start = Clock::now();
+    exec_.pool->run([&](int worker) {
+      const Range mine = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
+      const Range part = share(mine.size(), piece, kPieces);
+      sums_[static_cast<size_t>(worker)] =
+          sum_words(words_, {mine.begin + part.begin, mine.begin + part.end});
+    });
+    const double gb = 8e-9 * static_cast<double>(n_words_) / kPieces;
+    if (rates != nullptr) rates->push_back(gb / seconds_since(start));
+    for (const uint64_t sum : sums_) total += sum;
+  }
+  // Also keeps the compiler from dropping the reads.
   CHECK_EQ(total, static_cast<uint64_t>(n_words_));
+}
+
+double best_read_gb_per_s(ReadBuffer& buffer, int n_threads, double seconds) {
+  const std::vector<double> rates = piece_rates(buffer, n_threads, seconds);
+  return *std::max_element(rates.begin(), rates.end());
 }
 
 int64_t read_buffer_bytes(int64_t free_bytes) {
@@ -110,7 +108,9 @@ int64_t read_buffer_bytes(int64_t free_bytes) {
 HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus) {
   HostRead read;
   read.threads = threads;
-  read.gb_per_s = median(buffer, buffer.n_threads(), seconds);
+  std::vector<double> rates = piece_rates(buffer, buffer.n_threads(), seconds);
+  std::sort(rates.begin(), rates.end());
+  read.gb_per_s = rates[rates.size() / 2];
   if (bus.start) beside(buffer, buffer.n_threads(), bus, read);
   return read;
 }
@@ -125,7 +125,7 @@ std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_byt
   for (const int n : threads) {
     HostRead read;
     read.threads = n;
-    read.gb_per_s = alone(buffer, n);
+    read.gb_per_s = best_read_gb_per_s(buffer, n, kAloneSeconds);
     if (bus.start) beside(buffer, n, bus, read);
     reads.push_back(read);
   }

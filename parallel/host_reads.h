@@ -18,8 +18,11 @@ namespace spillway {
 class ReadBuffer {
  public:
   ReadBuffer(const cpu::Exec& exec, int64_t bytes);
-  // The pool's first n threads read all of it, once.
-  void read(int n_threads);
+  // The pool's first n threads read all of it, once, in kPieces pieces one after the other, each of
+  // every thread's part. Returns 1e9 bytes a second of the pieces, appended to `rates` if given: a
+  // thread that others interrupt spoils a piece and not the whole.
+  static constexpr int kPieces = 8;
+  void read(int n_threads, std::vector<double>* rates = nullptr);
   int64_t bytes() const { return n_words_ * 8; }
   int n_threads() const { return exec_.pool->size(); }
 
@@ -42,14 +45,17 @@ struct BusLoad {
 // Of a buffer that no cache holds, as far as `free_bytes` of memory allow: a sixteenth of them.
 int64_t read_buffer_bytes(int64_t free_bytes);
 
-// One thread, half of the pool's, all of them: the best of a few reads of read_buffer_bytes.
+// One thread, half of the pool's, all of them: the best pieces of a few reads of read_buffer_bytes.
 // About a second in all. Nobody else should read meanwhile.
 std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
                                          const BusLoad& bus);
 
+// The best piece of what all of the pool's threads read within `seconds`.
+double best_read_gb_per_s(ReadBuffer& buffer, int n_threads, double seconds);
+
 // All of the pool's threads while the host's other ranks do the same, which begin at the same time:
-// the median of the reads within `seconds`, then as many again beside the bus. threads: of all the
-// host's ranks.
+// the median piece of the reads within `seconds`, then as many again beside the bus. threads: of
+// all the host's ranks.
 HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus);
 
 }  // namespace spillway

@@ -19,8 +19,11 @@ constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
 // First estimates, to be replaced by what is measured.
 constexpr double kGpuLaunchMs =
-    0.0022;                            // of a kernel beyond the bytes it reads; from rates.h' runs
-constexpr int kAttentionLaunches = 5;  // norm, qkv, rope, attend, o
+    0.0022;  // of a kernel beyond the bytes it reads; from rates.h' runs
+// What a layer's attention takes longer with a cache of codes: 53 us a token in 32 layers (8B, one
+// H100 and two as TP2, docs/bench/plans.md), whose bytes are fewer.
+constexpr double kCodedCacheMs = 0.0016;
+constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
 // (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
@@ -376,9 +379,11 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   const auto halves = static_cast<size_t>(2 * stage.layers.size());
   const bool gpu = plan_.on_gpu(stage);
   const double sum = group_sum_ms(cluster_, stage.ranks, gpu, step.rows, model_.dim);
-  const double attention_launches = gpu ? kAttentionLaunches * kGpuLaunchMs : 0;
+  const bool coded = kv_quantized(plan_.kv.type);
   const double feed_forward_launches =
-      layer_launch_ms(gpu, stage.ranks.size()) - attention_launches;
+      layer_launch_ms(gpu, stage.ranks.size()) - (gpu ? kAttentionLaunches * kGpuLaunchMs : 0);
+  const double attention_launches =
+      gpu ? kAttentionLaunches * kGpuLaunchMs + (coded ? kCodedCacheMs : 0) : 0;
   StageTimes times;
   // Ranks that are alike wait alike: one stands for all of them.
   const std::vector<Seat> seats = seats_of(stage);
@@ -401,7 +406,9 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
       ranks[r][h] = works[r];
     }
   }
-  // Two sums a layer, one for the embedding.
+  // Two sums a layer, one for the embedding. They count whole also in steps of so many rows that
+  // they run beside products (runtime/stage/gpu_sum.h): at 1024 rows that gains nothing, and with
+  // them whole an 8B's TP2 is predicted 12 % too quick at 1024 rows, 1 % at 2048.
   times.collective_ms = static_cast<double>(halves + (index == 0 ? 1 : 0)) * sum;
   if (spilled) times.waits = chain_waits(ranks, base, sum);
   if (step.head && index + 1 == plan_.stages.size()) times.matrix_ms += head_ms(step);
