@@ -94,9 +94,7 @@ JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus
   }
   // All measure before the link's probe, so that nobody waits there while another is still busy.
   measure_rates(exec, rates.mine, [&] { world.communicator->barrier(); });
-  rates.note =
-      "rates measured in a moment, predictions are estimates: `spillway probe` measures "
-      "them well and keeps them";
+  rates.note = no_kept_rates_text();
   const std::string warning = measure_gpu(rates.mine.gpu, gpus);
   if (!warning.empty()) rates.warning = warning;
   rates.link = probe_link(*world.communicator);

@@ -72,8 +72,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
     measure_rates(exec, measured);
     measured.together = all_read(exec, n_ranks, measured.memory_free_bytes);
     for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
-    std::cerr << "rates measured in a moment, predictions are estimates: `spillway probe` measures "
-                 "them well and keeps them\n";
+    std::cerr << no_kept_rates_text() << "\n";
     warning = find_gpus(cluster, request, cuda_gpus(), true);
   }
   print_warning(warning);

@@ -80,15 +80,15 @@ ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
 void ReadBuffer::read(int n_threads, std::vector<double>* rates) {
   CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
   uint64_t total = 0;
-  for (int piece = 0; piece < kPieces; ++piece) {
+  for (int piece = 0; piece < n_pieces(); ++piece) {
     const auto start = Clock::now();
     exec_.pool->run([&](int worker) {
       const Range mine = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
-      const Range part = share(mine.size(), piece, kPieces);
+      const Range part = share(mine.size(), piece, n_pieces());
       sums_[static_cast<size_t>(worker)] =
           sum_words(words_, {mine.begin + part.begin, mine.begin + part.end});
     });
-    const double gb = 8e-9 * static_cast<double>(n_words_) / kPieces;
+    const double gb = 8e-9 * static_cast<double>(n_words_) / n_pieces();
     if (rates != nullptr) rates->push_back(gb / seconds_since(start));
     for (const uint64_t sum : sums_) total += sum;
   }
