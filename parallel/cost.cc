@@ -23,7 +23,8 @@ double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t co
   double all_ms = clock.round_trip_ms();
   double slowest_ms = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const double ms = clock.times(s, {rows, context, false}).total_ms() + clock.hop_ms(s, rows);
+    const StepShape step{.rows = rows, .context = context, .all_busy = groups > 1};
+    const double ms = clock.times(s, step).total_ms() + clock.hop_ms(s, rows);
     all_ms += ms;
     slowest_ms = std::max(slowest_ms, ms);
   }
@@ -124,7 +125,7 @@ int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int ran
   int64_t bytes = 0;
   for (const WeightHome home : {WeightHome::kDevice, WeightHome::kHost, WeightHome::kDisk}) {
     if (home != WeightHome::kDevice && !spills_to(part, home)) continue;
-    bytes += weight_buffers(model, part, layers, false, last, home).total();
+    bytes += weight_bytes(model, part, layers, false, last, home);
   }
   return bytes;
 }

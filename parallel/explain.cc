@@ -2,7 +2,9 @@
 #include "parallel/explain.h"
 
 #include <algorithm>
+#include <future>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -113,10 +115,13 @@ void take_gain(const Plan& plan, const Plan& more, OneMoreGib& gain) {
   gain.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
 }
 
-OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec& model,
-                    const ClusterSpec& measured, const PlanRequest& request) {
-  OneMoreGib out;
-  out.place = place;
+// The plans with one GiB more at that kind of place, being made by threads of their own: the best
+// of all, then the best with the same cuts; no plan where there is none.
+std::vector<std::future<std::optional<Plan>>> plans_with_more(const std::string& place,
+                                                              const Plan& plan,
+                                                              const ModelSpec& model,
+                                                              const ClusterSpec& measured,
+                                                              const PlanRequest& request) {
   ClusterSpec cluster = measured;
   PlanRequest asked = request;
   add_memory(place, plan, cluster, asked);
@@ -129,14 +134,17 @@ OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec&
   same.split = pins.split;
   same.order = pins.order;
   same.devices = pins.devices;
+  std::vector<std::future<std::optional<Plan>>> plans;
   for (const PlanRequest& one : {asked, same}) {
-    try {
-      take_gain(plan, make_plan(model, cluster, one), out);
-    } catch (const Error&) {
-      continue;  // lists by rank and shared GPUs may contradict: nothing is promised then
-    }
+    plans.push_back(std::async(std::launch::async, [&model, cluster, one]() -> std::optional<Plan> {
+      try {
+        return make_plan(model, cluster, one);
+      } catch (const Error&) {
+        return {};  // lists by rank and shared GPUs may contradict: nothing is promised then
+      }
+    }));
   }
-  return out;
+  return plans;
 }
 
 std::string devices_text(const Plan& plan) {
@@ -170,10 +178,20 @@ Explanation explain(const Planned& planned, const ModelSpec& model, const Cluste
                     const PlanRequest& request) {
   Explanation out;
   out.binding = find_binding(planned.plan, model, measured, request);
-  if (planned.plan.uses_gpu()) {
-    out.more.push_back(one_more("gpu", planned.plan, model, measured, request));
+  std::vector<std::string> places = {"host"};
+  if (planned.plan.uses_gpu()) places.insert(places.begin(), "gpu");
+  std::vector<std::vector<std::future<std::optional<Plan>>>> plans;
+  for (const std::string& place : places) {
+    plans.push_back(plans_with_more(place, planned.plan, model, measured, request));
   }
-  out.more.push_back(one_more("host", planned.plan, model, measured, request));
+  for (size_t i = 0; i < places.size(); ++i) {
+    OneMoreGib more;
+    more.place = places[i];
+    for (auto& plan : plans[i]) {
+      if (const auto made = plan.get()) take_gain(planned.plan, *made, more);
+    }
+    out.more.push_back(std::move(more));
+  }
   std::vector<std::string> said = {alternative_of(planned.plan).what};
   for (const Plan& other : planned.others) {
     if (out.alternatives.size() == kAlternatives) break;

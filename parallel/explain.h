@@ -1,5 +1,6 @@
 // Explain: why a plan is as it is: what binds it, what one more GiB would bring, what else there
-// was. Called by `plan`. Pure; plans again, so it takes a few times as long as planning.
+// was. Called by `plan`. Pure; plans again, four times side by side, so that it takes about as long
+// as planning.
 #pragma once
 
 #include <string>

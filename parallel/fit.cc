@@ -224,9 +224,6 @@ std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
     }
     if (!lacks_gpu_memory(plan)) plans.push_back(std::move(plan));
   }
-  for (Plan& plan : plans) {
-    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
-  }
   return plans;
 }
 

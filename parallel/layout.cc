@@ -239,7 +239,7 @@ Plan lay_out_with(const Candidate& candidate, const Choices& choices, const Plan
   // All stages see the same steps.
   if (plan.uses_gpu() && request.gpu_rows > 0) plan.limits.max_rows = request.gpu_rows;
   if (request.choose_cpu_rows) choose_cpu_rows(plan, model, task.cluster);
-  write_ledger(plan, model, task.cluster);
+  write_ledger(plan, model, task.cluster, LedgerLines::kSums);
   return plan;
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "parallel/candidates.h"
+#include "parallel/ledger.h"
 #include "parallel/pins.h"
 #include "parallel/plan_request_check.h"
 #include "parallel/search.h"
@@ -84,6 +85,7 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   }
   Planned out;
   out.plan = std::move(found[0].plan);
+  write_ledger(out.plan, model, cluster);
   for (size_t i = 1; i < found.size() && found[i].lack.bytes <= 0; ++i) {
     out.others.push_back(std::move(found[i].plan));
   }

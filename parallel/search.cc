@@ -53,6 +53,7 @@ std::vector<Found> ways_of(const Candidate& candidate, const PlanTask& task,
                            std::span<const SpillWay> ways = kSearchedWays) {
   std::vector<Found> list;
   for (Plan& plan : lay_out(candidate, task, ways)) {
+    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
     list.push_back(judged(std::move(plan), task.request.objective));
     list.back().candidate = candidate;
   }
@@ -256,8 +257,10 @@ int64_t longest_context(const PlanTask& task, int64_t most) {
     return out;
   };
   const auto holds = [&](const Candidate& candidate, int64_t pages) {
-    const std::vector<Found> list = ways_of(candidate, with_context(pages));
-    return std::any_of(list.begin(), list.end(), fits);
+    // How fast they are does not matter here.
+    const std::vector<Plan> list = lay_out(candidate, with_context(pages), kSearchedWays);
+    return std::any_of(list.begin(), list.end(),
+                       [](const Plan& plan) { return shortage(plan).bytes <= 0; });
   };
   int64_t low = 0;
   const int64_t all = div_up(most, kPage);

@@ -35,8 +35,7 @@ int64_t longest_context(const Plan& plan, const ModelSpec& model) {
       const char* place = place_of(part);
       const int64_t fixed = plan.rank_bytes(r, "", place) - plan.rank_bytes(r, "kv");
       const Range& layers = plan.stages[part.stage].layers;
-      const int64_t kv_bytes = kv_buffers(model, part, layers, kv).total();
-      if (fixed + kv_bytes > budget_bytes(plan, r, place)) return false;
+      if (fixed + kv_bytes(model, part, layers, kv) > budget_bytes(plan, r, place)) return false;
     }
     return true;
   };

@@ -61,11 +61,10 @@ void place_feed_forward(const LayerSpec& spec, LayerPart& part, const PlacePin& 
 }
 
 void place_rank(RankPart& part, const Range& layers, const ModelSpec& model, const PlacePin& pin) {
-  for (int64_t i = 0; i < layers.size(); ++i) {
-    const int64_t index = layers.begin + i;
-    if (index < pin.layers.begin || index >= pin.layers.end) continue;
+  const int64_t end = std::min(layers.end, pin.layers.end);
+  for (int64_t index = std::max(layers.begin, pin.layers.begin); index < end; ++index) {
     const LayerSpec& spec = model.layers[static_cast<size_t>(index)];
-    LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    LayerPart& layer = part.layers[static_cast<size_t>(index - layers.begin)];
     if (pin.attention) {
       check_place(part, spec, index, Half::kAttention, pin.place);
       layer.attention = layer.heads.empty() ? Place::kResident : pin.place;

@@ -6,6 +6,7 @@
 
 #include "kernels/core/arena.h"
 #include "parallel/gpu_ledger.h"
+#include "parallel/host_share.h"
 #include "parallel/rates.h"
 #include "parallel/shortage.h"
 #include "parallel/spill.h"
@@ -208,8 +209,15 @@ class StageSpill {
   double share_by_rates() const {
     double share = 1;
     for (const int rank : stage_.ranks) {
-      const RankRates rates = rates_of(cluster_.ranks[static_cast<size_t>(rank)], true);
-      share = std::min(share, rates.cpu_read / (rates.cpu_read + rates.bus));
+      const RankSpec& spec = cluster_.ranks[static_cast<size_t>(rank)];
+      const RankRates rates = rates_of(spec, true);
+      int beside = 0;
+      for (const int other : stage_.ranks) {
+        beside += cluster_.ranks[static_cast<size_t>(other)].host == spec.host ? 1 : 0;
+      }
+      const double cpu = rates.cpu_read / read_slowdown(spec, beside * spec.threads, true);
+      const double bus = rates.bus / bus_slowdown(spec, beside);
+      share = std::min(share, cpu / (cpu + bus));
     }
     return share;
   }

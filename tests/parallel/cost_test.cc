@@ -136,6 +136,22 @@ TEST(Predict, MeasuredPairsOfGpusGiveTheSumsTimes) {
               0.004 + (100 * 576 * 4 - 16384) / 300e6, 1e-9);
 }
 
+// On GPUs the codes' own time is more than the bytes they spare in a short cache, not in a long
+// one.
+TEST(Predict, ACacheOfCodesCostsAGpuItsDecoding) {
+  const ModelSpec model = testing::llama_8b();
+  const ClusterSpec cluster = testing::gpus({80});
+  PlanRequest request = testing::on(DeviceChoice::kGpu, "1");
+  request.context = 65536;
+  const auto total_ms = [&](KvType type, int64_t tokens) {
+    request.kv_type = type;
+    return predict(make_plan(model, cluster, request), model, cluster, tokens).total_ms;
+  };
+  EXPECT_NEAR(total_ms(KvType::kQ8_0, 0) - total_ms(KvType::kF16, 0), 32 * 0.0016, 1e-9);
+  EXPECT_LT(total_ms(KvType::kQ8_0, 60000), total_ms(KvType::kF16, 60000));
+  EXPECT_DOUBLE_EQ(total_ms(KvType::kF32, 0), total_ms(KvType::kF16, 0));
+}
+
 TEST(Predict, UnmeasuredRatesAreTheAssumedOnes) {
   const ModelSpec model = smollm2();
   ClusterSpec blank = assumed_cluster(2);

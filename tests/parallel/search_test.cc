@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/explain.h"
+#include "parallel/ledger.h"
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/shortage.h"
@@ -317,6 +318,21 @@ TEST(Pins, WhatContradictsIsRefusedWithWhatWouldDo) {
               {"--layers beside --split"});
 }
 
+// What a search looks at is what the lines of the whole ledger add up to.
+void expect_same_sums(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+  Plan sums = plan;
+  write_ledger(sums, model, cluster, LedgerLines::kSums);
+  EXPECT_LT(sums.ledger.size(), 16 * plan.parts.size());
+  for (const RankPart& part : plan.parts) {
+    for (const char* name : {"", "weights", "kv", "activations", "program"}) {
+      for (const char* place : {"", "gpu", "host", "disk"}) {
+        EXPECT_EQ(sums.rank_bytes(part.rank, name, place), plan.rank_bytes(part.rank, name, place))
+            << "rank " << part.rank << " " << name << " " << place;
+      }
+    }
+  }
+}
+
 // The bytes of the ledger are within every budget, plans are sound and the same every time, and a
 // plan's own flags lead back to it.
 TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
@@ -356,6 +372,7 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
     spilled_ones += spill_text(plan).empty() ? 0 : 1;
     EXPECT_EQ(check_plan(plan, model), std::vector<std::string>{}) << i;
     EXPECT_LE(shortage(plan).bytes, 0) << i;
+    expect_same_sums(plan, model, cluster);
     for (const RankPart& part : plan.parts) {
       const RankSpec& rank = cluster.ranks[static_cast<size_t>(part.rank)];
       EXPECT_LE(plan.rank_bytes(part.rank, "", "gpu"), rank.gpu.free_bytes) << i;
@@ -372,18 +389,30 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
 TEST(AnyPlan, OfALargeModelOnManyDevicesIsThereInASecond) {
   const ModelSpec model = llama_405b();
   const auto cpu_ms = [] { return static_cast<double>(std::clock()) * 1e3 / CLOCKS_PER_SEC; };
-  for (const int64_t gib : {80, 12}) {
-    const ClusterSpec cluster = with_host_rates(gpus(std::vector<int64_t>(16, gib)));
+  // Of two hosts, no two ranks of which are alike.
+  ClusterSpec motley = with_host_rates(gpus(std::vector<int64_t>(16, 16)));
+  for (RankSpec& rank : motley.ranks) {
+    rank.host = rank.rank < 8 ? "one" : "two";
+    rank.local_size = 8;
+    rank.gpu.free_bytes -= rank.rank * (int64_t{400} << 20);
+    rank.gpu.read_gb_per_s += 150 * (rank.rank % 7);
+    rank.read_gb_per_s += rank.rank;
+    rank.host_reads[0].gb_per_s += rank.rank;
+  }
+  const std::pair<const char*, ClusterSpec> clusters[] = {
+      {"16 x 80 GiB", with_host_rates(gpus(std::vector<int64_t>(16, 80)))},
+      {"16 x 12 GiB", with_host_rates(gpus(std::vector<int64_t>(16, 12)))},
+      {"16 x 10 to 16 GiB", motley}};
+  for (const auto& [name, cluster] : clusters) {
     for (int i = 0; i < kObjectives; ++i) {
       PlanRequest request = with_objective(static_cast<Objective>(i));
       const double start = cpu_ms();
       const Planned planned = plan_and_others(model, cluster, request);
       const double plan_ms = cpu_ms() - start;
       const Explanation e = explain(planned, model, cluster, request);
-      std::printf("405B, 16 x %2d GiB, %-10s: planned in %.0f ms, explained in %.0f ms: %s, %s\n",
-                  static_cast<int>(gib), objective_name(request.objective), plan_ms,
-                  cpu_ms() - start - plan_ms, plan_title(planned.plan).c_str(),
-                  spill_text(planned.plan).c_str());
+      std::printf("405B, %s, %-10s: planned in %.0f ms, explained in %.0f ms: %s, %s\n", name,
+                  objective_name(request.objective), plan_ms, cpu_ms() - start - plan_ms,
+                  plan_title(planned.plan).c_str(), spill_text(planned.plan).c_str());
       EXPECT_LT(plan_ms, 5000);
       EXPECT_FALSE(e.alternatives.empty());
       EXPECT_TRUE(check_plan(planned.plan, model).empty());
