@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <ctime>
 #include <functional>
 #include <random>
 
@@ -16,6 +15,7 @@
 #include "parallel/shortage.h"
 #include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
+#include "tests/support/cpu_seconds.h"
 
 namespace spillway {
 namespace {
@@ -306,7 +306,7 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
 // 126 layers on 16 devices. The limit is generous: docs/bench/planning.md has what it takes.
 TEST(AnyPlan, OfALargeModelOnManyDevicesIsThereInASecond) {
   const ModelSpec model = llama_405b();
-  const auto cpu_ms = [] { return static_cast<double>(std::clock()) * 1e3 / CLOCKS_PER_SEC; };
+  const auto cpu_ms = [] { return 1e3 * testing::cpu_seconds(); };
   for (const int64_t gib : {80, 12}) {
     const ClusterSpec cluster = with_host_rates(gpus(std::vector<int64_t>(16, gib)));
     for (int i = 0; i < kObjectives; ++i) {
