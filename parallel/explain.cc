@@ -232,12 +232,14 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   }
   if (!explanation.alternatives.empty()) out += "else:\n";
   for (const Alternative& one : explanation.alternatives) {
-    std::string line = "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) +
-                       ", prefill " + fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
+    std::string rates = "decode " + fixed_text(one.decode_tok_per_s, 1) + ", prefill " +
+                        fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
     if (plan.limits.max_sequences > 1) {
-      line += ", together " + fixed_text(one.sequences_tok_per_s, 1);
+      rates += ", together " + fixed_text(one.sequences_tok_per_s, 1);
     }
-    out += wrapped_text(line, kLineWidth, 6) + "\n";
+    const bool fits = one.what.size() + rates.size() + 4 <= kLineWidth;
+    out += wrapped_text("  " + one.what + ":", kLineWidth, 6) + (fits ? " " : "\n      ") + rates +
+           "\n";
   }
   return out;
 }

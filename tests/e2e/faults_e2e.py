@@ -100,6 +100,19 @@ class Faults(harness.EndToEnd):
                 self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
                 self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
+    def test_a_job_that_is_stopped_goes_on(self):
+        """All its processes at once, for longer than a rank may be silent and a step may take."""
+        job = self.start(generate(2, "-p", "Once upon a time", "--ignore-eos", "-n", "300"))
+        job.wait_for_text(1)
+        pids = list(job.ranks())
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                time.sleep(6)
+        self.assertEqual(job.wait(120), 0, job.describe())
+        self.assertNotIn("silent", job.errors())
+
     def test_silent_front_ends_the_job(self):
         job, workers = self.running(2)
         since = time.monotonic()

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <ctime>
 #include <functional>
 #include <random>
 
@@ -17,6 +16,7 @@
 #include "parallel/shortage.h"
 #include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
+#include "tests/support/cpu_seconds.h"
 
 namespace spillway {
 namespace {
@@ -388,7 +388,7 @@ TEST(AnyPlan, IsSoundWithinItsBudgetsAndTheSameEveryTime) {
 // 126 layers on 16 devices. The limit is generous: docs/bench/planning.md has what it takes.
 TEST(AnyPlan, OfALargeModelOnManyDevicesIsThereInASecond) {
   const ModelSpec model = llama_405b();
-  const auto cpu_ms = [] { return static_cast<double>(std::clock()) * 1e3 / CLOCKS_PER_SEC; };
+  const auto cpu_ms = [] { return 1e3 * testing::cpu_seconds(); };
   // Of two hosts, no two ranks of which are alike.
   ClusterSpec motley = with_host_rates(gpus(std::vector<int64_t>(16, 16)));
   for (RankSpec& rank : motley.ranks) {
