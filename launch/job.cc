@@ -20,6 +20,9 @@
 namespace spillway {
 namespace {
 
+// For the destructors of what an error leaves behind: all there is to wait for is goodbyes.
+constexpr std::chrono::seconds kUnwinding{5};
+
 cpu::Isa isa_of(const std::string& name) {
   const cpu::Isa best = cpu::best_isa();
   cpu::Isa wanted = best;
@@ -45,13 +48,20 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
                                                              : cores_of_rank(world_.local_size));
     exec_ = {pool_.get(), isa_of(options.isa)};
     probe_and_join();
-  } catch (...) {
+  } catch (const std::exception& error) {
+    // What all ranks throw alike, the front says; the rest is this rank's alone.
+    const bool shared = dynamic_cast<const Error*>(&error) != nullptr;
+    end_at_latest(shared && !world_.front() ? "" : words_of(error), kUnwinding);
     quiet_down();
     throw;
   }
 }
 
-Job::~Job() { quiet_down(); }
+Job::~Job() {
+  if (std::uncaught_exceptions() > 0)
+    end_at_latest("an error, and its end took too long", kUnwinding);
+  quiet_down();
+}
 
 void Job::quiet_down() {
   if (gate_ != nullptr) gate_->close();
@@ -226,8 +236,8 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
                                                    options_.spill_folder, loaded);
     }
     gguf_->drop_pages();
-  } catch (const Error& e) {
-    error = e.what();
+  } catch (const std::exception& e) {
+    error = words_of(e);
   }
   agree(world_, error);
   connect(*house);

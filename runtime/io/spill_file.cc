@@ -15,6 +15,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
+#include "kernels/core/simulated_fault.h"
 #include "parallel/size_text.h"
 
 namespace spillway {
@@ -56,7 +57,9 @@ SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t
     throw Error("cannot make the spill file: " + std::string(std::strerror(errno)),
                 folder + ", " + name_, todo);
   }
-  if (const int refused = ::posix_fallocate(fd_, 0, bytes_); refused != 0) {
+  const int refused =
+      fault_simulated("allocate disk", name_) ? ENOSPC : ::posix_fallocate(fd_, 0, bytes_);
+  if (refused != 0) {
     ::close(fd_);
     throw Error("the spill file needs " + size_text(bytes) + ": " +
                     std::string(std::strerror(refused)) + room_text(folder),
@@ -81,7 +84,12 @@ SpillFile::SpillFile(SpillFile&& other) noexcept
 void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
   CHECK_LE(offset + static_cast<int64_t>(data.size()), bytes_);
   while (!data.empty()) {
-    const ssize_t n = ::pwrite(fd_, data.data(), data.size(), offset);
+    ssize_t n = -1;
+    if (fault_simulated("write disk", name_)) {
+      errno = EIO;
+    } else {
+      n = ::pwrite(fd_, data.data(), data.size(), offset);
+    }
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       throw Error("writing the spill file failed at byte " + std::to_string(offset) + ": " +
@@ -93,18 +101,26 @@ void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
   }
 }
 
+// As pread(2).
+int64_t SpillFile::read_some(int64_t offset, std::span<std::byte> to) const {
+  if (fault_simulated("read disk", name_)) {
+    errno = EIO;
+    return -1;
+  }
+  ssize_t n = -1;
+  iovec part{to.data(), to.size()};
+  if (direct_ >= 0) n = ::preadv2(fd_, &part, 1, offset, RWF_NOWAIT);  // what is cached
+  if (n > 0) return n;
+  // A direct read wants whole pages; the end of the file may be none.
+  const size_t whole = to.size() / kAlignment * kAlignment;
+  const bool direct = direct_ >= 0 && whole > 0 && aligned(to.data(), offset, whole);
+  return direct ? ::pread(direct_, to.data(), whole, offset)
+                : ::pread(fd_, to.data(), to.size(), offset);
+}
+
 void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
   while (!to.empty()) {
-    ssize_t n = -1;
-    iovec part{to.data(), to.size()};
-    if (direct_ >= 0) n = ::preadv2(fd_, &part, 1, offset, RWF_NOWAIT);  // what is cached
-    if (n <= 0) {
-      // A direct read wants whole pages; the end of the file may be none.
-      const size_t whole = to.size() / kAlignment * kAlignment;
-      const bool direct = direct_ >= 0 && whole > 0 && aligned(to.data(), offset, whole);
-      n = direct ? ::pread(direct_, to.data(), whole, offset)
-                 : ::pread(fd_, to.data(), to.size(), offset);
-    }
+    const int64_t n = read_some(offset, to);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       throw Error("reading the spill file failed at byte " + std::to_string(offset) + ": " +

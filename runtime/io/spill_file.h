@@ -32,6 +32,8 @@ class SpillFile {
   void read(int64_t offset, std::span<std::byte> to) const;
 
  private:
+  int64_t read_some(int64_t offset, std::span<std::byte> to) const;
+
   std::string folder_;
   std::string name_;
   int64_t bytes_ = 0;
