@@ -2,8 +2,8 @@
 the line, the rank and a way out, and leaves no process, no file and no shared memory behind.
 
 The refusals are simulated (kernels/core/simulated_fault.h, docs/failure.md), but for a full disk,
-which a limit of the process makes. A ledger line that LINES does not know is a failure: whoever adds
-one says which allocation lies behind it, or that it is an estimate.
+which a limit of the process makes. A ledger line that LINES does not know is a failure: whoever
+adds one says which allocation lies behind it, or that it is an estimate.
 
 With SPILLWAY_E2E_GPUS=N the ranks are N GPUs (tests/gpu/run), and the model a real one.
 """
