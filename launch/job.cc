@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/gpu_probe.h"
+#include "launch/heap.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
@@ -40,6 +41,7 @@ cpu::Isa isa_of(const std::string& name) {
 
 Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(note) {
   block_signals();
+  bound_heap();
   world_ = bring_up(launched_as().size);
   gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
   try {
