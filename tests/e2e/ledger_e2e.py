@@ -101,16 +101,17 @@ class Ledger(harness.EndToEnd):
 
     def run_alone(self, ranks, split, env, wrap=()):
         """A job whose temporary files, shared memory and spill files lie in folders of its own."""
-        with tempfile.TemporaryDirectory(prefix="sw") as own:
-            folders = {name: os.path.join(own, name) for name in ("tmp", "shm", "spill")}
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="sw") as own, \
+                tempfile.TemporaryDirectory(prefix="sw", dir=memory) as shared:
+            folders = {name: os.path.join(own, name) for name in ("tmp", "spill")}
             for folder in folders.values():
                 os.mkdir(folder)
-            full = {"TMPDIR": folders["tmp"],
-                    "OMPI_MCA_btl_vader_backing_directory": folders["shm"], **env}
+            full = {"TMPDIR": folders["tmp"], "OMPI_MCA_btl_vader_backing_directory": shared, **env}
             command = [*wrap, *self.command(ranks, split, folders["spill"])]
             code, job = self.finish(command, timeout=LIMIT_S, env=full)
-            left = [os.path.join(folder, name) for folder, _, names in os.walk(own)
-                    for name in names]
+            left = [os.path.join(folder, name) for root in (own, shared)
+                    for folder, _, names in os.walk(root) for name in names]
         return code, job, left
 
     def check_refused(self, ranks, split, rank, fault):
