@@ -7,12 +7,15 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <span>
 #include <thread>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "launch/bus_guard.h"
 #include "launch/gpu_probe.h"
 #include "launch/heap.h"
+#include "launch/rank_cores.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
@@ -46,10 +49,11 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
   gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
   try {
     open_model();
-    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads
-                                                             : cores_of_rank(world_.local_size));
+    const GpuSpec gpu = find_gpu();
+    const int cores = settle_cores(world_, gpu.numa_node);
+    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
     exec_ = {pool_.get(), isa_of(options.isa)};
-    probe_and_join();
+    probe_and_join(gpu);
   } catch (const std::exception& error) {
     // What all ranks throw alike, the front says; the rest is this rank's alone.
     const bool shared = dynamic_cast<const Error*>(&error) != nullptr;
@@ -60,8 +64,8 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
 }
 
 Job::~Job() {
-  if (std::uncaught_exceptions() > 0)
-    end_at_latest("an error, and its end took too long", kUnwinding);
+  const bool unwinding = std::uncaught_exceptions() > 0;
+  if (unwinding) end_at_latest("an error, and its end took too long", kUnwinding);
   quiet_down();
 }
 
@@ -81,7 +85,7 @@ void Job::open_model() {
   agree(world_, error);
 }
 
-void Job::probe_and_join() {
+void Job::probe_and_join(const GpuSpec& gpu) {
   if (world_.n_hosts > 1 && options_.listen.rfind("127.", 0) == 0) {
     throw SharedError("the ranks lie on " + std::to_string(world_.n_hosts) +
                           " hosts, but the coordinator would listen on " + options_.listen,
@@ -92,7 +96,7 @@ void Job::probe_and_join() {
   // All measure first, so that no rank waits in a join while another is still busy.
   RankSpec facts = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, false});
   facts.host = world_.host;
-  facts.gpu = find_gpu();
+  facts.gpu = gpu;
   const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts);
   say_warnings(rates.warning);
   if (world_.front() && !options_.quiet && !options_.json && !rates.note.empty()) {
@@ -242,6 +246,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     error = words_of(e);
   }
   agree(world_, error);
+  guard_spill(*house);
   connect(*house);
   state_ = "ready";
   const bool explain = options_.show_plan || (options_.verb == Verb::kBench && !options_.json);
@@ -255,6 +260,13 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     bar_->update(total, total);
   }
   return house;
+}
+
+void Job::guard_spill(const House& house) {
+  const SpillFile* file = house.pipeline == nullptr ? nullptr : house.pipeline->spill_file();
+  const auto mapped = file == nullptr ? std::span<const std::byte>() : file->mapped();
+  mapped_bytes_ = static_cast<int64_t>(mapped.size());
+  guard_spill_file(mapped, file == nullptr ? "" : file->where());
 }
 
 // Only when all have loaded: a rank that could not would leave the others waiting in here.

@@ -302,7 +302,8 @@ Options parse_options(int argc, const char* const* argv) {
   app.require_subcommand(1);
   app.set_config("--config", "", "flags from a TOML file, a table a verb (docs/config.md)");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.get_formatter()->column_width(34);
+  app.get_config_ptr()->type_name("FILE");
+  set_help_format(app);
   add_run(app, o, raw);
   add_others(app, o, raw);
   add_verify(app, o, raw);

@@ -32,7 +32,8 @@ struct RawTexts {
   std::vector<std::string> logit_bias;
 };
 
-void add_model(CLI::App* app, Options& o);                 // -m
+void set_help_format(CLI::App& app);        // of the verbs that are added afterwards, too
+void add_model(CLI::App* app, Options& o);  // -m
 void add_split(CLI::App* app, Options& o, RawTexts& raw);  // -c, -t, --tp, --pp, --split, ...
 // --coordinator, --step-timeout, --check-hidden
 void add_job(CLI::App* app, Options& o, RawTexts& raw);

@@ -52,7 +52,7 @@ constexpr std::array<Kind, kColours> kKinds = {{
     {"streamed", "#d69e2e"},
     {"hybrid", "#e2a06b"},
     {"disk", "#97266d"},
-    {"vocabulary, norms", "#4a6fa5"},
+    {"vocabulary, norms", "#805ad5"},
     {"KV cache", "#38a169"},
     {"activations, slots", "#a0aec0"},
     {"program, context", "#718096"},

@@ -2,6 +2,7 @@
 // its own background.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "launch/sweep_report.h"
 #include "parallel/size_text.h"
@@ -13,7 +14,7 @@ constexpr double kWidth = 760;
 constexpr double kHeight = 480;
 constexpr double kLeft = 80;
 constexpr double kRight = 24;
-constexpr double kTop = 48;
+constexpr double kTop = 70;
 constexpr double kBottom = 64;
 constexpr const char* kMeasured = "#0b6e99";
 constexpr const char* kPredicted = "#c4622d";
@@ -101,6 +102,19 @@ class Plot {
             escaped(words) + "</text>\n";
   }
 
+  // The place-th entry in the line below the title, where no dot can lie. Without `hollow` a line.
+  void legend(int place, std::optional<bool> hollow, const std::string& words, const char* colour) {
+    const double left = kLeft + 5 + 150 * place;
+    if (hollow) {
+      out_ += "<circle cx=\"" + number(left) + "\" cy=\"46\" r=\"5\" fill=\"" +
+              (*hollow ? "#ffffff" : colour) + "\" stroke=\"" + colour +
+              "\" stroke-width=\"2\"/>\n";
+    } else {
+      line(left - 6, 46, left + 6, 46, colour, 1);
+    }
+    text(left + 12, 50, words, "start", colour, 13);
+  }
+
   std::string take() { return out_ + "</svg>\n"; }
 
  private:
@@ -135,8 +149,7 @@ std::string offload_svg(const std::vector<SweepRow>& rows, const std::string& ti
       plot.dot(100 * row.on_gpu, row.*rate, colour, !measured, tip_of(row));
       last = &row;
     }
-    plot.text(kWidth - kRight - 8, kHeight - kBottom - (measured ? 30 : 12),
-              measured ? "measured" : "predicted", "end", colour, 13);
+    plot.legend(measured ? 1 : 0, !measured, measured ? "measured" : "predicted", colour);
   }
   return plot.take();
 }
@@ -155,8 +168,11 @@ std::string sweep_svg(const std::vector<SweepRow>& rows, const std::string& titl
       plot.dot(row.predicted_decode, row.decode, kMeasured, row.control, tip_of(row));
     }
   }
-  plot.text(kWidth - kRight - 8, kHeight - kBottom - 12,
-            "filled: the best predicted; hollow: controls", "end", kMeasured, 13);
+  plot.legend(0, false, "the best predicted", kMeasured);
+  if (std::any_of(rows.begin(), rows.end(), [](const SweepRow& row) { return row.control; })) {
+    plot.legend(1, true, "controls", kMeasured);
+  }
+  plot.legend(2, std::nullopt, "as predicted", "#777777");
   return plot.take();
 }
 

@@ -39,8 +39,9 @@ std::string summary_line(const char* name, const std::vector<SweepRow>& rows,
   }
   if (errors.empty()) return "";
   std::sort(errors.begin(), errors.end());
-  return std::string(name) + ": median error " + fixed_text(100 * errors[errors.size() / 2], 1) +
-         " %, greatest " + fixed_text(100 * errors.back(), 1) + " %, rank correlation " +
+  const double median = (errors[(errors.size() - 1) / 2] + errors[errors.size() / 2]) / 2;
+  return std::string(name) + ": median error " + fixed_text(100 * median, 1) + " %, greatest " +
+         fixed_text(100 * errors.back(), 1) + " %, rank correlation " +
          fixed_text(rank_correlation(a, b), 3) + "\n";
 }
 

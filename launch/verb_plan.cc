@@ -91,6 +91,17 @@ const QuantMix& mix_named(const std::string& name) {
               near.empty() ? todo : "did you mean " + near + "?");
 }
 
+// "llama-70b" alone is most likely meant as a shape.
+void require_type(const std::string& text) {
+  try {
+    (void)shipped_file("models", text, "model shape");
+  } catch (const Error&) {
+    return;  // then it is the name of a file, which says by itself that it cannot be opened
+  }
+  throw Error("\"" + text + "\" is a model shape and needs a type", "",
+              "as in -m " + text + ":Q4_K_M");
+}
+
 ModelSpec model_of(const std::string& text) {
   std::error_code ignored;
   const size_t colon = text.rfind(':');
@@ -100,6 +111,7 @@ ModelSpec model_of(const std::string& text) {
     return shape_spec(read_shape_file(shipped_file("models", text.substr(0, colon), "model shape")),
                       mix);
   }
+  if (!std::filesystem::exists(text, ignored)) require_type(text);
   const Gguf gguf = Gguf::open(text, GgufNeed::kHeader);
   if (!gguf.complete()) print_warning(text + " ends before its weights do: its header is planned");
   return read_model_spec(gguf);

@@ -13,6 +13,7 @@
 #include "launch/cluster_report.h"
 #include "launch/gpu_probe.h"
 #include "launch/kept_rates.h"
+#include "launch/rank_cores.h"
 #include "launch/rank_rates.h"
 #include "launch/supervise.h"
 #include "launch/verbs.h"
@@ -30,10 +31,7 @@ struct Probed {
   std::string fingerprint;  // of all ranks
 };
 
-RankSpec facts_of(World& world, const Options& options, const cpu::Exec& exec,
-                  const GpuSource& gpus) {
-  RankSpec facts = probe_rank(exec, {world.rank, world.local_rank, world.local_size, false});
-  facts.host = world.host;
+GpuSpec gpu_of(World& world, const Options& options, const GpuSource& gpus) {
   GpuProbe found;
   agree(world, obstacle_of([&] {
           const PlanRequest request = plan_request(options);
@@ -44,7 +42,13 @@ RankSpec facts_of(World& world, const Options& options, const cpu::Exec& exec,
   for (const std::string& warning : gather_texts(world, found.warning)) {
     if (world.front()) print_warning(warning);
   }
-  facts.gpu = found.gpu;
+  return found.gpu;
+}
+
+RankSpec facts_of(const World& world, const cpu::Exec& exec, const GpuSpec& gpu) {
+  RankSpec facts = probe_rank(exec, {world.rank, world.local_rank, world.local_size, false});
+  facts.host = world.host;
+  facts.gpu = gpu;
   return facts;
 }
 
@@ -91,10 +95,12 @@ void keep(World& world, const Probed& probed) {
 }
 
 Probed probe(World& world, const Options& options) {
-  ThreadPool pool(options.threads > 0 ? options.threads : cores_of_rank(world.local_size));
-  const cpu::Exec exec{&pool, cpu::best_isa()};
   const GpuSource gpus = cuda_gpus();
-  const RankSpec facts = facts_of(world, options, exec, gpus);
+  const GpuSpec gpu = gpu_of(world, options, gpus);
+  const int cores = settle_cores(world, gpu.numa_node);
+  ThreadPool pool(options.threads > 0 ? options.threads : cores);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  const RankSpec facts = facts_of(world, exec, gpu);
   const std::string fingerprint = cluster_fingerprint(gather_texts(world, rank_fingerprint(facts)));
   std::optional<Probed> found;
   if (!options.refresh) found = kept(world, facts, fingerprint);

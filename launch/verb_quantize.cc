@@ -14,6 +14,7 @@
 #include "launch/shutdown.h"
 #include "launch/terminal.h"
 #include "launch/verbs.h"
+#include "parallel/size_text.h"
 #include "runtime/io/gguf_cursor.h"
 #include "runtime/model/quantize_file.h"
 
@@ -24,12 +25,9 @@ const QuantMix& require_mix(const std::string& name) {
   const QuantMix* mix = find_quant_mix(name);
   if (mix != nullptr) return *mix;
   std::string list;
-  for (const QuantMix& known : quant_mixes()) {
-    char line[96];
-    std::snprintf(line, sizeof(line), "\n  %-8s %s", known.name, known.about);
-    list += line;
-  }
-  throw Error("there is no type \"" + name + "\"", "", "types are" + list);
+  for (const QuantMix& known : quant_mixes()) append_item(list, ", ", known.name);
+  throw Error("there is no type \"" + name + "\"", "",
+              "types are " + list + "; spillway quantize --help says how large they are");
 }
 
 std::optional<QuantType> require_type(const char* flag, const std::string& name) {

@@ -6,6 +6,7 @@
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/ledger.h"
+#include "parallel/spill.h"
 #include "parallel/stage_clock.h"
 
 namespace spillway {
@@ -120,7 +121,12 @@ int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int ran
   // Asked for as no first stage: the embedding is read by the row, and a tied one appears as the
   // output that the head reads whole.
   const Range& layers = plan.stages[part.stage].layers;
-  return weight_buffers(model, part, layers, false, last).total();
+  int64_t bytes = 0;
+  for (const WeightHome home : {WeightHome::kDevice, WeightHome::kHost, WeightHome::kDisk}) {
+    if (home != WeightHome::kDevice && !spills_to(part, home)) continue;
+    bytes += weight_buffers(model, part, layers, false, last, home).total();
+  }
+  return bytes;
 }
 
 double predicted_step_ms(const Plan& plan, int64_t rows) {

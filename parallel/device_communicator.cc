@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/check.h"
@@ -106,9 +108,9 @@ class Examination {
   // us of a sum within a graph, the best of a few runs.
   double time(DeviceCommunicator& fabric, int64_t rows, int sums) const {
     const DeviceSum step = step_of(rows);
-    cuda::Graph::begin(stream_);
-    for (int i = 0; i < sums; ++i) fabric.sum(exec_, step);
-    const cuda::Graph graph = cuda::Graph::end(stream_);
+    const cuda::Graph graph = cuda::Graph::of(stream_, [&] {
+      for (int i = 0; i < sums; ++i) fabric.sum(exec_, step);
+    });
     cuda::Event start;
     cuda::Event end;
     double best = 0;
@@ -150,11 +152,20 @@ class Examination {
   int64_t dim_;
 };
 
+// A rank that cannot have it must not leave the others waiting for what it would have done next.
+CommMemory take_memory(Communicator& group, const DeviceCommOptions& options) {
+  std::optional<CommMemory> memory;
+  const std::string obstacle = first_obstacle(
+      group, obstacle_of([&] { memory.emplace(group.size(), options.max_rows, options.dim); }));
+  if (!obstacle.empty()) throw Error(obstacle, "memory for sums between GPUs");
+  return std::move(*memory);
+}
+
 class ChosenCommunicator final : public DeviceCommunicator {
  public:
   ChosenCommunicator(Communicator& group, const cuda::Stream& stream,
                      const DeviceCommOptions& options)
-      : group_(group), memory_(group.size(), options.max_rows, options.dim) {
+      : group_(group), memory_(take_memory(group, options)) {
     const cuda::DeviceInfo device = cuda::selected_device();
     const cuda::Exec exec = exec_of(stream, device);
     const std::vector<RankPlace> places = gather_places(group, device);

@@ -24,7 +24,7 @@ namespace spillway {
 // One sum over the ranks and what follows it. [n, dim] everywhere.
 struct DeviceSum {
   View2D<float> partial;  // this rank's part; may be overwritten. Rows without gaps
-  View2D<float> x;        // the residual stream, equal on all ranks
+  View2D<float> x;        // the residual stream, equal on all ranks; `partial` itself without add
   bool add = true;        // x += sum; false: x = sum
   // Then, unless nullptr: normed = rms_norm(x) with this weight, in these forms (cuda::rms_norm).
   const float* norm_weight = nullptr;

@@ -13,6 +13,7 @@
 namespace spillway {
 namespace {
 
+constexpr size_t kLineWidth = 100;
 constexpr int64_t kGib = int64_t{1} << 30;
 
 // The line of this memory that takes most, but for the CUDA context, which nobody can change.
@@ -187,7 +188,8 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
       "rank " + std::to_string(b.rank) + (b.place == "gpu" ? "'s GPU" : "'s host memory");
   std::string out = b.binds ? "bound by " + memory : "not bound by memory; fullest is " + memory;
   out += ": " + size_text(b.used_bytes) + " of " + size_text(b.budget_bytes) + ", most of it " +
-         b.line + " (" + size_text(b.line_bytes) + ")\n";
+         b.line + " (" + size_text(b.line_bytes) + ")";
+  out = wrapped_text(out, kLineWidth, 4) + "\n";
   for (const OneMoreGib& more : explanation.more) {
     std::string gains;
     const double least = 0.001 * plan.prediction.decode_tok_per_s;
@@ -206,8 +208,9 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   }
   if (!explanation.alternatives.empty()) out += "else:\n";
   for (const Alternative& one : explanation.alternatives) {
-    out += "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) + ", prefill " +
-           fixed_text(one.prefill_tok_per_s, 0) + " tok/s\n";
+    const std::string line = "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) +
+                             ", prefill " + fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
+    out += wrapped_text(line, kLineWidth, 6) + "\n";
   }
   return out;
 }

@@ -253,6 +253,12 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
   add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
+  if (!part.gpu) {
+    const int64_t on_disk =
+        weight_buffers(model, part, layers, first, last, WeightHome::kDisk).total();
+    add("host", "program", "page tables of mapped weights",
+        div_up(on_disk, kMappedBytesAPageTableByte));
+  }
   add("host", "activations", "disk slots",
       kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
   add("host", "activations", "halves on the CPU",

@@ -86,5 +86,8 @@ int64_t program_bytes(int n_ranks, bool front, const ModelSpec& model, int threa
 // Fills plan.ledger from everything above; a rank on a GPU has the lists of gpu_ledger.h, weights,
 // KV and activations in its GPU's memory.
 void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+// Of a spill file that a rank on a CPU reads through a mapping: 8 bytes for a page of 4 KiB. The
+// pages themselves are the page cache's.
+inline constexpr int64_t kMappedBytesAPageTableByte = 512;
 
 }  // namespace spillway

@@ -5,6 +5,8 @@
 #include <cctype>
 #include <vector>
 
+#include "parallel/size_text.h"
+
 namespace spillway {
 namespace {
 
@@ -30,17 +32,24 @@ size_t distance(std::string_view a, std::string_view b) {
 
 std::string near_word(std::string_view word, std::span<const std::string> words) {
   constexpr size_t kLongest = 256;  // longer words are nobody's typing error
+  constexpr size_t kMost = 4;
   if (word.size() > kLongest) return "";
   size_t least = kLongest;
-  std::string found;
+  std::vector<std::string> found;
   for (const std::string& candidate : words) {
     const size_t d = distance(word, candidate);
     const size_t most = std::max<size_t>(2, std::max(word.size(), candidate.size()) / 3);
-    if (d >= least || d > most) continue;
+    if (d > least || d > most) continue;
+    if (d < least) found.clear();
     least = d;
-    found = candidate;
+    found.push_back(candidate);
   }
-  return found;
+  std::string text;
+  for (size_t i = 0; i < found.size() && i < kMost; ++i) {
+    const bool last = i + 1 == std::min(found.size(), kMost);
+    append_item(text, last ? " or " : ", ", found[i]);
+  }
+  return text;
 }
 
 }  // namespace spillway

@@ -48,14 +48,25 @@ std::vector<Seat> gather_seats(Communicator& world, const GpuSpec& gpu, const st
   return seats;
 }
 
-// Seconds of a sum that may wait on the host, the best of a few.
-double sum_seconds(DeviceCommunicator& fabric, const cuda::Stream& stream, int64_t rows) {
+// What a sum reads and writes. The two find out together that one of them cannot have it.
+cuda::DeviceMemory sum_memory(Communicator& group, int64_t rows) {
+  cuda::DeviceMemory memory;
+  const std::string obstacle =
+      first_obstacle(group, obstacle_of([&] {
+                       memory = cuda::DeviceMemory("the probe of a pair", 2 * rows * kDim * 4);
+                     }));
+  if (!obstacle.empty()) throw Error(obstacle);
+  return memory;
+}
+
+// Seconds of a sum that may wait on the host, the best of a few. memory: of sum_memory().
+double sum_seconds(DeviceCommunicator& fabric, const cuda::Stream& stream,
+                   const cuda::DeviceMemory& memory, int64_t rows) {
   const cuda::DeviceInfo device = cuda::selected_device();
   cuda::Exec exec;
   exec.stream = stream.handle();
   exec.multiprocessors = device.multiprocessors;
   exec.major = device.major;
-  const cuda::DeviceMemory memory("the probe of a pair", 2 * rows * kDim * 4);
   auto* floats = reinterpret_cast<float*>(memory.data());
   DeviceSum sum;
   sum.partial = View2D<float>(floats, rows, kDim);
@@ -94,10 +105,11 @@ void measure(Communicator& group, PairSpec& pair) {
     const auto bytes = static_cast<double>(large.large_rows * kDim * 2);
     if (large.nccl.large_us > 0) pair.gb_per_s = bytes / large.nccl.large_us * 1e-3;
   } else {
-    pair.small_sum_us = greatest(group, sum_seconds(*fabric, stream, 1)) * 1e6;
-    const auto bytes = static_cast<double>(cuda::kPeerSmallRows * kDim * 4);
-    pair.gb_per_s =
-        bytes / greatest(group, sum_seconds(*fabric, stream, cuda::kPeerSmallRows)) * 1e-9;
+    constexpr int64_t kMost = cuda::kPeerSmallRows;
+    const cuda::DeviceMemory memory = sum_memory(group, kMost);
+    pair.small_sum_us = greatest(group, sum_seconds(*fabric, stream, memory, 1)) * 1e6;
+    const double large = greatest(group, sum_seconds(*fabric, stream, memory, kMost));
+    pair.gb_per_s = static_cast<double>(kMost * kDim * 4) / large * 1e-9;
   }
 }
 

@@ -44,7 +44,7 @@ uint32_t seed_of(int number) { return 77u + static_cast<uint32_t>(number); }
 struct PeerHops::Link {
   int peer = 0;
   bool sends = false;
-  int index = 0;  // of the sender's links
+  int index = 0;  // of the sender's tries: each has words of its own, whatever became of the last
 };
 
 PeerHops::PeerHops(Communicator& world, const cuda::Exec& exec, const cuda::Stream& stream,
@@ -78,9 +78,10 @@ void PeerHops::connect(const std::vector<HopSeat>& seats, CommChoice choice, flo
   if (receives_from_ >= 0 && refused(receives_from_, me).empty()) {
     receives_ = make({receives_from_, false, 0}, nullptr).empty();
   }
+  int tries = 0;
   for (const int to : wanted_receivers_) {
     HopReport report{me, to, refused(me, to)};
-    if (report.by_peer()) report.obstacle = make({to, true, sender_.n_links}, &report);
+    if (report.by_peer()) report.obstacle = make({to, true, tries++}, &report);
     if (report.by_peer()) receivers_.push_back(to);
     reports_.push_back(std::move(report));
   }
@@ -116,7 +117,7 @@ int PeerHops::waits_for() const {
   return link < receivers_.size() ? receivers_[link] : -1;
 }
 
-// A plain word that kernels read through the bus; it only ever becomes 1.
+// A plain word that kernels read through the bus; once links are made it only ever becomes 1.
 void PeerHops::abort() { __atomic_store_n(host_word(kAbortAt), 1u, __ATOMIC_RELEASE); }
 
 // On both ends: "", or what is in the way, in the sender's words if it has any.
@@ -171,12 +172,12 @@ void PeerHops::forget(const Link& link) {
   if (link.sends) --sender_.n_links;
 }
 
-// One side of a hop over this link alone.
+// One side of a hop over this link alone, the last that was opened.
 void PeerHops::hop(const Link& link, int64_t rows) const {
   const View2D<float> x(x_, rows, dim_);
   if (!link.sends) return take(exec_, x);
   cuda::HopSender alone = sender_;
-  alone.to[0] = sender_.to[link.index];
+  alone.to[0] = sender_.to[sender_.n_links - 1];
   alone.n_links = 1;
   cuda::hop_push(exec_, alone, View2D<const float>(x));
 }
@@ -219,9 +220,9 @@ std::string PeerHops::examine(const Link& link, HopReport* report) const {
 // us of a hop, the best of a few runs. They follow each other at once, so that the two ends are in
 // step without a message, which one of them might not send any more.
 double PeerHops::time(const Link& link, int64_t rows, int hops) const {
-  cuda::Graph::begin(stream_);
-  for (int i = 0; i < hops; ++i) hop(link, rows);
-  const cuda::Graph graph = cuda::Graph::end(stream_);
+  const cuda::Graph graph = cuda::Graph::of(stream_, [&] {
+    for (int i = 0; i < hops; ++i) hop(link, rows);
+  });
   std::array<cuda::Event, kGraphRuns + 1> marks;
   marks[0].record(stream_);
   for (size_t run = 1; run < marks.size(); ++run) {

@@ -192,7 +192,8 @@ void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
     throw Error(
         "the split needs " + std::to_string(ranks) + " ranks, the job has " + std::to_string(n),
         flag,
-        "start mpirun -np " + std::to_string(ranks) + ", or give " + std::to_string(n) + " shares");
+        "start mpirun -np " + std::to_string(ranks) + ", or give " + std::to_string(n) +
+            (n == 1 ? " share" : " shares"));
   }
   const bool fits = open == 0 ? layers == model.n_layers : layers + open <= model.n_layers;
   if (fits || stages > model.n_layers) return;

@@ -17,6 +17,7 @@
 #include "kernels/core/packed_matrix.h"
 #include "parallel/cgroup.h"
 #include "parallel/host_reads.h"
+#include "parallel/numa.h"
 
 namespace spillway {
 namespace {
@@ -122,20 +123,6 @@ CgroupLimits own_limits() {
   return cgroup_limits("/sys/fs/cgroup", small_file_text("/proc/self/cgroup"));
 }
 
-// "0-1" or "0,2" of /sys: the numbers that are there.
-int numa_nodes() {
-  const std::string text = small_file_text("/sys/devices/system/node/online");
-  int nodes = 0;
-  for (size_t at = 0; at < text.size();) {
-    char* end = nullptr;
-    const long first = std::strtol(text.c_str() + at, &end, 10);
-    const long last = *end == '-' ? std::strtol(end + 1, &end, 10) : first;
-    nodes += static_cast<int>(std::clamp(last - first, 0L, 4096L)) + 1;
-    at = static_cast<size_t>(end - text.c_str()) + 1;
-  }
-  return std::max(1, nodes);
-}
-
 int affinity_cores() {
   // Machines with more than 1024 CPUs need a larger set than cpu_set_t.
   for (int n = 1024; n <= 1 << 17; n *= 4) {
@@ -167,6 +154,15 @@ int cores_of_rank(int local_size) {
                        static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), own_limits().cores);
 }
 
+int cores_of_numa_rank(int node_cores, int node_ranks, int local_size, double quota_cores) {
+  const double mine = static_cast<double>(node_cores) / node_ranks;
+  return std::max(1, static_cast<int>(std::min(mine, quota_cores / local_size)));
+}
+
+int cores_of_numa_rank(int node_cores, int node_ranks, int local_size) {
+  return cores_of_numa_rank(node_cores, node_ranks, local_size, own_limits().cores);
+}
+
 int64_t usable_memory_bytes() {
   const int64_t available = meminfo_bytes(small_file_text("/proc/meminfo"), "MemAvailable");
   return std::min(available, own_limits().memory_left_bytes);
@@ -185,7 +181,7 @@ RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options) {
   spec.isa = cpu::isa_name(exec.isa);
   spec.threads = exec.pool->size();
   spec.memory_free_bytes = usable_memory_bytes() / options.local_size;
-  spec.numa_nodes = numa_nodes();
+  spec.numa_nodes = std::max(1, static_cast<int>(read_numa_nodes().size()));
   if (options.measure) measure_rates(exec, spec);
   return spec;
 }

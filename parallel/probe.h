@@ -28,6 +28,10 @@ int usable_cores();
 int cores_of_rank(int local_size);
 // The same from the numbers: cores in the affinity mask, cores of the machine, the cgroup's quota.
 int cores_of_rank(int local_size, int mask_cores, int machine_cores, double quota_cores);
+// Of a rank that keeps to a NUMA node, whose cores it shares with node_ranks - 1 others; a quota is
+// shared by all local_size ranks.
+int cores_of_numa_rank(int node_cores, int node_ranks, int local_size);
+int cores_of_numa_rank(int node_cores, int node_ranks, int local_size, double quota_cores);
 int64_t usable_memory_bytes();
 
 }  // namespace spillway

@@ -1,6 +1,7 @@
 // See size_text.h.
 #include "parallel/size_text.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "kernels/core/check.h"
@@ -28,6 +29,27 @@ std::string size_text(int64_t bytes) {
   const double value = static_cast<double>(bytes);
   if (bytes >= int64_t{1} << 30) return fixed_text(value / kGiB, 2) + " GiB";
   return fixed_text(value / kMiB, 2) + " MiB";
+}
+
+std::string wrapped_text(const std::string& text, size_t width, size_t indent) {
+  const std::string margin = "\n" + std::string(indent, ' ');
+  std::string out;
+  size_t column = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t word = std::min(text.find_first_not_of(' ', at), text.size());
+    const size_t end = std::min(text.find_first_of(" \n", word), text.size());
+    const bool line_ends = word < text.size() && text[word] == '\n';
+    if (line_ends || (column > indent && column + end - at > width)) {
+      out += margin;
+      column = indent;
+      at = line_ends ? word + 1 : word;
+      continue;
+    }
+    out.append(text, at, end - at);
+    column += end - at;
+    at = end;
+  }
+  return out;
 }
 
 void append_item(std::string& text, const char* separator, const std::string& item) {

@@ -1,4 +1,4 @@
-// Numbers as a person reads them in tables and errors. Used by plan_table.cc and planner.cc.
+// Numbers and lines as a person reads them in tables, errors and help.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,9 @@ std::string size_text(int64_t bytes);
 std::string fixed_text(double value, int decimals);
 // The shortest text that reads back as the same number: "2", "0.5".
 std::string shortest_text(double value);
+// The text in lines of at most `width` characters where its blanks allow that; from the second on
+// they begin with `indent` blanks, which count.
+std::string wrapped_text(const std::string& text, size_t width, size_t indent);
 // item behind the text, with the separator between them unless the text is empty.
 void append_item(std::string& text, const char* separator, const std::string& item);
 

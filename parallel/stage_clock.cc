@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "kernels/core/packed_matrix.h"
+#include "parallel/budget.h"
 #include "parallel/cost.h"
 #include "parallel/spill.h"
 
@@ -48,6 +49,26 @@ bool uses_bus(const RankPart& part) {
 }
 
 double host_copy_ms(int64_t bytes) { return kHostCopyMs + transfer_ms(bytes, kHostCopyGbPerS); }
+
+// Of a rank's bytes on disk, the part that the page cache has no room for beside the plan, in what
+// is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory.
+double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& spec) {
+  const RankPart& part = plan.parts[static_cast<size_t>(spec.rank)];
+  if (part.gpu || !spills_to(part, WeightHome::kDisk)) return 1;
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    for (const Half half : {Half::kAttention, Half::kFeedForward}) {
+      if (place_of_half(layer, half) != Place::kDisk) continue;
+      bytes += half_bytes(model, model.layers[static_cast<size_t>(layers.begin + i)], layer, half);
+    }
+  }
+  const int64_t room = spec.memory_free_bytes - spec.memory_free_bytes / kHostMarginShare -
+                       plan.rank_bytes(spec.rank, "", "host");
+  const auto left = static_cast<double>(bytes - std::clamp<int64_t>(room, 0, bytes));
+  return left / static_cast<double>(std::max<int64_t>(bytes, 1));
+}
 
 LinkSpec link_of(const ClusterSpec& cluster) {
   return cluster.link.gb_per_s > 0 ? cluster.link : assumed_cluster(1).link;
@@ -123,6 +144,7 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
     const RankPart& part = plan.parts[static_cast<size_t>(rank.rank)];
     rates_.push_back(rates_of(rank, part.gpu));
     if (!uses_bus(part)) rates_.back().cpu_read = rates_.back().cpu_read_alone;
+    disk_shares_.push_back(uncached_share(plan, model, rank));
   }
 }
 
@@ -202,7 +224,9 @@ double StageClock::head_ms(const StepShape& step) const {
 void StageClock::add_ways(int rank, Place place, int64_t bytes, bool alone, HalfWork& work) const {
   if (place == Place::kResident || bytes == 0) return;
   const RankRates& rates = rates_[static_cast<size_t>(rank)];
-  if (place == Place::kDisk) work.disk_ms = transfer_ms(bytes, rates.disk);
+  if (place == Place::kDisk) {
+    work.disk_ms = disk_shares_[static_cast<size_t>(rank)] * transfer_ms(bytes, rates.disk);
+  }
   if (plan_.parts[rank].gpu) {
     work.bus_ms = transfer_ms(bytes, alone ? rates.bus_alone : rates.bus);
   }

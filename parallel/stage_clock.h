@@ -71,6 +71,7 @@ class StageClock {
   const ModelSpec& model_;
   const ClusterSpec& cluster_;
   std::vector<RankRates> rates_;
+  std::vector<double> disk_shares_;  // by rank: what comes from the disk itself, of bytes there
   LinkSpec link_;
 };
 

@@ -36,6 +36,9 @@ struct Watchdog::Shared {
 };
 
 void Watchdog::Shared::look(uint64_t& reported) {
+  // The time comes first: were this thread held up after it, the step only seems younger. Read
+  // last, it would add that wait to the age of a step that may have ended long ago.
+  const auto now = Clock::now().time_since_epoch();
   // begin() counts up before it writes the time and the step, so if the count is the same before
   // and after reading them, they belong to that step.
   const uint64_t count = steps_begun.load();
@@ -43,7 +46,7 @@ void Watchdog::Shared::look(uint64_t& reported) {
   const int64_t number = step.load();
   const auto limit = deadline + std::chrono::milliseconds(allowance_ms.load());
   if (begun == 0 || count == reported || steps_begun.load() != count) return;
-  const auto age = Clock::now().time_since_epoch() - std::chrono::nanoseconds(begun);
+  const auto age = now - std::chrono::nanoseconds(begun);
   if (age <= limit) return;
   // Who waits is the victim of who computes: the latter reports first and is the one that is named.
   const std::string waiting = describe();

@@ -36,7 +36,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTick{100};             // of the watch, when nothing wakes it earlier
 constexpr milliseconds kOwnPause{1000};        // a tick this late: this process was stopped
 constexpr milliseconds kHelloTimeout{2000};    // a stream that has not said Hello by then is ended
-constexpr milliseconds kReportGrace{300};      // a report waits this long for its cause to show
 constexpr milliseconds kGoodbyeTimeout{300};   // for streams to end by themselves at destruction
 constexpr milliseconds kShutdownTimeout{300};  // for what is left after that
 
@@ -220,7 +219,7 @@ void Coordinator::Impl::follow(RankStream& stream, int rank) {
     } else if (message.has_fault()) {
       std::lock_guard<std::mutex> lock(mutex_);
       if (!report_) {
-        report_ = Report{rank, message.fault().sentence(), Clock::now() + kReportGrace};
+        report_ = Report{rank, message.fault().sentence(), Clock::now() + options.report_grace};
       }
     } else if (message.has_leave()) {
       std::lock_guard<std::mutex> lock(mutex_);

@@ -28,6 +28,7 @@ struct CoordinatorOptions {
   std::string model;   // for status
   std::chrono::milliseconds join_timeout{5000};     // from start until all have joined
   std::chrono::milliseconds silence_timeout{3000};  // between two heartbeats of a rank
+  std::chrono::milliseconds report_grace{300};      // a report waits so long for its cause to show
 };
 
 struct CoordinatorCallbacks {

@@ -55,14 +55,17 @@ void simulate_fault(const std::string& text) {
   wanted.store(fault.release());
 }
 
-bool fault_simulated(std::string_view deed, std::string_view name) {
-  Wanted* fault = wanted.load(std::memory_order_relaxed);
+bool fault_awaited(std::string_view deed, std::string_view name) {
+  const Wanted* fault = wanted.load(std::memory_order_relaxed);
   if (fault == nullptr) return false;
   const std::string_view text = fault->text;
-  if (text.size() != deed.size() + 1 + name.size() || text.substr(0, deed.size()) != deed ||
-      text.substr(deed.size() + 1) != name) {
-    return false;
-  }
+  return text.size() == deed.size() + 1 + name.size() && text.substr(0, deed.size()) == deed &&
+         text.substr(deed.size() + 1) == name;
+}
+
+bool fault_simulated(std::string_view deed, std::string_view name) {
+  if (!fault_awaited(deed, name)) return false;
+  Wanted* fault = wanted.load(std::memory_order_relaxed);
   return ++fault->asked >= fault->from;
 }
 

@@ -20,5 +20,7 @@ void simulate_fault(const std::string& text);
 
 // Whether this deed on this line is to be refused; counts how often it was asked.
 bool fault_simulated(std::string_view deed, std::string_view name);
+// Whether it is to be refused some time; not counted.
+bool fault_awaited(std::string_view deed, std::string_view name);
 
 }  // namespace spillway

@@ -187,6 +187,12 @@ Graph Graph::end(const Stream& stream) {
   check_cuda(status, "cudaGraphInstantiate");
   return out;
 }
+void Graph::forget(const Stream& stream) {
+  cudaGraph_t graph = nullptr;
+  (void)cudaStreamEndCapture(stream.handle(), &graph);
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  (void)cudaGetLastError();  // what was thrown tells it, not the next call
+}
 void Graph::launch(const Stream& stream) const {
   CHECK(handle_ != nullptr);
   CU(cudaGraphLaunch(handle_, stream.handle()));

@@ -90,10 +90,25 @@ class Graph {
   Graph& operator=(Graph&& other) noexcept;
   static void begin(const Stream& stream);
   static Graph end(const Stream& stream);
+  // What launch() asks the stream to do, for launches that may be refused: when it throws, the
+  // stream takes work again.
+  template <typename Launch>
+  static Graph of(const Stream& stream, const Launch& launch) {
+    begin(stream);
+    try {
+      launch();
+    } catch (...) {
+      forget(stream);
+      throw;
+    }
+    return end(stream);
+  }
   void launch(const Stream& stream) const;
   bool empty() const { return handle_ == nullptr; }
 
  private:
+  static void forget(const Stream& stream);
+
   CUgraphExec_st* handle_ = nullptr;
 };
 

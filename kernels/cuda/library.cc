@@ -1,41 +1,37 @@
 // See library.h. cuBLASLt is column-major: out^T [rows, n] = w [rows, cols] x^T.
 #include "kernels/cuda/library.h"
 
-#include <cublasLt.h>
-
 #include <map>
 #include <string>
 #include <tuple>
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "kernels/cuda/cublas_lt.h"
 
 namespace spillway::cuda {
 namespace {
 
-void check_lt(cublasStatus_t status, const char* what) {
-  if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(std::string("cuBLASLt: ") + cublasLtGetStatusString(status), what);
-}
-#define LT(call) check_lt((call), #call)
+#define LT(call) lt.check((call), #call)
 
 constexpr int64_t kWorkspaceAlignment = 256;
 
 // Descriptions of one product, freed when it goes.
 struct Product {
+  const CublasLt& lt;
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t w = nullptr;
   cublasLtMatrixLayout_t x = nullptr;
   cublasLtMatrixLayout_t out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
 
-  Product() = default;
+  explicit Product(const CublasLt& library) : lt(library) {}
   Product(const Product&) = delete;
   ~Product() {
-    if (operation != nullptr) (void)cublasLtMatmulDescDestroy(operation);
-    if (w != nullptr) (void)cublasLtMatrixLayoutDestroy(w);
-    if (x != nullptr) (void)cublasLtMatrixLayoutDestroy(x);
-    if (out != nullptr) (void)cublasLtMatrixLayoutDestroy(out);
+    if (operation != nullptr) (void)lt.operation_destroy(operation);
+    if (w != nullptr) (void)lt.layout_destroy(w);
+    if (x != nullptr) (void)lt.layout_destroy(x);
+    if (out != nullptr) (void)lt.layout_destroy(out);
   }
 };
 
@@ -55,13 +51,14 @@ uint32_t alignment_of(const View2D<float>& out) {
 struct Library::State {
   // The workspace from its first boundary on.
   static constexpr int64_t kUsed = kWorkspaceBytes - kWorkspaceAlignment;
+  CublasLt lt;
   cublasLtHandle_t handle = nullptr;
   std::byte* workspace = nullptr;
   std::map<Shape, Product> products;
 
   ~State() {
     products.clear();
-    if (handle != nullptr) (void)cublasLtDestroy(handle);
+    if (handle != nullptr) (void)lt.destroy(handle);
   }
 
   const Product& find(const Shape& shape) {
@@ -72,24 +69,23 @@ struct Library::State {
 
   const Product& describe(const Shape& shape) {
     const auto [rows, cols, n, stride, out_alignment] = shape;
-    Product& p = products[shape];
-    LT(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    Product& p = products.try_emplace(shape, lt).first->second;
+    LT(lt.operation_create(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const cublasOperation_t transposed = CUBLAS_OP_T;
-    LT(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                      sizeof(transposed)));
+    LT(lt.operation_set(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
     const auto unsigned_of = [](int64_t v) { return static_cast<uint64_t>(v); };
-    LT(cublasLtMatrixLayoutCreate(&p.w, CUDA_R_16BF, unsigned_of(cols), unsigned_of(rows), cols));
-    LT(cublasLtMatrixLayoutCreate(&p.x, CUDA_R_16BF, unsigned_of(cols), unsigned_of(n), cols));
-    LT(cublasLtMatrixLayoutCreate(&p.out, CUDA_R_32F, unsigned_of(rows), unsigned_of(n), stride));
+    LT(lt.layout_create(&p.w, CUDA_R_16BF, unsigned_of(cols), unsigned_of(rows), cols));
+    LT(lt.layout_create(&p.x, CUDA_R_16BF, unsigned_of(cols), unsigned_of(n), cols));
+    LT(lt.layout_create(&p.out, CUDA_R_32F, unsigned_of(rows), unsigned_of(n), stride));
     cublasLtMatmulPreference_t preference = nullptr;
-    LT(cublasLtMatmulPreferenceCreate(&preference));
+    LT(lt.preference_create(&preference));
     const uint64_t bytes = kUsed;
-    cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+    cublasStatus_t status = lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                              &bytes, sizeof(bytes));
     // Weights and input begin on an arena's boundaries.
     const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t which, uint32_t to) {
       if (status != CUBLAS_STATUS_SUCCESS) return;
-      status = cublasLtMatmulPreferenceSetAttribute(preference, which, &to, sizeof(to));
+      status = lt.preference_set(preference, which, &to, sizeof(to));
     };
     aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 64);
     aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 64);
@@ -98,11 +94,11 @@ struct Library::State {
     cublasLtMatmulHeuristicResult_t result{};
     int n_found = 0;
     if (status == CUBLAS_STATUS_SUCCESS) {
-      status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.w, p.x, p.out, p.out,
-                                              preference, 1, &result, &n_found);
+      status = lt.heuristic(handle, p.operation, p.w, p.x, p.out, p.out, preference, 1, &result,
+                            &n_found);
     }
-    (void)cublasLtMatmulPreferenceDestroy(preference);
-    check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
+    (void)lt.preference_destroy(preference);
+    lt.check(status, "cublasLtMatmulAlgoGetHeuristic");
     if (n_found == 0) {
       throw Error("cuBLASLt has no algorithm for a product",
                   std::to_string(rows) + " x " + std::to_string(cols) + " x " + std::to_string(n));
@@ -115,7 +111,8 @@ struct Library::State {
 Library::Library(std::byte* workspace) : state_(std::make_unique<State>()) {
   const auto address = reinterpret_cast<uintptr_t>(workspace);
   state_->workspace = workspace + (-address) % kWorkspaceAlignment;
-  LT(cublasLtCreate(&state_->handle));
+  const CublasLt& lt = state_->lt;
+  LT(lt.create(&state_->handle));
 }
 
 Library::~Library() = default;
@@ -126,9 +123,9 @@ void Library::product(StreamHandle stream, const uint16_t* w, int64_t rows, int6
   const Product& p = state_->find({rows, cols, out.rows, out.stride, alignment_of(out)});
   const float one = 1.0f;
   const float beta = add ? 1.0f : 0.0f;
-  LT(cublasLtMatmul(state_->handle, p.operation, &one, w, p.w, x, p.x, &beta, out.data, p.out,
-                    out.data, p.out, &p.algorithm, state_->workspace,
-                    static_cast<size_t>(State::kUsed), stream));
+  const CublasLt& lt = state_->lt;
+  LT(lt.matmul(state_->handle, p.operation, &one, w, p.w, x, p.x, &beta, out.data, p.out, out.data,
+               p.out, &p.algorithm, state_->workspace, static_cast<size_t>(State::kUsed), stream));
 }
 
 }  // namespace spillway::cuda

@@ -106,7 +106,8 @@ void rms_norm(const Exec& exec, View2D<const float> x, const float* weight, floa
 void rms_norm_heads(const Exec& exec, const float* weight, float eps, int64_t head_dim,
                     View2D<float> x);
 // x += y (add) or x = y, then, unless weight is nullptr, rms_norm of x in the forms asked for, with
-// its bits; out.x is not x. y [n, dim] as floats or as bf16: a sum over ranks (parallel/).
+// its bits; out.x is not x, y may be without add. y [n, dim] as floats or as bf16: a sum over ranks
+// (parallel/).
 void add_rms_norm(const Exec& exec, View2D<const float> y, View2D<float> x, bool add,
                   const float* weight, float eps, unsigned forms, const Input& out);
 void add_rms_norm(const Exec& exec, View2D<const uint16_t> y, View2D<float> x, bool add,

@@ -70,8 +70,9 @@ int64_t most_peer_dim(int major);
 // Thread blocks that a row of a small sum is spread over.
 int peer_parts(int major, int64_t dim);
 
-// x (+)= sum over the ranks of partial, then as add_rms_norm. partial, x [n, dim]. The group's
-// ranks may be streams of one process; their kernels must be able to run at the same time.
+// x (+)= sum over the ranks of partial, then as add_rms_norm. partial, x [n, dim]; without add they
+// may be the same memory. The group's ranks may be streams of one process; their kernels must be
+// able to run at the same time.
 void peer_sum(const Exec& exec, const PeerGroup& group, View2D<const float> partial,
               View2D<float> x, bool add, const float* weight, float eps, unsigned forms,
               const Input& out);

@@ -1,5 +1,5 @@
 // Words that kernels of different GPUs exchange: how they are written, read and waited for.
-// Included by the peers' sums.
+// Included by the peers' sums and the hops.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -7,15 +7,17 @@
 
 #if __has_include(<cupti.h>)
 
-#include <cublasLt.h>
 #include <cupti.h>
 #include <dlfcn.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <string>
+
+#include "kernels/cuda/cublas_lt.h"
 
 namespace spillway::cuda {
 namespace {
@@ -60,13 +62,7 @@ struct Cupti {
  private:
   // Where the loader looks, then where toolkits and PyPI's packages put it.
   static void* open_library() {
-    std::string beside;  // the folder of CUDA's other libraries
-    Dl_info info{};
-    if (dladdr(reinterpret_cast<const void*>(&cublasLtCreate), &info) != 0 &&
-        info.dli_fname != nullptr) {
-      const std::string path = info.dli_fname;
-      beside = path.substr(0, path.rfind('/') + 1);
-    }
+    const std::string beside = CublasLt().folder();
     const std::array<std::string, 6> folders = {"",
                                                 beside,
                                                 beside + "../extras/CUPTI/lib64/",
@@ -97,7 +93,7 @@ struct Cupti {
 
 struct Trace::State {
   // CUPTI's callbacks get no argument of ours: the one trace of this process.
-  inline static State* tracing = nullptr;
+  inline static std::atomic<State*> tracing{nullptr};
   Cupti cupti;
   std::mutex mutex;  // guards what follows between the owner and CUPTI's threads
   DeviceTrace found;
@@ -147,13 +143,14 @@ struct Trace::State {
     *most_records = 0;  // as many as fit
   }
   static void CUPTIAPI take_buffer(CUcontext, uint32_t, uint8_t* buffer, size_t, size_t used) {
-    if (tracing != nullptr && used > 0) tracing->take_all(buffer, used);
+    State* const state = tracing.load();
+    if (state != nullptr && used > 0) state->take_all(buffer, used);
     std::free(buffer);
   }
 };
 
 Trace::Trace() : state_(std::make_unique<State>()) {
-  CHECK(State::tracing == nullptr);
+  CHECK(State::tracing.load() == nullptr);
   const Cupti& cupti = state_->cupti;
   state_->cupti.open();
   cupti.check(cupti.register_callbacks(State::give_buffer, State::take_buffer), "callbacks");
@@ -167,7 +164,9 @@ Trace::Trace() : state_(std::make_unique<State>()) {
   }
 }
 
+// Also of a trace that nobody stopped: nothing may come when the state is gone.
 Trace::~Trace() {
+  for (const CUpti_ActivityKind kind : kKinds) (void)state_->cupti.disable(kind);
   (void)state_->cupti.flush_all(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);
   State::tracing = nullptr;
 }

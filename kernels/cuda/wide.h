@@ -1,5 +1,5 @@
 // Products of many rows of bf16 input with packed weights on sm_90a (tile_wide.cuh), as functions
-// that exist in every build: wide_absent.cc has them where the build has no code for sm_90a.
+// that exist in every build: wide.cc says "not here" where the build has no code for sm_90a.
 #pragma once
 
 #include "kernels/cuda/product.h"

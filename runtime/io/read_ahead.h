@@ -22,6 +22,10 @@ struct FilePiece {
   std::string name;  // for errors: "layer 12 feed-forward"
 };
 
+// What becomes of a piece that lies whole in the page cache: it is copied to its slot like others,
+// or given as it lies there (SpillFile::mapped), which costs nothing and leaves its slot as it is.
+enum class InCache { kCopied, kMapped };
+
 class ReadAhead {
  public:
   // Room that a slot needs for such a piece: the disk is read in whole pages around it.
@@ -32,7 +36,7 @@ class ReadAhead {
   // file and the slots' memory must outlive it; every slot has slot_bytes() of the greatest piece
   // and begins at a multiple of SpillFile::kAlignment.
   ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces, std::vector<std::byte*> slots,
-            int n_threads);
+            int n_threads, InCache in_cache = InCache::kCopied);
   ~ReadAhead();
   ReadAhead(ReadAhead&&) = delete;
 
@@ -42,7 +46,7 @@ class ReadAhead {
   // The piece that wait() gave is not needed any more; its slot may be filled again.
   void release();
 
-  int64_t bytes_read() const;  // since the start
+  int64_t bytes_read() const;  // since the start, with those that were given as they lie
 
  private:
   struct State;

@@ -12,7 +12,7 @@
 namespace spillway {
 namespace {
 
-// The disk is busy with two, and the page cache copies as fast as two cores can.
+// The disk is busy with two.
 constexpr int kReaders = 2;
 
 Range layers_of(const Plan& plan, int rank) {
@@ -102,7 +102,7 @@ void DiskWeights::start(const Weights& weights) {
     }
   }
   CHECK_EQ(piece, pieces_.size());
-  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kReaders);
+  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kReaders, InCache::kMapped);
 }
 
 const LayerWeights& DiskWeights::fetch(size_t layer, Half half) {

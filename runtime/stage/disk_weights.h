@@ -1,6 +1,6 @@
 // DiskWeights: the halves of a rank on a CPU that lie on disk. While loading their matrices are
 // packed and written to a spill file; from then on they are read ahead, half by half in the order
-// of a step, into slots of host memory.
+// of a step, into slots of host memory; those that the page cache holds are used as they lie there.
 //   Owns the file, the slots (the ledger's "disk slots") and the reading threads.
 //   Thread: the rank's main thread. After start() nothing allocates.
 #pragma once
@@ -36,6 +36,7 @@ class DiskWeights {
   void done(size_t layer, Half half);
 
   int64_t bytes() const { return slots_.bytes(); }  // of host memory
+  const SpillFile& file() const { return file_; }
 
  private:
   struct Reserved;  // addresses without memory

@@ -100,13 +100,14 @@ struct GpuExecutor::State {
     stream.synchronize();
   }
 
+  // What may fail on one rank alone comes when the group is through with what it does together.
   void connect(CommChoice comm, HiddenCheck check) {
-    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
     if (mesh.tp->size() > 1) {
-      aside.emplace();
       tp = make_device_communicator(*mesh.tp, stream,
                                     {comm, device_comm_rows(plan.limits), model.dim});
+      aside.emplace();
     }
+    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
     stream.synchronize();
   }
 

@@ -143,13 +143,14 @@ void sum_into(GpuStep& step, const HalfTerms& terms, std::span<const float> bias
   sum_part(step, terms, bias, partial);
   step.pending = true;
   if (post_norm.empty()) return;
+  // The sum takes the part's place: its norm goes to other memory than the sum itself.
   const cuda::Input sum = step.scratch.normed.of(x.rows, x.cols);
-  const View2D<float> view(sum.x, x.rows, x.cols);
   NormedInput ready;
-  add_pending(step, {partial, view, false, post_norm.data(), epsilon(step), cuda::kFloatForm, sum},
+  add_pending(step,
+              {partial, partial, false, post_norm.data(), epsilon(step), cuda::kFloatForm, sum},
               ready);
   wait_for(step, ready);
-  cuda::add_rows(step.exec, view, x);
+  cuda::add_rows(step.exec, View2D<const float>(sum.x, x.rows, x.cols), x);
 }
 
 void settle(GpuStep& step, View2D<float> x) {

@@ -1,4 +1,4 @@
-"""Ranks that die or fall silent: named within 5 s, exit code 1, nothing left running."""
+"""Ranks that die or fall silent: named soon, exit code 1, nothing left running."""
 
 import os
 import random
@@ -7,14 +7,13 @@ import subprocess
 import time
 
 import harness
-from harness import generate
+from harness import SOON_S, generate
 
 # GPUs are quick: as many tokens as the model's context holds.
 LONG = ["-p", "Once upon a time", "--ignore-eos"] + (
     ["-n", "8000", "-c", "8192"] if harness.GPUS > 0 else ["-n", "1500"])
 MOST_RANKS = harness.GPUS if harness.GPUS > 0 else 3
 TRIES = int(os.environ.get("SPILLWAY_E2E_KILLS", "10"))
-LIMIT_S = 5.0
 
 
 class Faults(harness.EndToEnd):
@@ -26,9 +25,8 @@ class Faults(harness.EndToEnd):
 
     def check_end(self, job, rank, since, exit_codes=(1,)):
         """The job ends by itself in time, names the rank, and leaves nothing."""
-        code = job.wait(20)
+        code = job.wait(SOON_S)
         took = time.monotonic() - since
-        self.assertLess(took, LIMIT_S, "took %.1f s: %s" % (took, job.describe()))
         self.assertIn(code, exit_codes, job.describe())
         self.assertRegex(job.errors(since=since), r"\brank %d\b" % rank, job.describe())
         self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
@@ -57,19 +55,19 @@ class Faults(harness.EndToEnd):
                 workers = job.wait_for_workers(2)
                 since = time.monotonic()
                 os.kill(workers[rank], signal.SIGKILL)
-                while job.ranks() and time.monotonic() - since < LIMIT_S:
+                while job.ranks() and time.monotonic() - since < SOON_S:
                     time.sleep(0.02)
                 self.assertEqual(job.ranks(), {}, job.describe())
-                self.assertRegex(job.errors(since=since), r"\brank %d\b" % rank)
+                job.wait_for_words(r"\brank %d\b" % rank, since)
                 if not self.mpirun_hangs(job):
-                    self.assertEqual(job.wait(1), 1, job.describe())
+                    self.assertEqual(job.wait(5), 1, job.describe())
                     self.assertEqual(job.left_over(), {}, job.describe())
 
     def mpirun_hangs(self, job):
         """Whether mpirun stays though all its ranks are gone: Open MPI 4.1, one time in 40, when a
         rank is killed while it connects to mpirun in MPI_Init, and with these words alone."""
         try:
-            job.process.wait(LIMIT_S)
+            job.process.wait(SOON_S)
             return False
         except subprocess.TimeoutExpired:
             self.assertIn("PMIX ERROR: UNREACHABLE", job.errors(), job.describe())
@@ -82,10 +80,10 @@ class Faults(harness.EndToEnd):
                 job, workers = self.running(MOST_RANKS)
                 since = time.monotonic()
                 os.kill(workers[rank], signal.SIGSTOP)
-                job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
-                             LIMIT_S, "line that names rank %d" % rank)
-                self.assertNotEqual(job.wait(15), 0, job.describe())
-                self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+                job.wait_for_words(r"\brank %d\b" % rank, since)
+                print("  rank %d named after %.2f s" % (rank, time.monotonic() - since))
+                self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
+                self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
     def test_neighbours_in_a_pipeline(self):
         # Each is waited for by the stage beside it: on GPUs by a kernel, not by the host.
@@ -96,18 +94,17 @@ class Faults(harness.EndToEnd):
                 time.sleep(0.3)
                 since = time.monotonic()
                 os.kill(workers[rank], number)
-                job.wait_for(lambda r=rank, j=job, s=since: "rank %d" % r in j.errors(since=s),
-                             LIMIT_S, "line that names rank %d" % rank)
-                self.assertNotEqual(job.wait(15), 0, job.describe())
-                self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+                job.wait_for_words(r"\brank %d\b" % rank, since)
+                self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
+                self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
     def test_silent_front_ends_the_job(self):
         job, workers = self.running(2)
         since = time.monotonic()
         os.kill(workers[0], signal.SIGSTOP)
-        job.wait_for(lambda: "rank 0" in job.errors(since=since), LIMIT_S, "line that names rank 0")
-        self.assertNotEqual(job.wait(15), 0, job.describe())
-        self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+        job.wait_for_words(r"\brank 0\b", since)
+        self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
     def test_front_killed(self):
         job, workers = self.running(MOST_RANKS)
@@ -121,22 +118,20 @@ class Faults(harness.EndToEnd):
                   if name == "spillway-guard"}
         self.assertEqual(sorted(guards), [0, 1], job.processes())
         os.kill(guards[1], signal.SIGKILL)
-        self.assertNotEqual(job.wait(15), 0, job.describe())
-        self.assertEqual(job.left_over(5), {}, "left running by " + job.describe())
+        self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
     def test_mpirun_killed(self):
         job, _ = self.running(2)
         job.process.kill()
         job.process.wait(10)
-        self.assertEqual(job.left_over(8), {}, "left running by " + job.describe())
+        self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
     def test_interrupt_ends_all_quietly(self):
         job, _ = self.running(2)
         since = time.monotonic()
         job.process.send_signal(signal.SIGINT)
-        code = job.wait(10)
-        self.assertLess(time.monotonic() - since, LIMIT_S)
-        self.assertNotEqual(code, 0)
+        self.assertNotEqual(job.wait(SOON_S), 0)
         self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
         for noise in ("CHECK", "Segmentation", "backtrace", "terminate called"):
             self.assertNotIn(noise, job.errors(since=since))

@@ -1,7 +1,8 @@
 """Writes small GGUF files, sound or not, with nothing but the standard library.
 
-Called by hostile_e2e.py. A third opinion on the format beside runtime/io and the C++ tests' builder
-(github.com/ggml-org/ggml, docs/gguf.md). Values are (type number, bytes); tensors hold their data.
+Called by hostile_e2e.py, probe_e2e.py and tests/gpu/post_norms.py. A third opinion on the format
+beside runtime/io and the C++ tests' builder (github.com/ggml-org/ggml, docs/gguf.md). Values are
+(type number, bytes); tensors hold their data.
 """
 
 import random
@@ -167,4 +168,20 @@ def llama(dim=64, ff=96, heads=4, kv_heads=2, head_dim=16, layers=1, kind=Q_Q8_0
             matrix(blk + "ffn_gate.weight", ff, dim, kind),
             matrix(blk + "ffn_up.weight", ff, dim, kind),
             matrix(blk + "ffn_down.weight", dim, ff, kind)]
+    return file
+
+
+def gemma(dim=64, head_dim=16, layers=1, **shape):
+    """As llama(), with norms of heads and norms behind both halves of a layer."""
+    file = llama(dim=dim, head_dim=head_dim, layers=layers, **shape)
+    file.metadata = [[key.replace("llama.", "gemma3.") if key.startswith("llama.") else key, value]
+                     for key, value in file.metadata]
+    file.set("general.architecture", string("gemma3"))
+    file.set("gemma3.attention.sliding_window", u32(64))
+    for i in range(layers):
+        blk = "blk.%d." % i
+        file.tensors += [vector(blk + "attn_q_norm.weight", head_dim),
+                         vector(blk + "attn_k_norm.weight", head_dim),
+                         vector(blk + "post_attention_norm.weight", dim, 0.5),
+                         vector(blk + "post_ffw_norm.weight", dim, 0.5)]
     return file

@@ -30,6 +30,11 @@ GPUS = int(os.environ.get("SPILLWAY_E2E_GPUS", "0"))
 NO_CACHE = "/dev/null"  # no folder can be made in it
 
 
+# How soon things are said and ended is documented for a machine that has time for it: tests print
+# it. What they hold is a bound that tells "soon" from "never" on a machine that does other things.
+SOON_S = 20.0
+
+
 def program():
     return os.environ.get("SPILLWAY_E2E_PROGRAM", os.path.join(ROOT, "build", "cpu", "spillway"))
 
@@ -124,6 +129,12 @@ class Job:
             thread.join(5)
         return code
 
+    def wait_for_words(self, pattern, since=0.0, timeout=SOON_S):
+        """Until stderr has them. What ranks say passes through mpirun, so it may come after their
+        end."""
+        self.wait_for(lambda: re.search(pattern, self.errors(since=since)), timeout,
+                      "line with %r" % pattern)
+
     def wait_for(self, condition, timeout, what):
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -131,7 +142,8 @@ class Job:
             if found:
                 return found
             if self.process.poll() is not None:
-                time.sleep(0.2)  # the readers may still be behind
+                for thread in self.threads:
+                    thread.join(5)  # they may still be behind
                 found = condition()
                 if found:
                     return found
@@ -144,7 +156,7 @@ class Job:
     def wait_for_text(self, n_bytes, timeout=60):
         self.wait_for(lambda: len(self.stdout) >= n_bytes, timeout, "%d bytes of text" % n_bytes)
 
-    def coordinator(self, timeout=30):
+    def coordinator(self, timeout=60):
         """HOST:PORT out of the line that rank 0 prints."""
         pattern = re.compile(r"coordinator at (\S+:\d+)")
         return self.wait_for(lambda: pattern.search(self.errors()), timeout,
@@ -182,13 +194,13 @@ class Job:
         """{pid: rank} of the guards and workers: all that Spillway answers for, without mpirun."""
         return {pid: rank for pid, (_, rank) in self.processes().items() if rank is not None}
 
-    def wait_for_workers(self, n_ranks, timeout=20):
+    def wait_for_workers(self, n_ranks, timeout=60):
         def complete():
             found = self.workers()
             return found if len(found) == n_ranks else None
         return self.wait_for(complete, timeout, "%d workers" % n_ranks)
 
-    def left_over(self, patience=2.0):
+    def left_over(self, patience=15.0):
         """Processes still there `patience` seconds from now; {} as soon as there are none."""
         end = time.monotonic() + patience
         while True:

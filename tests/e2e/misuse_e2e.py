@@ -20,7 +20,7 @@ class Misuse(harness.EndToEnd):
 
     def refused(self, command, *words, stdin=None, max_lines=3, as_words=False):
         """Ends soon with an error that has all the words, and no text on stdout."""
-        code, job = self.finish(command, timeout=30, stdin=stdin)
+        code, job = self.finish(command, stdin=stdin)
         self.assertNotEqual(code, 0, "accepted: " + job.describe())
         self.assertGreaterEqual(code, 0, "died of a signal: " + job.describe())
         self.assertLess(code, 126, "crashed: " + job.describe())
@@ -41,7 +41,7 @@ class Misuse(harness.EndToEnd):
 
     def test_unknown_verb_and_no_verb(self):
         self.refused([program(), "frobnicate"], "frobnicate")
-        code, job = self.finish([program()], timeout=10)
+        code, job = self.finish([program()])
         self.assertNotEqual(code, 0)
         self.assertTrue(job.errors().strip())
 
@@ -149,7 +149,7 @@ class Misuse(harness.EndToEnd):
         self.refused(generate(2, "-p", "x", "--device", "gpu"), "--device cpu", max_lines=40)
         self.refused(generate(2, "-p", "x", "--device", "cpu,gpu"), "rank 1: ", "--device cpu",
                      max_lines=40)
-        job = self.succeed(self.run_with("--device", "cpu", *greedy("Once", 4)), timeout=60)
+        job = self.succeed(self.run_with("--device", "cpu", *greedy("Once", 4)))
         self.assertTrue(job.text().strip())
 
     def test_devices_by_rank(self):
@@ -159,7 +159,7 @@ class Misuse(harness.EndToEnd):
                      max_lines=40)
         for device in ("cpu,cpu", "cpu,auto"):
             with self.subTest(device=device):
-                job = self.succeed(generate(2, "--device", device, *greedy("Once", 4)), timeout=60)
+                job = self.succeed(generate(2, "--device", device, *greedy("Once", 4)))
                 self.assertTrue(job.text().strip())
 
     def test_help_is_no_error(self):
@@ -168,7 +168,7 @@ class Misuse(harness.EndToEnd):
                           ["perplexity", "--help"], ["tokenize", "--help"],
                           ["template", "--help"], ["--version"]):
             with self.subTest(arguments=arguments):
-                job = self.succeed([program()] + arguments, timeout=10)
+                job = self.succeed([program()] + arguments)
                 self.assertTrue(job.text().strip())
 
 

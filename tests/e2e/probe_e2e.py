@@ -151,7 +151,9 @@ class Plan(Files):
     def test_misspelt_words_and_bad_files(self):
         plan = [program(), "plan", "-m"]
         self.refused([*plan, "llama-7b:Q4_K_M", "--cluster", "2x3090"], "did you mean")
-        self.refused([*plan, "llama-8b:Q4_K_N", "--cluster", "2x3090"], "did you mean Q4_K_M?")
+        self.refused([*plan, "llama-8b", "--cluster", "2x3090"], "-m llama-8b:Q4_K_M")
+        self.refused([*plan, "llama-8b:Q4_K_N", "--cluster", "2x3090"],
+                     "did you mean Q4_K_M or Q4_K_S?")
         self.refused([*plan, "llama-8b:Q4_K_M", "--cluster", "2x309"], "did you mean 2x3090?")
         bad = self.path("bad.toml")
         with open(os.path.join(CONFIGS, "clusters", "2x3090.toml")) as file:

@@ -32,7 +32,7 @@ class Quantize(harness.EndToEnd):
         self.assertEqual(os.listdir(self.folder.name), [])
 
     def refused(self, command, *words):
-        code, job = self.finish(command, timeout=60)
+        code, job = self.finish(command)
         self.assertEqual(code, 1, job.describe())
         for word in words:
             self.assertIn(word, job.errors(), job.describe())
@@ -83,18 +83,18 @@ class Quantize(harness.EndToEnd):
             job = self.start(self.quantize("Q3_K_M", "-t", "1"))
             unfinished = self.out + ".unfinished"
             job.wait_for(lambda: os.path.exists(unfinished) and os.path.getsize(unfinished) > 1e6,
-                         30, "a file that grows")
+                         60, "a file that grows")
             job.process.send_signal(number)
-            self.assertEqual(job.wait(20), 1, job.describe())
+            self.assertEqual(job.wait(harness.SOON_S), 1, job.describe())
             self.assertIn("stopped by " + number.name, job.errors())
             self.assert_nothing_left()
 
     def test_a_killed_run_leaves_no_half_file_and_the_next_one_replaces_its_rest(self):
         job = self.start(self.quantize("Q3_K_M", "-t", "1"))
         unfinished = self.out + ".unfinished"
-        job.wait_for(lambda: os.path.exists(unfinished), 30, "a file that grows")
+        job.wait_for(lambda: os.path.exists(unfinished), 60, "a file that grows")
         job.process.kill()
-        job.wait(20)
+        job.wait(harness.SOON_S)
         self.assertFalse(os.path.exists(self.out))
         self.succeed(self.quantize("Q8_0", "-q"))
         self.assertEqual(os.listdir(self.folder.name), ["new.gguf"])
@@ -106,9 +106,9 @@ class Quantize(harness.EndToEnd):
         job = self.start(self.quantize("Q3_K_M", "-t", "1", source=source))
         unfinished = self.out + ".unfinished"
         job.wait_for(lambda: os.path.exists(unfinished) and os.path.getsize(unfinished) > 1e6,
-                     30, "a file that grows")
+                     60, "a file that grows")
         os.truncate(source, 4096)
-        self.assertEqual(job.wait(20), 1, job.describe())
+        self.assertEqual(job.wait(harness.SOON_S), 1, job.describe())
         self.assertIn("spillway: the file became shorter while it was in use: 4096 of %d bytes "
                       "are left (%s)" % (size, source), job.errors())
         self.assertFalse(os.path.exists(self.out))

@@ -10,7 +10,7 @@ from harness import generate, greedy, model, mpirun, program
 class Splits(harness.EndToEnd):
 
     def verify(self, *arguments, mpi=()):
-        return self.succeed([*mpi, program(), "verify", "-m", model(), *arguments], timeout=580)
+        return self.succeed([*mpi, program(), "verify", "-m", model(), *arguments], timeout=1700)
 
     def test_all_splits_of_four_ranks(self):
         job = self.verify("--all-splits", "--ranks", "4")

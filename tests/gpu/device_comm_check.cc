@@ -7,9 +7,6 @@
 // Rank r takes GPU r of those it sees. --parts: thread blocks a row of a small sum by peer.
 // --ranks-share-a-gpu: staged alone. The exit code is 0 only when every fabric that was asked for
 // works and is right.
-#include <mpi.h>
-
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -20,9 +17,8 @@
 #include "kernels/core/error.h"
 #include "kernels/core/half.h"
 #include "kernels/cuda/peer.h"
-#include "parallel/agreement.h"
 #include "parallel/device_communicator.h"
-#include "parallel/mpi_communicator.h"
+#include "tests/gpu/gpu_ranks.h"
 
 namespace spillway {
 namespace {
@@ -107,15 +103,14 @@ struct Buffers {
   cuda::DeviceMemory partial, x, weight, normed_x, q8, blocks, bf16;
 };
 
-class Check {
+class Check : private testing::Jury {
  public:
   Check(Communicator& world, const Settings& settings)
-      : world_(world), settings_(settings), device_(cuda::selected_device()) {
-    exec_.stream = stream_.handle();
-    exec_.multiprocessors = device_.multiprocessors;
-    exec_.major = device_.major;
-    exec_.overlap = device_.major >= 9;
-  }
+      : Jury(world),
+        world_(world),
+        settings_(settings),
+        device_(cuda::selected_device()),
+        exec_(testing::exec_on(stream_, device_)) {}
 
   bool run() {
     say("%d ranks, %s\n", world_.size(), device_.name.c_str());
@@ -130,22 +125,12 @@ class Check {
         if (!obstacle.empty()) fail(std::string(comm_choice_name(choice)) + ": " + obstacle);
       }
     }
-    const bool good = greatest(world_, failures_) == 0;
+    const bool good = all_good();
     say(good ? "\nall sums are right\n" : "\nFAILED\n");
     return good;
   }
 
  private:
-  template <typename... Args>
-  void say(const char* format, Args... args) const {
-    if (world_.rank() != 0) return;
-    std::printf(format, args...);
-    std::fflush(stdout);
-  }
-  void fail(const std::string& what) {
-    std::fprintf(stderr, "rank %d: %s\n", world_.rank(), what.c_str());
-    ++failures_;
-  }
   bool wanted(CommChoice choice) const {
     if (settings_.share) return choice == CommChoice::kStaged;
     return settings_.fabrics.find(comm_choice_name(choice)) != std::string::npos;
@@ -292,23 +277,10 @@ class Check {
       for (int i = 0; i < sums; ++i) sum();
       graph = cuda::Graph::end(stream_);
     }
-    cuda::Event start;
-    cuda::Event end;
-    std::vector<double> us;
-    for (size_t run = 0; run < runs; ++run) {
-      world_.barrier();
-      start.record(stream_);
-      if (captured) {
-        graph.launch(stream_);
-      } else {
-        for (int i = 0; i < sums; ++i) sum();
-      }
-      end.record(stream_);
-      end.synchronize();
-      us.push_back(end.ms_since(start) * 1e3 / sums);
-    }
-    std::sort(us.begin(), us.end());
-    return greatest(world_, us[runs / 2]);
+    return testing::median_us(world_, stream_, runs, sums, [&] {
+      if (captured) return graph.launch(stream_);
+      for (int i = 0; i < sums; ++i) sum();
+    });
   }
 
   Communicator& world_;
@@ -316,17 +288,7 @@ class Check {
   cuda::DeviceInfo device_;
   cuda::Stream stream_;
   cuda::Exec exec_;
-  int failures_ = 0;
 };
-
-int local_rank() {
-  MPI_Comm host = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-  int rank = 0;
-  MPI_Comm_rank(host, &rank);
-  MPI_Comm_free(&host);
-  return rank;
-}
 
 Settings settings_of(int argc, char** argv) {
   Settings settings;
@@ -349,10 +311,7 @@ Settings settings_of(int argc, char** argv) {
 
 bool check_all(int argc, char** argv) {
   const Settings settings = settings_of(argc, argv);
-  const size_t visible = cuda::visible_devices().size();
-  if (visible == 0) throw Error("there is no GPU");
-  cuda::select_device(local_rank() % static_cast<int>(visible));
-  const auto world = make_mpi_communicator();
+  const auto world = testing::world_on_gpus();
   return Check(*world, settings).run();
 }
 
@@ -360,15 +319,5 @@ bool check_all(int argc, char** argv) {
 }  // namespace spillway
 
 int main(int argc, char** argv) {
-  int level = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  bool good = false;
-  try {
-    good = spillway::check_all(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    MPI_Abort(MPI_COMM_WORLD, 1);
-  }
-  MPI_Finalize();
-  return good ? 0 : 1;
+  return spillway::testing::run_under_mpi(argc, argv, spillway::check_all);
 }

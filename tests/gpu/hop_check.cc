@@ -6,9 +6,6 @@
 //
 // Rank r takes GPU r of those it sees and sends to rank r + 1; with --fan-out rank 0 sends to all
 // others. The exit code is 0 only when every link works and is right.
-#include <mpi.h>
-
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -18,10 +15,9 @@
 
 #include "kernels/core/error.h"
 #include "kernels/cuda/peer_memory.h"
-#include "parallel/agreement.h"
 #include "parallel/hop_report.h"
-#include "parallel/mpi_communicator.h"
 #include "parallel/peer_hop.h"
+#include "tests/gpu/gpu_ranks.h"
 
 namespace spillway {
 namespace {
@@ -32,18 +28,16 @@ constexpr int64_t kDim = 4096;
 constexpr int64_t kMostRows = 2048;
 constexpr int kReplays = 1000;
 
-class Check {
+class Check : private testing::Jury {
  public:
   Check(Communicator& world, bool fan_out)
-      : world_(world),
+      : Jury(world),
+        world_(world),
         x_("test", kMostRows * kDim * 4),
         copy_("test", kMostRows * kDim * 4),
         n_wrong_("test", 4) {
     const cuda::DeviceInfo device = cuda::selected_device();
-    exec_.stream = stream_.handle();
-    exec_.multiprocessors = device.multiprocessors;
-    exec_.major = device.major;
-    exec_.overlap = device.major >= 9;
+    exec_ = testing::exec_on(stream_, device);
     HopOptions options;
     const int rank = world.rank();
     if (fan_out) {
@@ -94,17 +88,6 @@ class Check {
   }
 
  private:
-  template <typename... Args>
-  void say(const char* format, Args... args) const {
-    if (world_.rank() != 0) return;
-    std::printf(format, args...);
-    std::fflush(stdout);
-  }
-  void fail(const std::string& what) {
-    std::fprintf(stderr, "rank %d: %s\n", world_.rank(), what.c_str());
-    ++failures_;
-  }
-  bool all_good() const { return greatest(world_, failures_) == 0; }
   static float* floats(const cuda::DeviceMemory& m) { return reinterpret_cast<float*>(m.data()); }
   static uint32_t* words(const cuda::DeviceMemory& memory) {
     return reinterpret_cast<uint32_t*>(memory.data());
@@ -190,19 +173,7 @@ class Check {
       if (sends_) hops_->push(exec_, View2D<const float>(x));
     }
     const cuda::Graph graph = cuda::Graph::end(stream_);
-    cuda::Event start;
-    cuda::Event end;
-    std::vector<double> us;
-    for (int run = 0; run < 11; ++run) {
-      world_.barrier();
-      start.record(stream_);
-      graph.launch(stream_);
-      end.record(stream_);
-      end.synchronize();
-      us.push_back(end.ms_since(start) * 1e3 / hops);
-    }
-    std::sort(us.begin(), us.end());
-    return greatest(world_, us[us.size() / 2]);
+    return testing::median_us(world_, stream_, 11, hops, [&] { graph.launch(stream_); });
   }
 
   void time_hops() {
@@ -246,22 +217,12 @@ class Check {
 
   // A row down the whole chain alone, with nothing behind it: the latency.
   void time_there_and_through() {
-    std::vector<double> us;
     const View2D<float> x(floats(x_), 1, kDim);
-    cuda::Event start;
-    cuda::Event end;
-    for (int run = 0; run < 200; ++run) {
-      world_.barrier();
-      start.record(stream_);
+    const double us = testing::median_us(world_, stream_, 200, 1, [&] {
       if (receives_) hops_->take(exec_, x);
       if (sends_) hops_->push(exec_, View2D<const float>(x));
-      end.record(stream_);
-      end.synchronize();
-      us.push_back(end.ms_since(start) * 1e3);
-    }
-    std::sort(us.begin(), us.end());
-    say("one row alone, launched after a barrier of the hosts: %.1f us\n",
-        greatest(world_, us[us.size() / 2]));
+    });
+    say("one row alone, launched after a barrier of the hosts: %.1f us\n", us);
   }
 
   // Rows that nobody sends: who waits is told, and the kernel ends when it is told to. The last
@@ -295,24 +256,11 @@ class Check {
   bool receives_ = false;
   bool sends_ = false;
   int hop_ = 0;
-  int failures_ = 0;
 };
-
-int local_rank() {
-  MPI_Comm host = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-  int rank = 0;
-  MPI_Comm_rank(host, &rank);
-  MPI_Comm_free(&host);
-  return rank;
-}
 
 bool check_all(int argc, char** argv) {
   const bool fan_out = argc > 1 && std::string(argv[1]) == "--fan-out";
-  const size_t visible = cuda::visible_devices().size();
-  if (visible == 0) throw Error("there is no GPU");
-  cuda::select_device(local_rank() % static_cast<int>(visible));
-  const auto world = make_mpi_communicator();
+  const auto world = testing::world_on_gpus();
   if (world->size() < 2)
     throw Error("one rank has nobody to send to", "", "mpirun -np 2 hop_check");
   return Check(*world, fan_out).run();
@@ -322,15 +270,5 @@ bool check_all(int argc, char** argv) {
 }  // namespace spillway
 
 int main(int argc, char** argv) {
-  int level = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  bool good = false;
-  try {
-    good = spillway::check_all(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    MPI_Abort(MPI_COMM_WORLD, 1);
-  }
-  MPI_Finalize();
-  return good ? 0 : 1;
+  return spillway::testing::run_under_mpi(argc, argv, spillway::check_all);
 }

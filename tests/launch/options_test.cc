@@ -220,25 +220,6 @@ TEST(OptionsTest, OtherVerbs) {
   EXPECT_EQ(o.secret, "abc");
 }
 
-TEST(OptionsTest, Help) {
-  const std::string whole = parse({"--help"}).help;
-  for (const char* part : {"run", "inspect", "plan", "verify", "bench", "status", "mpirun"}) {
-    EXPECT_NE(whole.find(part), std::string::npos) << part;
-  }
-  const std::string run = parse({"run", "--help"}).help;
-  for (const char* flag :
-       {"-m", "-p", "-n", "-c", "-t", "--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty",
-        "--seed", "--tp", "--pp", "--split", "--chat", "--logit-bias"}) {
-    EXPECT_NE(run.find(flag), std::string::npos) << flag;
-  }
-  for (const char* verb : {"run", "inspect", "plan", "verify", "bench", "status"}) {
-    EXPECT_NE(parse({verb, "-h"}).help, "") << verb;
-    EXPECT_NE(parse({verb, "-h"}).help, whole) << verb;
-  }
-  EXPECT_NE(parse({"--version"}).help.find("spillway 0."), std::string::npos);
-  EXPECT_EQ(parse({"--help"}).verb, Verb::kNone);
-}
-
 TEST(OptionsErrorTest, NoVerbOrAWrongOne) {
   refused({}, {"subcommand", "see spillway --help"});
   refused({"walk"}, {"no verb \"walk\"", "see spillway --help"});

@@ -13,7 +13,7 @@
 #include "launch/options.h"
 #include "parallel/pins.h"
 #include "parallel/planner.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
 #include "tests/support/temp_dir.h"
 

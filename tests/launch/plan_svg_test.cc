@@ -8,7 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/planner.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
 
 namespace spillway::testing {

@@ -14,7 +14,7 @@
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/shortage.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
 
 namespace spillway {

@@ -10,7 +10,7 @@
 #include "parallel/shortage.h"
 #include "parallel/spill.h"
 #include "parallel/stage_clock.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 #include "tests/parallel/refusal.h"
 
 namespace spillway {

@@ -78,5 +78,14 @@ TEST(SizeText, UnitsAndDecimals) {
   EXPECT_EQ(shortest_text(2), "2");
 }
 
+TEST(WrappedText, CutsAtBlanks) {
+  EXPECT_EQ(wrapped_text("", 10, 2), "");
+  EXPECT_EQ(wrapped_text("one two", 7, 2), "one two");
+  EXPECT_EQ(wrapped_text("one two three", 7, 2), "one two\n  three");
+  EXPECT_EQ(wrapped_text("  one two", 7, 4), "  one\n    two");
+  EXPECT_EQ(wrapped_text("aaaaaaaaaaaa b", 5, 0), "aaaaaaaaaaaa\nb");
+  EXPECT_EQ(wrapped_text("a\nb  c", 9, 1), "a\n b  c");
+}
+
 }  // namespace
 }  // namespace spillway

@@ -133,6 +133,8 @@ TEST(NearWord, TheNearestOrNone) {
   EXPECT_EQ(near_word("rnak", words), "rank");
   EXPECT_EQ(near_word("read_gbps", words), "read_gb_per_s");
   EXPECT_EQ(near_word("colour", words), "");
+  const std::vector<std::string> shapes = {"llama-1b", "llama-8b", "llama-405b", "qwen-7b"};
+  EXPECT_EQ(near_word("llama-7b", shapes), "llama-1b or llama-8b");
   EXPECT_EQ(near_word("", words), "");
   EXPECT_EQ(near_word(std::string(1 << 20, 'x'), words), "");
 }

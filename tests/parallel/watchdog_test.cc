@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -10,6 +12,7 @@
 namespace spillway {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 // Collects reports; the watchdog's thread writes, the test reads.
@@ -23,11 +26,10 @@ class Reports {
     const std::lock_guard<std::mutex> lock(mutex_);
     return texts_;
   }
-  // Waits until there are n, two seconds at most.
+  // Waits until there are n. A minute is for a machine that does other things, not for ours.
   bool wait_for(size_t n) const {
-    for (int i = 0; i < 400 && all().size() < n; ++i) {
-      std::this_thread::sleep_for(milliseconds(5));
-    }
+    const auto end = Clock::now() + std::chrono::minutes(1);
+    while (all().size() < n && Clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
     return all().size() >= n;
   }
 
@@ -72,18 +74,37 @@ TEST(Watchdog, AnAllowanceMovesTheDeadlineOfOneStep) {
   EXPECT_NE(reports.all()[0].find("step 2"), std::string::npos);
 }
 
+// Two watchdogs would race on a busy machine; what each waits for does not: who computes reports at
+// the first look beyond the deadline, who waits not before a third more of it has passed.
 TEST(Watchdog, WhoComputesReportsBeforeWhoWaits) {
-  Reports reports;
-  const auto add = [&](const std::string& text) { reports.add(text); };
-  Watchdog waiting(
-      milliseconds(600), [] { return std::string("all-reduce 3"); }, add);
-  Watchdog computing(
-      milliseconds(600), [] { return std::string(); }, add);
-  waiting.begin(5);
-  computing.begin(5);
-  ASSERT_TRUE(reports.wait_for(2));
-  EXPECT_NE(reports.all()[0].find("computing"), std::string::npos);
-  EXPECT_NE(reports.all()[1].find("all-reduce 3"), std::string::npos);
+  for (const bool waits : {false, true}) {
+    Reports reports;
+    std::atomic<int> described{0};
+    std::atomic<int> described_at_report{0};
+    std::atomic<Clock::time_point> reported{Clock::time_point()};
+    Watchdog dog(
+        milliseconds(150),
+        [&] {
+          ++described;
+          return std::string(waits ? "all-reduce 3" : "");
+        },
+        [&](const std::string& text) {
+          described_at_report = described.load();
+          reported = Clock::now();
+          reports.add(text);
+        });
+    const auto begun = Clock::now();
+    dog.begin(5);
+    ASSERT_TRUE(reports.wait_for(1));
+    if (waits) {
+      EXPECT_NE(reports.all()[0].find("all-reduce 3"), std::string::npos);
+      EXPECT_GE(reported.load() - begun, milliseconds(200));
+    } else {
+      EXPECT_NE(reports.all()[0].find("computing"), std::string::npos);
+      EXPECT_GE(reported.load() - begun, milliseconds(150));
+      EXPECT_EQ(described_at_report, 1);
+    }
+  }
 }
 
 TEST(Watchdog, EveryStepHasItsOwnDeadlineAndReport) {
@@ -99,28 +120,33 @@ TEST(Watchdog, EveryStepHasItsOwnDeadlineAndReport) {
   EXPECT_NE(reports.all()[1].find("step 2"), std::string::npos);
 }
 
+// A step in which the machine did something else for longer than the deadline is late indeed, so
+// those are counted here as well.
 TEST(Watchdog, IdleAndQuickStepsAreFine) {
+  constexpr milliseconds kDeadline(200);
   Reports reports;
   Watchdog dog(
-      milliseconds(200), [] { return std::string(); },
-      [&](const std::string& text) { reports.add(text); });
+      kDeadline, [] { return std::string(); }, [&](const std::string& text) { reports.add(text); });
   std::this_thread::sleep_for(milliseconds(300));
+  size_t late = 0;
   for (int64_t step = 0; step < 2000; ++step) {
+    const auto begun = Clock::now();
     dog.begin(step);
     dog.end();
+    if (Clock::now() - begun > kDeadline) ++late;
   }
   std::this_thread::sleep_for(milliseconds(300));
-  EXPECT_TRUE(reports.all().empty());
+  EXPECT_LE(reports.all().size(), late);
 }
 
 TEST(Watchdog, EndsAtOnce) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   {
     Watchdog dog(
-        milliseconds(10000), [] { return std::string(); }, [](const std::string&) {});
+        std::chrono::minutes(10), [] { return std::string(); }, [](const std::string&) {});
     dog.begin(1);
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(1000));
+  EXPECT_LT(Clock::now() - start, std::chrono::minutes(1));
 }
 
 }  // namespace

@@ -65,10 +65,11 @@ TEST(Address, ListeningNeedsAFreePortOfThisHost) {
   EXPECT_EQ(resolve_for_listening({"localhost", 0}).host, "127.0.0.1");
   EXPECT_THROW(resolve_for_listening({"203.0.113.7", 0}), Error);  // documentation range
   int port = 0;
-  const int fd = testing::listen_on_loopback(&port);
-  EXPECT_THROW(resolve_for_listening({"127.0.0.1", port}), Error);
+  const int fd = testing::listen_on_loopback(&port, testing::own_loopback());
+  const HostPort own = parse_host_port(testing::address_text(testing::own_loopback(), port), false);
+  EXPECT_THROW(resolve_for_listening(own), Error);
   ::close(fd);
-  EXPECT_EQ(resolve_for_listening({"127.0.0.1", port}).port, port);
+  EXPECT_EQ(resolve_for_listening(own).port, port);
 }
 
 TEST(Address, OthersNeedANumberTheyCanReach) {

@@ -38,13 +38,13 @@ TEST(Coordinator, RanksGetThePlanAndTheCluster) {
 }
 
 TEST(Coordinator, LeavingIsNoFaultAndEndsThatRankOnly) {
-  TestJob job(2);
+  TestJob job(2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(2500); });
   job.join_all(2);
   for (const auto& rank : job.ranks) rank->set(running(1));
   ASSERT_TRUE(job.wait_for_state("running"));
   job.ranks[1]->agent().leave();
   job.ranks[1]->kill();
-  std::this_thread::sleep_for(milliseconds(1500));  // beyond the silence timeout
+  std::this_thread::sleep_for(milliseconds(3000));  // beyond the silence timeout
   EXPECT_EQ(job.faults.count(), 0u);
   EXPECT_EQ(job.coordinator->status().state, "running");
   EXPECT_EQ(job.coordinator->status().ranks.at(1).progress.state, "left");
@@ -77,18 +77,16 @@ TEST(Coordinator, LoadingIsSummedAndItsEndIsAlwaysTold) {
   }
   ASSERT_TRUE(job.wait_for_state("running"));
   const std::pair<int64_t, int64_t> end = {400, 400};
-  for (int i = 0; i < 100 && job.last_loading() != end; ++i) {
-    std::this_thread::sleep_for(milliseconds(10));
-  }
+  wait_until([&] { return job.last_loading() == end; });
   EXPECT_EQ(job.last_loading(), end);
   for (const auto& rank : job.ranks) rank->agent().leave();
 }
 
 TEST(Coordinator, ALongPlanDoesNotLoseTheRanks) {
   TestJob job(
-      2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(300); },
+      2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(2000); },
       [](const ClusterSpec& cluster) {
-        std::this_thread::sleep_for(milliseconds(2000));  // > silence + the worker's slack
+        std::this_thread::sleep_for(milliseconds(3500));  // > silence + the worker's slack
         return sample_plan(cluster.size());
       });
   job.join_all(2);
@@ -98,9 +96,7 @@ TEST(Coordinator, ALongPlanDoesNotLoseTheRanks) {
 }
 
 TEST(Coordinator, AWorkerMayComeBeforeTheCoordinator) {
-  int port = 0;
-  ::close(listen_on_loopback(&port));
-  const std::string address = "127.0.0.1:" + std::to_string(port);
+  const std::string address = own_free_address();
   TestRank early(address, 0);
   std::future<Plan> plan = early.join();
   std::this_thread::sleep_for(milliseconds(500));
@@ -113,7 +109,7 @@ TEST(Coordinator, TheProxyOfTheEnvironmentIsNotUsed) {
   ::setenv("http_proxy", "http://127.0.0.1:1", 1);
   TestJob job(1);
   job.join_all(1);
-  EXPECT_NO_THROW(fetch_status(job.coordinator->address(), "", 5));
+  EXPECT_NO_THROW(fetch_status(job.coordinator->address(), "", kSoon_s));
   ::unsetenv("http_proxy");
   job.ranks[0]->agent().leave();
 }
@@ -136,7 +132,7 @@ TEST(Coordinator, WrongSecretIsRejectedAndHarmless) {
 TEST(Coordinator, ARankThatIsTakenIsRejectedAndTheFirstStays) {
   TestJob job(2);
   auto first = job.add(0).join();
-  while (job.coordinator->status().ranks.empty()) std::this_thread::sleep_for(milliseconds(5));
+  ASSERT_TRUE(job.wait_for_ranks(1));
   TestRank twin(job.coordinator->address(), 0,
                 [](WorkerOptions& options) { options.inventory.pid = 5555; });
   const std::string reason = twin.join_error();
@@ -162,7 +158,7 @@ TEST(Coordinator, RanksOutOfRangeAreRejected) {
 TEST(Coordinator, AnotherModelFileEndsTheJobAndNamesBothRanks) {
   TestJob job(3);
   auto first = job.add(0).join();
-  while (job.coordinator->status().ranks.empty()) std::this_thread::sleep_for(milliseconds(5));
+  ASSERT_TRUE(job.wait_for_ranks(1));
   TestRank other(job.coordinator->address(), 2,
                  [](WorkerOptions& options) { options.header_hash = 78; });
   for (const std::string& reason : {other.join_error(), job.faults.wait()}) {

@@ -28,10 +28,10 @@ void run_all(TestJob& job, int n_ranks) {
 }
 
 TEST(Fault, MissingRanksAreAllNamedAndTheOthersTold) {
-  TestJob job(4, [](CoordinatorOptions& options) { options.join_timeout = milliseconds(700); });
+  TestJob job(4, [](CoordinatorOptions& options) { options.join_timeout = milliseconds(3000); });
   auto here = job.add(2).join();
   const std::string sentence = job.faults.wait();
-  EXPECT_EQ(sentence, "ranks 0, 1 and 3 have not joined within 0.7 s (1 of 4 is here)");
+  EXPECT_EQ(sentence, "ranks 0, 1 and 3 have not joined within 3.0 s (1 of 4 is here)");
   try {
     here.get();
     FAIL() << "rank 2 joined";
@@ -44,49 +44,55 @@ TEST(Fault, MissingRanksAreAllNamedAndTheOthersTold) {
 }
 
 TEST(Fault, ASilentRankIsNamedWithItsLastStepAndWait) {
-  TestJob job(3);
+  TestJob job(3, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(2500); });
   run_all(job, 3);
-  const auto start = Clock::now();
   job.ranks[2]->stall();
   const std::string sentence = job.faults.wait();
-  EXPECT_LT(seconds_since(start), 3.0);
-  EXPECT_TRUE(has(sentence, "rank 2 (host host2, pid 1002) silent for 1.")) << sentence;
+  EXPECT_TRUE(has(sentence, "rank 2 (host host2, pid 1002) silent for ")) << sentence;
   EXPECT_TRUE(has(sentence, " s in step 102, last waiting in all-reduce 2")) << sentence;
   for (const auto& rank : job.ranks) EXPECT_EQ(rank->faults.wait(), sentence);
   job.ranks[2]->resume();
   job.ranks[1]->kill();  // must not raise a second fault
-  std::this_thread::sleep_for(milliseconds(1300));
+  std::this_thread::sleep_for(milliseconds(500));
   EXPECT_EQ(job.faults.count(), 1u);
   EXPECT_EQ(job.ranks[0]->faults.count(), 1u);
   EXPECT_EQ(job.ranks[2]->faults.count(), 1u);
 }
 
 TEST(Fault, SilenceThatEndsInTimeIsNone) {
-  TestJob job(2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(2500); });
+  TestJob job(2);
   run_all(job, 2);
   for (int i = 0; i < 2; ++i) {
     job.ranks[1]->stall();
     std::this_thread::sleep_for(milliseconds(1200));
+    job.ranks[1]->set(running(200 + i));
     job.ranks[1]->resume();
-    std::this_thread::sleep_for(milliseconds(500));
+    EXPECT_TRUE(job.wait_for_step(1, 200 + i));
   }
   EXPECT_EQ(job.faults.count(), 0u) << job.faults.wait();
   EXPECT_EQ(job.ranks[1]->faults.count(), 0u);
   for (const auto& rank : job.ranks) rank->agent().leave();
 }
 
+// Heartbeats come from a thread of their own, also while this one computes without a pause.
 TEST(Fault, ABusyMainThreadIsNotSilence) {
-  TestJob job(1, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(400); });
+  TestJob job(1);
   job.join_all(1);
   const auto start = Clock::now();
   volatile uint64_t sum = 0;
-  while (seconds_since(start) < 1.2) sum = sum + 1;
+  for (int64_t step = 1; step <= 10; ++step) {
+    job.ranks[0]->set(running(step));
+    while (job.coordinator->status().ranks.at(0).progress.step != step) {
+      for (int i = 0; i < 100000; ++i) sum = sum + 1;
+      ASSERT_LT(seconds_since(start), kSoon_s) << "no heartbeat with step " << step;
+    }
+  }
   EXPECT_EQ(job.faults.count(), 0u) << job.faults.wait();
   job.ranks[0]->agent().leave();
 }
 
 TEST(Fault, ADeadRankIsNamedAtOnce) {
-  TestJob job(3, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(9000); });
+  TestJob job(3);
   run_all(job, 3);
   const auto start = Clock::now();
   job.ranks[1]->kill();
@@ -94,7 +100,7 @@ TEST(Fault, ADeadRankIsNamedAtOnce) {
             "rank 1 (host host1, pid 1001) died in step 101, last waiting in all-reduce 1");
   EXPECT_EQ(job.ranks[0]->faults.wait(), job.faults.wait());
   EXPECT_EQ(job.ranks[2]->faults.wait(), job.faults.wait());
-  EXPECT_LT(seconds_since(start), 2.0);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
   job.ranks[0]->kill();
   job.ranks[2]->kill();
   std::this_thread::sleep_for(milliseconds(300));
@@ -102,7 +108,7 @@ TEST(Fault, ADeadRankIsNamedAtOnce) {
 }
 
 TEST(Fault, ACutConnectionNamesTheRankAndTellsItOfTheCoordinator) {
-  TestJob job(2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(9000); });
+  TestJob job(2);
   TcpRelay relay(port_of(job.coordinator->address()));
   auto near = job.add(0).join();
   TestRank far(relay.address(), 1);
@@ -111,15 +117,14 @@ TEST(Fault, ACutConnectionNamesTheRankAndTellsItOfTheCoordinator) {
   const auto start = Clock::now();
   relay.cut();
   EXPECT_EQ(far.faults.wait(), "rank 0 (coordinator) at " + relay.address() + " is gone");
-  EXPECT_LT(seconds_since(start), 1.0);
   EXPECT_TRUE(has(job.faults.wait(), "rank 1 (host host1, pid 1001) died while loading"))
       << job.faults.wait();
-  EXPECT_LT(seconds_since(start), 2.0);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
   EXPECT_EQ(far.faults.count(), 1u);
 }
 
 TEST(Fault, AHostThatVanishesIsNoticedOnBothSides) {
-  TestJob job(2);
+  TestJob job(2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(2500); });
   TcpRelay relay(port_of(job.coordinator->address()));
   auto near = job.add(0).join();
   TestRank far(relay.address(), 1);
@@ -128,35 +133,32 @@ TEST(Fault, AHostThatVanishesIsNoticedOnBothSides) {
   far.set(running(9));
   job.ranks[0]->set(running(9));
   ASSERT_TRUE(job.wait_for_state("running"));
-  const auto start = Clock::now();
   relay.freeze();
-  EXPECT_TRUE(has(job.faults.wait(), "rank 1 (host host1, pid 1001) silent for 1."))
+  EXPECT_TRUE(has(job.faults.wait(), "rank 1 (host host1, pid 1001) silent for "))
       << job.faults.wait();
-  EXPECT_LT(seconds_since(start), 2.5);
   EXPECT_EQ(far.faults.wait(), "rank 0 (coordinator) at " + relay.address() + " is gone");
-  EXPECT_LT(seconds_since(start), 4.0);
   EXPECT_EQ(far.faults.count(), 1u);
 }
 
 TEST(Fault, TheCoordinatorVanishesWhileARankWaitsForThePlan) {
-  TestJob job(2, [](CoordinatorOptions& options) { options.join_timeout = milliseconds(60000); });
+  TestJob job(2, [](CoordinatorOptions& options) { options.silence_timeout = milliseconds(1000); });
   TcpRelay relay(port_of(job.coordinator->address()));
   TestRank far(relay.address(), 1);
   auto plan = far.join();
-  while (job.coordinator->status().ranks.empty()) std::this_thread::sleep_for(milliseconds(5));
+  ASSERT_TRUE(job.wait_for_ranks(1));
   std::this_thread::sleep_for(milliseconds(200));
   const auto start = Clock::now();
   relay.freeze();
   EXPECT_THROW(plan.get(), Error);
-  EXPECT_LT(seconds_since(start), 4.0);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
 }
 
 TEST(Fault, ARankThatDiesBeforeThePlanIsNamed) {
-  TestJob job(2, [](CoordinatorOptions& options) { options.join_timeout = milliseconds(60000); });
+  TestJob job(2);
   TcpRelay relay(port_of(job.coordinator->address()));
   TestRank far(relay.address(), 1);
   auto plan = far.join();
-  while (job.coordinator->status().ranks.empty()) std::this_thread::sleep_for(milliseconds(5));
+  ASSERT_TRUE(job.wait_for_ranks(1));
   relay.cut();
   EXPECT_EQ(job.faults.wait(), "rank 1 (host host1, pid 1001) died before the plan was made");
   EXPECT_THROW(plan.get(), Error);
@@ -173,7 +175,7 @@ TEST(Fault, AReportEndsTheJobWithItsSentence) {
   EXPECT_EQ(job.faults.wait(), expected);
   EXPECT_EQ(job.ranks[0]->faults.wait(), expected);
   EXPECT_EQ(job.ranks[1]->faults.wait(), expected);
-  EXPECT_LT(seconds_since(start), 2.0);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
   job.ranks[0]->agent().report_fault("me too");
   std::this_thread::sleep_for(milliseconds(500));
   EXPECT_EQ(job.faults.count(), 1u);
@@ -188,17 +190,18 @@ TEST(Fault, AReporterThatEndsAtOnceIsQuotedNotCalledDead) {
 }
 
 TEST(Fault, ADeathExplainsTheReportThatItCaused) {
-  TestJob job(3);
+  TestJob job(3, [](CoordinatorOptions& options) { options.report_grace = kLongSilence; });
   run_all(job, 3);
   job.ranks[2]->agent().report_fault("all-reduce 2: a peer is gone");
-  std::this_thread::sleep_for(milliseconds(100));  // reports wait 500 ms for their cause
+  job.ranks[2]->set(running(200));
+  ASSERT_TRUE(job.wait_for_step(2, 200));  // the report, which was sent before, is there
   job.ranks[1]->kill();
   const std::string sentence = job.faults.wait();
   EXPECT_EQ(sentence.find("rank 1 (host host1, pid 1001) died in step 101"), 0u) << sentence;
   EXPECT_TRUE(has(sentence, "rank 2 (host host2, pid 1002) reports: all-reduce 2")) << sentence;
 }
 
-TEST(Fault, TheCoordinatorGoneIsNoticedWithinASecond) {
+TEST(Fault, TheCoordinatorGoneIsNoticedAtOnce) {
   TestJob job(2);
   run_all(job, 2);
   const std::string address = job.coordinator->address();
@@ -207,7 +210,7 @@ TEST(Fault, TheCoordinatorGoneIsNoticedWithinASecond) {
   for (const auto& rank : job.ranks) {
     EXPECT_EQ(rank->faults.wait(), "rank 0 (coordinator) at " + address + " is gone");
   }
-  EXPECT_LT(seconds_since(start), 1.5);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
   for (const auto& rank : job.ranks) {
     rank->agent().report_fault("nobody hears this");
     rank->agent().leave();
@@ -219,15 +222,12 @@ TEST(Fault, DestructionEndsWaitingJoins) {
   auto job = std::make_unique<TestJob>(3);
   auto first = job->add(0).join();
   auto second = job->add(1).join();
-  while (job->coordinator->status().ranks.size() < 2) {
-    std::this_thread::sleep_for(milliseconds(5));
-  }
+  ASSERT_TRUE(job->wait_for_ranks(2));
   const auto start = Clock::now();
   job->coordinator.reset();
-  EXPECT_LT(seconds_since(start), 2.0);
   EXPECT_THROW(first.get(), Error);
   EXPECT_THROW(second.get(), Error);
-  EXPECT_LT(seconds_since(start), 3.0);
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s);
 }
 
 TEST(Fault, DestructionIsBoundedWhateverThePeersDo) {
@@ -243,23 +243,20 @@ TEST(Fault, DestructionIsBoundedWhateverThePeersDo) {
   relay.freeze();
   auto start = Clock::now();
   far.kill();
-  EXPECT_LT(seconds_since(start), 2.0) << "the worker's end";
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s) << "the worker's end";
   start = Clock::now();
   job.coordinator.reset();
-  EXPECT_LT(seconds_since(start), 2.0) << "the coordinator's end";
+  EXPECT_LT(seconds_since(start), kLongBeforeSilence_s) << "the coordinator's end";
   for (const int fd : raw) ::close(fd);
 }
 
 TEST(Fault, NobodyThereIsAnErrorInTime) {
-  int port = 0;
-  ::close(listen_on_loopback(&port));
-  const auto start = Clock::now();
-  TestRank lonely("127.0.0.1:" + std::to_string(port), 3,
+  const std::string address = own_free_address();
+  TestRank lonely(address, 3,
                   [](WorkerOptions& options) { options.connect_timeout = milliseconds(600); });
   const std::string reason = lonely.join_error();
-  EXPECT_TRUE(has(reason, "no Spillway coordinator answers at 127.0.0.1:")) << reason;
+  EXPECT_TRUE(has(reason, "no Spillway coordinator answers at " + address)) << reason;
   EXPECT_TRUE(has(reason, "within 0.6 s")) << reason;
-  EXPECT_LT(seconds_since(start), 2.5);
   EXPECT_NE(TestRank("127.0.0.1", 0).join_error(), "");
   EXPECT_NE(TestRank("127.0.0.1:0", 0).join_error(), "");
 }

@@ -25,7 +25,7 @@ std::string fetch_error(const std::string& address, const std::string& secret, d
 
 TEST(JobStatus, IsWhatTheCoordinatorSees) {
   TestJob job(2);
-  EXPECT_EQ(fetch_status(job.coordinator->address(), "", 5).state, "waiting for ranks");
+  EXPECT_EQ(fetch_status(job.coordinator->address(), "", kSoon_s).state, "waiting for ranks");
   job.join_all(2);
   RankProgress progress = running(12, "all-reduce 3");
   progress.memory_bytes = 5 << 20;
@@ -36,13 +36,13 @@ TEST(JobStatus, IsWhatTheCoordinatorSees) {
   job.ranks[0]->set(progress);
   job.ranks[1]->set(running(11));
   ASSERT_TRUE(job.wait_for_state("running"));
-  const JobStatus status = fetch_status(job.coordinator->address(), "", 5);
+  const JobStatus status = fetch_status(job.coordinator->address(), "", kSoon_s);
   EXPECT_EQ(status.model, "Sample Model");
   EXPECT_EQ(status.plan_title, plan_title(sample_plan(2)));
   EXPECT_EQ(status.state, "running");
   EXPECT_EQ(status.predicted_tok_per_s, 25);
   EXPECT_GT(status.uptime_s, 0);
-  EXPECT_LT(status.uptime_s, 60);
+  EXPECT_LT(status.uptime_s, 600);
   ASSERT_EQ(status.ranks.size(), 2u);
   const RankStatus& rank = status.ranks[0];
   EXPECT_EQ(rank.host, "host0");
@@ -70,23 +70,23 @@ TEST(JobStatus, BeyondLoopbackTheSecretIsNeeded) {
   const std::string address = job.coordinator->address();
   EXPECT_TRUE(has(address, own.host));
   for (const char* wrong : {"", "0123456789abcdeX", "0123456789abcdef0"}) {
-    const std::string reason = fetch_error(address, wrong, 5);
+    const std::string reason = fetch_error(address, wrong, kSoon_s);
     EXPECT_TRUE(has(reason, "wants the job's secret")) << reason;
   }
-  EXPECT_EQ(fetch_status(address, kSecret, 5).state, "waiting for ranks");
+  EXPECT_EQ(fetch_status(address, kSecret, kSoon_s).state, "waiting for ranks");
 }
 
 TEST(JobStatus, NobodyThereIsSaidInTime) {
   int port = 0;
-  const int mute = listen_on_loopback(&port);  // accepts and says nothing
-  const std::string address = "127.0.0.1:" + std::to_string(port);
+  const int mute = listen_on_loopback(&port, own_loopback());  // accepts and says nothing
+  const std::string address = address_text(own_loopback(), port);
   for (const bool closed : {false, true}) {
     if (closed) ::close(mute);
     const auto start = std::chrono::steady_clock::now();
     const std::string reason = fetch_error(address, "", 0.5);
     EXPECT_TRUE(has(reason, "no Spillway coordinator answers at " + address + " within 0.5 s"))
         << reason;
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3));
+    EXPECT_LT(std::chrono::steady_clock::now() - start, kSoon);
   }
   for (const char* bad : {"", "host", "127.0.0.1:0", "127.0.0.1:99999"}) {
     EXPECT_TRUE(has(fetch_error(bad, "", 0.5), "is no address")) << bad;

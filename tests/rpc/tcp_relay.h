@@ -18,18 +18,30 @@
 
 namespace spillway::testing {
 
-inline sockaddr_in loopback(int port) {
+inline sockaddr_in loopback(int port, uint32_t host = INADDR_LOOPBACK) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = htonl(host);
   address.sin_port = htons(static_cast<uint16_t>(port));
   return address;
 }
 
+// An address of loopback, all of 127.0.0.0/8, at which this process alone listens: a port that was
+// free stays free, whatever other tests do meanwhile. Process numbers have 22 bits.
+inline uint32_t own_loopback() {
+  return (uint32_t{127} << 24) + (uint32_t{1} << 22) + static_cast<uint32_t>(::getpid());
+}
+inline std::string address_text(uint32_t host, int port) {
+  const in_addr address{htonl(host)};
+  char text[INET_ADDRSTRLEN] = "";
+  ::inet_ntop(AF_INET, &address, text, sizeof text);
+  return std::string(text) + ":" + std::to_string(port);
+}
+
 // A socket that listens at a free port of loopback; *port is set.
-inline int listen_on_loopback(int* port) {
+inline int listen_on_loopback(int* port, uint32_t host = INADDR_LOOPBACK) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = loopback(0);
+  sockaddr_in address = loopback(0, host);
   socklen_t size = sizeof address;
   if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
       ::listen(fd, 64) != 0 ||
@@ -38,6 +50,13 @@ inline int listen_on_loopback(int* port) {
   }
   *port = ntohs(address.sin_port);
   return fd;
+}
+
+// "127.66.1.2:40000", where nobody listens.
+inline std::string own_free_address() {
+  int port = 0;
+  ::close(listen_on_loopback(&port, own_loopback()));
+  return address_text(own_loopback(), port);
 }
 
 inline int connect_to_loopback(int port) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,7 +22,13 @@
 namespace spillway::testing {
 
 using std::chrono::milliseconds;
-inline constexpr milliseconds kSoon{5000};  // for what must happen; a machine may be busy
+// For what must happen, at once on a machine of ours alone: a bound, not an expectation.
+inline constexpr milliseconds kSoon{60000};
+inline constexpr double kSoon_s = 60;
+// Silence that no busy machine makes, for jobs in which nobody shall be found silent, and a time
+// far below it: what ends within that was not ended by a silence or by a rank that did not join.
+inline constexpr milliseconds kLongSilence{100000};
+inline constexpr double kLongBeforeSilence_s = 50;
 inline constexpr char kSecret[] = "0123456789abcdef";
 
 // One stage, n ranks, two layers; legal enough for everything in rpc.
@@ -49,6 +56,17 @@ inline Plan sample_plan(int n_ranks) {
   plan.kv = {KvType::kF32, 16, 9, 144};
   plan.prediction.decode_tok_per_s = 25;
   return plan;
+}
+
+// Polls until `happened`; false when it does not within kSoon.
+template <typename Condition>
+bool wait_until(const Condition& happened) {
+  const auto end = std::chrono::steady_clock::now() + kSoon;
+  while (!happened()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
 }
 
 // What callbacks said, in order; wait() for the next.
@@ -89,6 +107,7 @@ class TestRank {
     options.inventory.isa = "scalar";
     options.header_hash = 77;
     options.heartbeat = milliseconds(50);
+    options.connect_timeout = kSoon;
     if (tweak) tweak(options);
     progress_.state = "loading";
     agent_ = std::make_unique<WorkerAgent>(
@@ -152,7 +171,8 @@ class TestJob {
     options.n_ranks = n_ranks;
     options.secret = kSecret;
     options.model = "Sample Model";
-    options.silence_timeout = milliseconds(1000);
+    options.join_timeout = kLongSilence;
+    options.silence_timeout = kLongSilence;
     if (tweak) tweak(options);
     CoordinatorCallbacks callbacks;
     callbacks.make_plan = [this, make_plan](const ClusterSpec& cluster) {
@@ -184,12 +204,15 @@ class TestJob {
   }
   // Waits until the coordinator says so.
   bool wait_for_state(const std::string& state) {
-    const auto deadline = std::chrono::steady_clock::now() + kSoon;
-    while (coordinator->status().state != state) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::sleep_for(milliseconds(10));
-    }
-    return true;
+    return wait_until([&] { return coordinator->status().state == state; });
+  }
+  bool wait_for_ranks(size_t n) {
+    return wait_until([&] { return coordinator->status().ranks.size() >= n; });
+  }
+  // Everything that the rank has sent so far was read by the coordinator: it reads a stream in its
+  // order, and has seen this heartbeat.
+  bool wait_for_step(int rank, int64_t step) {
+    return wait_until([&] { return coordinator->status().ranks.at(rank).progress.step == step; });
   }
 
   Sentences faults;

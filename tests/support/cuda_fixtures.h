@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/ops.h"
 
 namespace spillway::cuda_test {
@@ -57,6 +58,24 @@ struct Runner {
   void wait() const { stream.synchronize(); }
   cuda::Stream stream{(device(), cuda::Stream())};
   cuda::Exec exec;
+};
+
+// The library and its memory, for an Exec that shall have them.
+class WithLibrary {
+ public:
+  WithLibrary(cuda::Exec& exec, int64_t scratch_bytes)
+      : workspace_("library", cuda::Library::kWorkspaceBytes),
+        scratch_("scratch", scratch_bytes),
+        library_(workspace_.data()) {
+    exec.library = &library_;
+    exec.scratch = scratch_.data();
+    exec.scratch_bytes = scratch_.bytes();
+  }
+  WithLibrary(const WithLibrary&) = delete;
+
+ private:
+  cuda::DeviceMemory workspace_, scratch_;
+  cuda::Library library_;
 };
 
 // Milliseconds of a graph: the median of so many runs.

@@ -6,12 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/library.h"
 #include "kernels/cuda/tile_plan.h"
 #include "tests/support/cuda_fixtures.h"
 #include "tests/support/kernel_fixtures.h"
@@ -73,16 +74,34 @@ struct DeviceInput {
   }
 };
 
+// A matrix and an input, here and on the device.
+struct Operands {
+  Weights w;
+  Inputs in;
+  OnDevice<std::byte> memory;
+  PackedMatrix matrix;
+  DeviceInput device_input;
+
+  Operands(const cpu::Exec& exec, std::mt19937& random, QuantType type, int64_t rows, int64_t cols,
+           int64_t n)
+      : w(kernel_test::random_weights(exec, random, type, rows, cols)),
+        in(exec, n, cols, kernel_test::random_floats(random, n * cols)),
+        memory(packed_bytes_of(w)),
+        matrix(w.packed),
+        device_input(in) {
+    matrix.data = memory.data();
+  }
+  const cuda::Input& input() const { return device_input.input; }
+
+  static std::vector<std::byte> packed_bytes_of(const Weights& w) {
+    const int64_t bytes = packed_bytes(w.packed.type, w.packed.rows, w.packed.cols);
+    return {w.packed.data, w.packed.data + bytes};
+  }
+};
+
 class CudaProduct : public testing::TestWithParam<QuantType> {
  protected:
-  CudaProduct()
-      : workspace_("library", cuda::Library::kWorkspaceBytes),
-        scratch_("scratch", 64 << 20),
-        library_(workspace_.data()) {
-    run_.exec.library = &library_;
-    run_.exec.scratch = scratch_.data();
-    run_.exec.scratch_bytes = scratch_.bytes();
-  }
+  CudaProduct() : library_(run_.exec, 64 << 20) {}
   bool quantised() const { return quant_info(GetParam()).block_elements > 1; }
   int64_t unit() const { return std::max<int64_t>(32, quant_info(GetParam()).block_elements); }
 
@@ -92,8 +111,57 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
     return out;
   }
   static std::vector<std::byte> packed_bytes_of(const Weights& w) {
-    const int64_t bytes = packed_bytes(w.packed.type, w.packed.rows, w.packed.cols);
-    return {w.packed.data, w.packed.data + bytes};
+    return Operands::packed_bytes_of(w);
+  }
+  Operands operands(int64_t rows, int64_t units, int64_t n) {
+    return {cpu_, random_, GetParam(), rows, units * unit(), n};
+  }
+  static std::string sizes_text(int64_t rows, int64_t cols, int64_t n) {
+    return std::to_string(rows) + " x " + std::to_string(cols) + ", n = " + std::to_string(n);
+  }
+
+  // A product twice, with the same bits; and once more, added to what is there.
+  std::vector<float> product_thrice(const Operands& o) {
+    const int64_t n = o.in.n;
+    const int64_t rows = o.w.rows;
+    const OnDevice<float> out(n * rows);
+    const OnDevice<float> again(n * rows);
+    cuda::matmul(run_.exec, {&o.matrix, 1}, o.input(), {out.data(), n, rows});
+    cuda::matmul(run_.exec, {&o.matrix, 1}, o.input(), {again.data(), n, rows});
+    run_.wait();
+    std::vector<float> first = out.values();
+    EXPECT_EQ(first, again.values());
+    cuda::matmul_add(run_.exec, o.matrix, o.input(), {out.data(), n, rows});
+    run_.wait();
+    const std::vector<float> doubled = out.values();
+    for (size_t i = 0; i < first.size(); ++i) {
+      EXPECT_EQ(doubled[i], first[i] + first[i]) << "output " << i;
+      if (doubled[i] != first[i] + first[i]) break;
+    }
+    return first;
+  }
+
+  // Several matrices at once write what each writes alone, side by side.
+  void expect_side_by_side(std::span<const PackedMatrix> parts, const cuda::Input& input) {
+    int64_t width = 0;
+    for (const PackedMatrix& part : parts) width += part.rows;
+    const OnDevice<float> together(input.n * width);
+    cuda::matmul(run_.exec, parts, input, {together.data(), input.n, width});
+    int64_t column = 0;
+    for (const PackedMatrix& part : parts) {
+      const OnDevice<float> alone(input.n * part.rows);
+      cuda::matmul(run_.exec, {&part, 1}, input, {alone.data(), input.n, part.rows});
+      run_.wait();
+      const std::vector<float> expected = alone.values();
+      const std::vector<float> all = together.values();
+      for (int64_t i = 0; i < input.n; ++i) {
+        for (int64_t r = 0; r < part.rows; ++r) {
+          ASSERT_EQ(all[static_cast<size_t>(i * width + column + r)],
+                    expected[static_cast<size_t>(i * part.rows + r)]);
+        }
+      }
+      column += part.rows;
+    }
   }
 
   // The product in double over what the kernel reads: codes, floats or bf16; and the size of its
@@ -115,30 +183,25 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
   }
 
   void check(int64_t rows, int64_t units, int64_t n) {
-    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(units * unit()) +
-                 ", n = " + std::to_string(n));
-    const Weights w = kernel_test::random_weights(cpu_, random_, GetParam(), rows, units * unit());
-    const Inputs in = random_input(n, w.cols);
-    OnDevice<std::byte> memory(packed_bytes_of(w));
-    const PackedMatrix matrix = on_device(w, memory);
-    const DeviceInput input(in);
+    SCOPED_TRACE(sizes_text(rows, units * unit(), n));
+    const Operands o = operands(rows, units, n);
     const OnDevice<float> out(n * rows);
     const unsigned form = cuda::input_forms(run_.exec, GetParam(), n);
-    cuda::matmul(run_.exec, {&matrix, 1}, input.input, {out.data(), n, rows});
+    cuda::matmul(run_.exec, {&o.matrix, 1}, o.input(), {out.data(), n, rows});
     run_.wait();
     const std::vector<float> first = out.values();
-    const std::vector<float> values = w.dequantized();
+    const std::vector<float> values = o.w.dequantized();
     // Codes are exact, so a rounding a block remains; bf16 rounds both factors to 8 bits.
     const double tolerance = form == cuda::kBf16Form ? 1.0 / 128 : 2e-6;
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t r = 0; r < rows; ++r) {
-        const auto [sum, size] = exact(w, values, in, i, r, form);
+        const auto [sum, size] = exact(o.w, values, o.in, i, r, form);
         ASSERT_NEAR(first[static_cast<size_t>(i * rows + r)], sum, tolerance * size + 1e-30)
             << "row " << r << " of input " << i;
       }
     }
     // Again, added to what is there: twice the same bits, exactly.
-    cuda::matmul_add(run_.exec, matrix, input.input, {out.data(), n, rows});
+    cuda::matmul_add(run_.exec, o.matrix, o.input(), {out.data(), n, rows});
     run_.wait();
     const std::vector<float> second = out.values();
     for (size_t i = 0; i < first.size(); ++i) {
@@ -186,39 +249,23 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
 
   // Every plan against the sum in double; twice the same bits.
   void check_plans(int64_t rows, int64_t units, int64_t n) {
-    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(units * unit()) +
-                 ", n = " + std::to_string(n));
-    const Weights w = kernel_test::random_weights(cpu_, random_, GetParam(), rows, units * unit());
-    const Inputs in = random_input(n, w.cols);
-    OnDevice<std::byte> memory(packed_bytes_of(w));
-    const PackedMatrix matrix = on_device(w, memory);
-    const DeviceInput input(in);
-    const std::vector<float> values = w.dequantized();
+    SCOPED_TRACE(sizes_text(rows, units * unit(), n));
+    const Operands o = operands(rows, units, n);
+    const std::vector<float> values = o.w.dequantized();
     std::vector<std::pair<double, double>> expected;
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t r = 0; r < rows; ++r) {
-        expected.push_back(exact(w, values, in, i, r, cuda::kBf16Form));
+        expected.push_back(exact(o.w, values, o.in, i, r, cuda::kBf16Form));
       }
     }
     for (const cuda::TilePlan& plan : plans(n)) {
       SCOPED_TRACE(std::to_string(plan.strips) + " x " + std::to_string(plan.parts) + " / " +
                    std::to_string(plan.split) + ", " + std::to_string(plan.stages));
       run_.exec.tile_plan = &plan;
-      const OnDevice<float> out(n * rows);
-      const OnDevice<float> again(n * rows);
-      cuda::matmul(run_.exec, {&matrix, 1}, input.input, {out.data(), n, rows});
-      cuda::matmul(run_.exec, {&matrix, 1}, input.input, {again.data(), n, rows});
-      run_.wait();
-      const std::vector<float> first = out.values();
-      const std::vector<float> second = again.values();
-      cuda::matmul_add(run_.exec, matrix, input.input, {out.data(), n, rows});
-      run_.wait();
-      const std::vector<float> doubled = out.values();
+      const std::vector<float> first = product_thrice(o);
       for (size_t i = 0; i < first.size(); ++i) {
         const auto [sum, size] = expected[i];
         ASSERT_NEAR(first[i], sum, size / 128 + 1e-30) << "output " << i;
-        ASSERT_EQ(first[i], second[i]);
-        ASSERT_EQ(doubled[i], first[i] + first[i]);
       }
     }
     run_.exec.tile_plan = nullptr;
@@ -231,9 +278,7 @@ class CudaProduct : public testing::TestWithParam<QuantType> {
   ThreadPool pool_{2};
   cpu::Exec cpu_{&pool_, cpu::Isa::kScalar};
   Runner run_;
-  cuda::DeviceMemory workspace_;
-  cuda::DeviceMemory scratch_;
-  cuda::Library library_;
+  WithLibrary library_;
   unsigned seed_ = std::random_device{}();
   std::mt19937 random_{(RecordProperty("seed", std::to_string(seed_)), seed_)};
 };

@@ -88,6 +88,24 @@ TEST_F(AddNorm, OfOddWidthsAndWithoutNorm) {
   }
 }
 
+// x = y where y already lies in x's place.
+TEST_F(AddNorm, InPlace) {
+  for (const int64_t cols : {33, 576, 4096, 16416}) {
+    const std::vector<float> values = floats(3 * cols);
+    const OnDevice<float> x(values);
+    const OnDevice<float> weight(floats(cols));
+    Forms found(3, cols);
+    Forms expected(3, cols);
+    const View2D<float> view(x.data(), 3, cols);
+    cuda::add_rms_norm(gpu_.exec, View2D<const float>(view), view, false, weight.data(), kEps,
+                       cuda::kFloatForm, found.input());
+    cuda::rms_norm(gpu_.exec, view, weight.data(), kEps, cuda::kFloatForm, expected.input());
+    gpu_.wait();
+    EXPECT_EQ(kernel_test::bits(x.values()), kernel_test::bits(values)) << cols;
+    EXPECT_EQ(kernel_test::bits(found.x.values()), kernel_test::bits(expected.x.values())) << cols;
+  }
+}
+
 TEST_F(AddNorm, NoRowsAreLegal) {
   Forms out(0, 64);
   cuda::add_rms_norm(gpu_.exec, View2D<const float>(nullptr, 0, 64), View2D<float>(nullptr, 0, 64),

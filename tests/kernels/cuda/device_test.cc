@@ -73,5 +73,23 @@ TEST(DeviceMemory, ValuesComeBack) {
   EXPECT_EQ(cuda_test::OnDevice<int>(values).values(), values);
 }
 
+// As when a library refuses to be captured: the way that is tried next uses the same stream.
+TEST(Graph, LaunchesThatThrowLeaveTheStreamUsable) {
+  const cuda_test::Runner run;
+  const cuda_test::OnDevice<float> x(std::vector<float>(64, 3.0F));
+  const View2D<float> row(x.data(), 1, 64);
+  const auto refused = [&] {
+    cuda::scale_rows(run.exec, 2, row);
+    throw Error("refused");
+  };
+  EXPECT_THROW(cuda::Graph::of(run.stream, refused), Error);
+  const cuda::Graph graph =
+      cuda::Graph::of(run.stream, [&] { cuda::scale_rows(run.exec, 2, row); });
+  graph.launch(run.stream);
+  cuda::scale_rows(run.exec, 2, row);
+  run.wait();
+  EXPECT_EQ(x.values(), std::vector<float>(64, 12.0F));
+}
+
 }  // namespace
 }  // namespace spillway

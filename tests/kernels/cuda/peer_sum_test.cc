@@ -23,19 +23,25 @@ bool same_bytes(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-// What a rank's sums read and write.
-struct Buffers {
-  Buffers(int64_t rows, int64_t dim, const std::vector<float>& partial_in,
-          const std::vector<float>& x_in, const std::vector<float>& weight_in)
-      : partial(partial_in), x(x_in), weight(weight_in), forms(rows, dim) {}
-  OnDevice<float> partial, x, weight;
-  Forms forms;
-};
-
 struct Case {
   int64_t rows, dim;
   bool add = true;
   unsigned forms = kAllForms;
+  bool in_place = false;  // x is the partial's memory; not with add
+};
+
+// What a rank's sums read and write.
+struct Buffers {
+  Buffers(const Case& c, const std::vector<float>& partial_in, const std::vector<float>& x_in,
+          const std::vector<float>& weight_in)
+      : partial(partial_in),
+        x(x_in),
+        weight(weight_in),
+        forms(c.rows, c.dim),
+        sum(c.in_place ? partial : x) {}
+  OnDevice<float> partial, x, weight;
+  Forms forms;
+  const OnDevice<float>& sum;  // where it goes
 };
 
 class PeerSum : public testing::Test {
@@ -54,7 +60,7 @@ class PeerSum : public testing::Test {
     for (int r = 0; r < ranks.size(); ++r) partials_.push_back(floats(c.rows * c.dim));
     ranks.each([&](int r) {
       const auto i = static_cast<size_t>(r);
-      buffers_[i] = std::make_unique<Buffers>(c.rows, c.dim, partials_[i], x_, weight_);
+      buffers_[i] = std::make_unique<Buffers>(c, partials_[i], x_, weight_);
     });
   }
 
@@ -65,7 +71,7 @@ class PeerSum : public testing::Test {
     cuda::Input out = b.forms.input();
     out.n = rows;
     cuda::peer_sum(r.exec, r.group, View2D<const float>(b.partial.data(), rows, case_.dim),
-                   View2D<float>(b.x.data(), rows, case_.dim), case_.add,
+                   View2D<float>(b.sum.data(), rows, case_.dim), case_.add,
                    case_.forms != 0 ? b.weight.data() : nullptr, kEps, case_.forms, out);
   }
   void launch_all(int64_t rows) {
@@ -98,7 +104,7 @@ class PeerSum : public testing::Test {
     runner.wait();
     for (int r = 0; r < ranks_->size(); ++r) {
       const Buffers& b = *buffers_[static_cast<size_t>(r)];
-      ASSERT_TRUE(same_bytes(b.x.values(), expected)) << "x of rank " << r;
+      ASSERT_TRUE(same_bytes(b.sum.values(), expected)) << "x of rank " << r;
       EXPECT_TRUE(same_bytes(b.forms.x.values(), normed.x.values())) << "rank " << r;
       EXPECT_TRUE(same_bytes(b.forms.q8.values(), normed.q8.values())) << "rank " << r;
       EXPECT_TRUE(same_bytes(b.forms.blocks.values(), normed.blocks.values())) << "rank " << r;
@@ -186,6 +192,14 @@ TEST_F(PeerSum, WithoutNormAndInSingleForms) {
   }
 }
 
+TEST_F(PeerSum, InThePartsPlace) {
+  PeerRanks ranks({0, 0}, 128, 4096);
+  for (const int64_t rows : {1, 3, 64, 66, 128}) {
+    check(ranks, {rows, 4096, false, cuda::kFloatForm, true});
+    check(ranks, {rows, 4096, false, 0, true});
+  }
+}
+
 TEST_F(PeerSum, OfManyRowsAsBf16) {
   for (const std::vector<int>& group : kGroups) {
     // Several rounds through a mailbox of 512 rows; and through a smaller one, not a whole number
@@ -265,7 +279,7 @@ TEST_F(PeerSum, OfHugeTinyAndBrokenRows) {
   }
   partials_[1][2 * 4096 + 77] = HUGE_VALF;
   for (size_t r = 0; r < 2; ++r) {
-    buffers_[r] = std::make_unique<Buffers>(6, 4096, partials_[r], x_, weight_);
+    buffers_[r] = std::make_unique<Buffers>(case_, partials_[r], x_, weight_);
   }
   launch_all(6);
   ranks.wait();

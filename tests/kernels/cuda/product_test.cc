@@ -105,23 +105,7 @@ TEST_P(CudaProduct, PartsLieSideBySide) {
     const Weights c = kernel_test::random_weights(cpu_, random_, GetParam(), 33, in.cols);
     OnDevice<std::byte> ma(packed_bytes_of(a)), mb(packed_bytes_of(b)), mc(packed_bytes_of(c));
     const PackedMatrix parts[3] = {on_device(a, ma), on_device(b, mb), on_device(c, mc)};
-    const OnDevice<float> together(n * 80);
-    cuda::matmul(run_.exec, parts, input.input, {together.data(), n, 80});
-    int64_t column = 0;
-    for (const PackedMatrix& part : parts) {
-      const OnDevice<float> alone(n * part.rows);
-      cuda::matmul(run_.exec, {&part, 1}, input.input, {alone.data(), n, part.rows});
-      run_.wait();
-      const std::vector<float> expected = alone.values();
-      const std::vector<float> all = together.values();
-      for (int64_t i = 0; i < n; ++i) {
-        for (int64_t r = 0; r < part.rows; ++r) {
-          ASSERT_EQ(all[static_cast<size_t>(i * 80 + column + r)],
-                    expected[static_cast<size_t>(i * part.rows + r)]);
-        }
-      }
-      column += part.rows;
-    }
+    expect_side_by_side(parts, input.input);
   }
 }
 

@@ -6,27 +6,21 @@
 //   kernels_cuda_tile_bench [TYPE...]
 #include <algorithm>
 #include <cstdio>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "kernels/core/error.h"
 #include "kernels/cuda/tile_plan.h"
-#include "tests/support/cuda_fixtures.h"
+#include "tests/support/cuda_product_bench.h"
 
 namespace spillway {
 namespace {
 
-struct Shape {
-  const char* name;
-  int64_t rows;
-  int64_t cols;
-  bool gated;
-};
-constexpr Shape kShapes[] = {{"gate+up", 28672, 4096, true}, {"down", 4096, 14336, false},
-                             {"qkv", 6144, 4096, false},     {"qk", 5120, 4096, false},
-                             {"v", 1024, 4096, false},       {"o", 4096, 4096, false},
-                             {"head", 128256, 4096, false}};
+using cuda_test::BenchShape;
+
+constexpr BenchShape kShapes[] = {{"gate+up", 28672, 4096, true}, {"down", 4096, 14336, false},
+                                  {"qkv", 6144, 4096, false},     {"qk", 5120, 4096, false},
+                                  {"v", 1024, 4096, false},       {"o", 4096, 4096, false},
+                                  {"head", 128256, 4096, false}};
 constexpr int64_t kPool = int64_t{2} << 30;
 constexpr int64_t kMostRows = 64;
 
@@ -35,72 +29,26 @@ struct Timed {
   double us;
 };
 
-class Bench {
+class Bench : cuda_test::ProductBench {
  public:
   Bench()
-      : weights_("weights", kPool),
-        x_("x", 64 << 20),
-        out_("out", kMostRows * 128256 * 4),
-        gated_("gated", kMostRows * 14336 * 4) {
-    // Bytes below 64: halves of ordinary size.
-    std::mt19937 random(1);
-    std::vector<uint32_t> words(16 << 20);
-    for (uint32_t& w : words) w = static_cast<uint32_t>(random()) & 0x3f3f3f3fu;
-    for (int64_t at = 0; at < kPool; at += 64 << 20) {
-      cuda::copy_to_device(run_.stream, weights_.data() + at, words.data(), 64 << 20);
-    }
-    cuda::copy_to_device(run_.stream, x_.data(), words.data(), 64 << 20);
-    run_.wait();
-  }
+      : ProductBench({kPool, 64 << 20, kMostRows * 128256 * 4, kMostRows * 14336 * 4},
+                     0x3f3f3f3fu) {}
 
   void type(QuantType type) {
-    for (const Shape& s : kShapes) {
+    for (const BenchShape& s : kShapes) {
       for (const int64_t n : {9, 16, 32, 64}) shape(type, s, n);
     }
   }
 
  private:
-  cuda::Input input(int64_t n, int64_t cols) const {
-    return {n,
-            cols,
-            reinterpret_cast<float*>(x_.data()),
-            reinterpret_cast<int8_t*>(x_.data()),
-            reinterpret_cast<cuda::ActivationBlock*>(x_.data()),
-            reinterpret_cast<uint16_t*>(x_.data())};
-  }
-
-  void product(const Shape& s, const PackedMatrix& w, int64_t n) const {
-    const View2D<float> out(reinterpret_cast<float*>(out_.data()), n, s.rows);
-    if (!s.gated) return cuda::matmul(run_.exec, {&w, 1}, input(n, s.cols), out);
-    PackedMatrix parts[2] = {w, w};
-    parts[0].rows = parts[1].rows = s.rows / 2;
-    parts[1].data += packed_bytes(w.type, s.rows / 2, s.cols);
-    const cuda::Input to{n,       s.rows / 2, nullptr,
-                         nullptr, nullptr,    reinterpret_cast<uint16_t*>(gated_.data())};
-    if (cuda::fused_gate(run_.exec, parts[0], parts[1], n, cuda::kBf16Form)) {
-      cuda::matmul_gated(run_.exec, parts[0], parts[1], false, input(n, s.cols), cuda::kBf16Form,
-                         to);
-    } else {
-      cuda::matmul(run_.exec, parts, input(n, s.cols), out);
-      cuda::gated_activation(run_.exec, out, false, cuda::kBf16Form, to);
-    }
-  }
-
-  // Microseconds of one product, the median of some chains.
-  double time(QuantType type, const Shape& s, int64_t n, int chains) {
+  double time(QuantType type, const BenchShape& s, int64_t n, int graphs) {
     const int64_t bytes = packed_bytes(type, s.rows, s.cols);
-    const int count = static_cast<int>(std::clamp<int64_t>((int64_t{600} << 20) / bytes, 4, 24));
-    cuda::Graph::begin(run_.stream);
-    for (int i = 0; i < count; ++i) {
-      if (at_ + bytes > kPool) at_ = 0;
-      product(s, {type, s.rows, s.cols, weights_.data() + at_}, n);
-      at_ += bytes;
-    }
-    const cuda::Graph graph = cuda::Graph::end(run_.stream);
-    return cuda_test::median_ms(run_, graph, chains) * 1000.0 / count;
+    const auto count = std::clamp<int64_t>((int64_t{600} << 20) / bytes, 4, 24);
+    return chain_us(type, {s}, n, static_cast<int>(count), graphs);
   }
 
-  std::vector<cuda::TilePlan> plans(const Shape& s, int64_t n) const {
+  std::vector<cuda::TilePlan> plans(const BenchShape& s, int64_t n) const {
     const int nt = n <= 16 ? 2 : n <= 32 ? 4 : 8;
     std::vector<cuda::TilePlan> out;
     for (const int split : {1, 2, 4, 8}) {
@@ -128,7 +76,7 @@ class Bench {
            std::to_string(plan.split) + "s" + std::to_string(plan.stages);
   }
 
-  void shape(QuantType type, const Shape& s, int64_t n) {
+  void shape(QuantType type, const BenchShape& s, int64_t n) {
     const auto bytes = static_cast<double>(packed_bytes(type, s.rows, s.cols));
     std::printf("%-8s %-8s n %2d |", quant_info(type).name, s.name, static_cast<int>(n));
     run_.exec.bf16_tiles = false;
@@ -156,10 +104,6 @@ class Bench {
     std::fflush(stdout);
     run_.exec.tile_plan = nullptr;
   }
-
-  cuda_test::Runner run_;
-  cuda::DeviceMemory weights_, x_, out_, gated_;
-  int64_t at_ = 0;
 };
 
 }  // namespace
@@ -167,16 +111,11 @@ class Bench {
 
 int main(int argc, char** argv) {
   using namespace spillway;
-  try {
-    Bench bench;
-    std::printf("%s; us a product (GB/s of weights); plans: strips x parts / split, stages\n",
-                cuda_test::device().name.c_str());
-    std::vector<std::string> names(argv + 1, argv + argc);
+  const auto run = [](std::vector<std::string> names) {
     if (names.empty()) names = {"Q4_K", "Q6_K", "Q8_0"};
+    Bench bench;
     for (const std::string& name : names) bench.type(*quant_type_from_name(name));
-  } catch (const Error& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 1;
-  }
-  return 0;
+  };
+  return cuda_test::bench_main(
+      argc, argv, "us a product (GB/s of weights); plans: strips x parts / split, stages", run);
 }

@@ -40,24 +40,9 @@ class CudaWide : public cuda_test::CudaProduct {
   }
 
   void check_wide(int64_t rows, int64_t units, int64_t n) {
-    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(units * unit()) +
-                 ", n = " + std::to_string(n));
-    const Weights w = kernel_test::random_weights(cpu_, random_, GetParam(), rows, units * unit());
-    const Inputs in = random_input(n, w.cols);
-    OnDevice<std::byte> memory(packed_bytes_of(w));
-    const PackedMatrix matrix = on_device(w, memory);
-    const DeviceInput input(in);
-    const OnDevice<float> out(n * rows), again(n * rows);
-    cuda::matmul(run_.exec, {&matrix, 1}, input.input, {out.data(), n, rows});
-    cuda::matmul(run_.exec, {&matrix, 1}, input.input, {again.data(), n, rows});
-    run_.wait();
-    const std::vector<float> first = out.values();
-    ASSERT_EQ(first, again.values());
-    expect_near(first, w, in, 7);
-    cuda::matmul_add(run_.exec, matrix, input.input, {out.data(), n, rows});
-    run_.wait();
-    const std::vector<float> doubled = out.values();
-    for (size_t i = 0; i < first.size(); ++i) ASSERT_EQ(doubled[i], first[i] + first[i]);
+    SCOPED_TRACE(sizes_text(rows, units * unit(), n));
+    const cuda_test::Operands o = operands(rows, units, n);
+    expect_near(product_thrice(o), o.w, o.in, 7);
   }
 };
 
@@ -74,21 +59,17 @@ TEST_P(CudaWide, LongRows) { check_wide(64, 4096 / unit() + 3, 140); }
 // A row of input gives the same bits whatever rows are beside it, and in blocks of rows.
 TEST_P(CudaWide, RowsAreTheirOwn) {
   const int64_t rows = 100, n = 400;
-  const Weights w = kernel_test::random_weights(cpu_, random_, GetParam(), rows, 9 * unit());
-  const Inputs in = random_input(n, w.cols);
-  OnDevice<std::byte> memory(packed_bytes_of(w));
-  const PackedMatrix matrix = on_device(w, memory);
-  const DeviceInput input(in);
+  const cuda_test::Operands o = operands(rows, 9, n);
   const OnDevice<float> whole(n * rows), blocks(n * rows), some(150 * rows);
-  cuda::matmul(run_.exec, {&matrix, 1}, input.input, {whole.data(), n, rows});
+  cuda::matmul(run_.exec, {&o.matrix, 1}, o.input(), {whole.data(), n, rows});
   cuda::Event ready, done[3];
   ready.record(run_.stream);
   const cuda::RowBlock of[3] = {
       {0, 128, &ready, done}, {128, 137, nullptr, done + 1}, {137, n, &ready, done + 2}};
-  cuda::matmul(run_.exec, {&matrix, 1}, input.input, {blocks.data(), n, rows}, of);
-  cuda::Input head = input.input;
+  cuda::matmul(run_.exec, {&o.matrix, 1}, o.input(), {blocks.data(), n, rows}, of);
+  cuda::Input head = o.input();
   head.n = 150;
-  cuda::matmul(run_.exec, {&matrix, 1}, head, {some.data(), 150, rows});
+  cuda::matmul(run_.exec, {&o.matrix, 1}, head, {some.data(), 150, rows});
   run_.wait();
   for (const cuda::Event& event : done) EXPECT_TRUE(event.reached());
   const std::vector<float> expected = whole.values();
@@ -106,23 +87,7 @@ TEST_P(CudaWide, PartsLieSideBySide) {
   const Weights c = kernel_test::random_weights(cpu_, random_, QuantType::kQ8_0, 33, in.cols);
   OnDevice<std::byte> ma(packed_bytes_of(a)), mb(packed_bytes_of(b)), mc(packed_bytes_of(c));
   const PackedMatrix parts[3] = {on_device(a, ma), on_device(b, mb), on_device(c, mc)};
-  const OnDevice<float> together(n * 300);
-  cuda::matmul(run_.exec, parts, input.input, {together.data(), n, 300});
-  int64_t column = 0;
-  for (const PackedMatrix& part : parts) {
-    const OnDevice<float> alone(n * part.rows);
-    cuda::matmul(run_.exec, {&part, 1}, input.input, {alone.data(), n, part.rows});
-    run_.wait();
-    const std::vector<float> expected = alone.values();
-    const std::vector<float> all = together.values();
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t r = 0; r < part.rows; ++r) {
-        ASSERT_EQ(all[static_cast<size_t>(i * 300 + column + r)],
-                  expected[static_cast<size_t>(i * part.rows + r)]);
-      }
-    }
-    column += part.rows;
-  }
+  expect_side_by_side(parts, input.input);
 }
 
 TEST_P(CudaWide, FusedGateIsActivationOfProducts) {

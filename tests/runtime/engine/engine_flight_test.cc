@@ -3,6 +3,7 @@
 // lock up does, and a buffer that is written too early is seen.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -164,7 +165,7 @@ TEST(EngineFlightTest, EveryStageHasAStepOfItsOwn) {
     job.run(plan, [&](TinyRank& rank) {
       if (rank.mesh.stage == plan.last_stage()) {
         return follow_beside(rank, [&](const StepBatch& batch) {
-          const auto end = Clock::now() + std::chrono::seconds(20);
+          const auto end = Clock::now() + std::chrono::minutes(1);
           while (!last_steps && metrics.step < batch.number + depth - 1) {
             if (Clock::now() > end) {
               ++waited_in_vain;
@@ -288,19 +289,23 @@ TEST(EngineFlightTest, NanWithOthersInFlight) {
   }
 }
 
-// The front's watchdog over a last stage that is slow in every step, and then stuck in one.
+// The front's watchdog over a last stage that is slow in every step, and then stuck in one. A step
+// during which the machine did something else for longer than the deadline is reported with right:
+// `late` counts the deadlines that the front itself has seen pass.
 TEST(EngineFlightTest, TheDeadlineIsThatOfTheOldestStep) {
   constexpr int64_t kStuck = 12;
+  constexpr milliseconds kDeadline(1000);
   const TinyJob job(four_layers());
   for (const char* split : {"1+1", "1+1+1"}) {
     SCOPED_TRACE(split);
     const Plan plan = eight_sequences(job, split);
     std::mutex mutex;
     std::vector<std::string> reports;
-    const auto n_reports = [&] {
+    const auto stuck_is_reported = [&] {
       const std::lock_guard lock(mutex);
-      return reports.size();
+      return !reports.empty() && reports.back().rfind("step 12 takes more than", 0) == 0;
     };
+    size_t late = 0;
     EchoSink sinks[6];
     job.run(plan, [&](TinyRank& rank) {
       if (rank.mesh.stage == plan.last_stage()) {
@@ -308,15 +313,15 @@ TEST(EngineFlightTest, TheDeadlineIsThatOfTheOldestStep) {
           if (batch.number > kStuck) return;
           std::this_thread::sleep_for(milliseconds(150));
           if (batch.number < kStuck) return;
-          EXPECT_EQ(n_reports(), 0U) << reports[0];
-          for (int i = 0; i < 2000 && n_reports() == 0; ++i) {
+          const auto end = Clock::now() + std::chrono::minutes(1);
+          while (!stuck_is_reported() && Clock::now() < end) {
             std::this_thread::sleep_for(milliseconds(5));
           }
         });
       }
       if (!rank.mesh.front()) return follow_beside(rank, [](const StepBatch&) {});
       Watchdog watchdog(
-          milliseconds(1000), [] { return std::string(); },
+          kDeadline, [] { return std::string(); },
           [&](const std::string& text) {
             const std::lock_guard lock(mutex);
             reports.push_back(text);
@@ -326,12 +331,19 @@ TEST(EngineFlightTest, TheDeadlineIsThatOfTheOldestStep) {
       for (uint32_t i = 0; i < 6; ++i) {
         ASSERT_EQ(engine.submit(echo_request(sinks[i], tiny_tokens(4, 80, i), 8)), "");
       }
-      engine.run_until_idle();
+      for (auto before = Clock::now(); engine.step();) {
+        const auto now = Clock::now();
+        late += static_cast<size_t>((now - before) / kDeadline);
+        before = now;
+      }
       std::this_thread::sleep_for(milliseconds(1500));  // idle is not stuck
       engine.stop();
     });
-    ASSERT_EQ(reports.size(), 1U);
-    EXPECT_EQ(reports[0].rfind("step 12 takes more than", 0), 0U) << reports[0];
+    EXPECT_TRUE(std::any_of(reports.begin(), reports.end(), [](const std::string& report) {
+      return report.rfind("step 12 takes more than", 0) == 0;
+    }));
+    EXPECT_GE(late, 1U);
+    EXPECT_LE(reports.size(), late) << reports.front();
   }
 }
 

@@ -182,7 +182,7 @@ TEST(JinjaLimits, SearchesFromTheRightAreLinear) {
     EXPECT_EQ(fault_of(text + "{{ " + one + " }}", Limits{}), "") << one;
   }
   EXPECT_NE(fault_of(text + "{{ s.rindex(n) }}", Limits{}).find("not there"), std::string::npos);
-  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::minutes(1));
 }
 
 TEST(JinjaLimits, TestsOfCharactersCountTheirWork) {
