@@ -14,6 +14,7 @@
 #include "kernels/core/error.h"
 #include "launch/bus_guard.h"
 #include "launch/gpu_probe.h"
+#include "launch/heap.h"
 #include "launch/rank_cores.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
@@ -22,6 +23,9 @@
 
 namespace spillway {
 namespace {
+
+// For the destructors of what an error leaves behind: all there is to wait for is goodbyes.
+constexpr std::chrono::seconds kUnwinding{5};
 
 cpu::Isa isa_of(const std::string& name) {
   const cpu::Isa best = cpu::best_isa();
@@ -40,6 +44,7 @@ cpu::Isa isa_of(const std::string& name) {
 
 Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(note) {
   block_signals();
+  bound_heap();
   world_ = bring_up(launched_as().size);
   gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
   try {
@@ -49,13 +54,20 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
     pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
     exec_ = {pool_.get(), isa_of(options.isa)};
     probe_and_join(gpu);
-  } catch (...) {
+  } catch (const std::exception& error) {
+    // What all ranks throw alike, the front says; the rest is this rank's alone.
+    const bool shared = dynamic_cast<const Error*>(&error) != nullptr;
+    end_at_latest(shared && !world_.front() ? "" : words_of(error), kUnwinding);
     quiet_down();
     throw;
   }
 }
 
-Job::~Job() { quiet_down(); }
+Job::~Job() {
+  const bool unwinding = std::uncaught_exceptions() > 0;
+  if (unwinding) end_at_latest("an error, and its end took too long", kUnwinding);
+  quiet_down();
+}
 
 void Job::quiet_down() {
   if (gate_ != nullptr) gate_->close();
@@ -230,8 +242,8 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
                                                    options_.spill_folder, loaded);
     }
     gguf_->drop_pages();
-  } catch (const Error& e) {
-    error = e.what();
+  } catch (const std::exception& e) {
+    error = words_of(e);
   }
   agree(world_, error);
   guard_spill(*house);

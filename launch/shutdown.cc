@@ -3,9 +3,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <new>
+#include <system_error>
+
+#include "kernels/core/error.h"
 
 namespace spillway {
 namespace {
@@ -25,7 +31,41 @@ sigset_t end_signals() {
   return set;
 }
 
+// A handler gets no argument of ours; written once before it is installed.
+std::array<char, 4096> last_words;
+size_t last_words_bytes = 0;
+
+void on_alarm(int) {
+  // Nobody is left to tell when this fails.
+  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, last_words.data(), last_words_bytes);
+  _exit(1);
+}
+
 }  // namespace
+
+std::string words_of(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+    return Error("the process cannot have more memory for its own tables", "heap",
+                 "free memory on this host, or raise its limit (ulimit -v)")
+        .what();
+  }
+  const auto* refused = dynamic_cast<const std::system_error*>(&error);
+  if (refused != nullptr && refused->code() == std::errc::resource_unavailable_try_again) {
+    return Error("the process cannot start a thread: " + refused->code().message(), "threads",
+                 "raise the limits of processes (ulimit -u) and memory (ulimit -v), or take fewer "
+                 "threads (-t)")
+        .what();
+  }
+  return error.what();
+}
+
+void end_at_latest(const std::string& sentence, std::chrono::seconds grace) {
+  const std::string line = sentence.empty() ? "" : "spillway: " + sentence + "\n";
+  last_words_bytes = std::min(line.size(), last_words.size());
+  std::copy_n(line.begin(), last_words_bytes, last_words.begin());
+  std::signal(SIGALRM, on_alarm);
+  alarm(static_cast<unsigned>(grace.count()));
+}
 
 void block_signals() {
   const sigset_t set = end_signals();

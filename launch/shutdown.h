@@ -4,6 +4,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <exception>
 #include <memory>
 #include <string>
 #include <thread>
@@ -40,6 +42,15 @@ class FaultGate {
   std::thread signals_;
   std::thread reaper_;
 };
+
+// The error's own words, and for what the standard library throws when the host has no memory and
+// no thread to give, words with a way out.
+std::string words_of(const std::exception& error);
+
+// While an error unwinds the stack destructors may wait for what will never be (gRPC's, for a
+// thread that it could not start). After `grace` the process says `sentence`, unless it is empty,
+// and exits with 1, without a thread of its own. Thread: main.
+void end_at_latest(const std::string& sentence, std::chrono::seconds grace);
 
 // SIGINT and SIGTERM are taken by FaultGate's thread only. Before any thread starts.
 void block_signals();

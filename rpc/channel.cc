@@ -1,6 +1,7 @@
 // See channel.h.
 #include "rpc/channel.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -9,7 +10,10 @@
 
 namespace spillway {
 
+void keep_grpc_up() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
+
 std::shared_ptr<grpc::Channel> open_channel(const HostPort& address) {
+  keep_grpc_up();
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

@@ -15,6 +15,10 @@ namespace spillway {
 // says, no retries of calls, reconnects tried every 50 to 300 ms since a job starts in seconds.
 std::shared_ptr<grpc::Channel> open_channel(const HostPort& address);
 
+// gRPC stays up until the process ends. Left to count its users it shuts down with the last one,
+// and in a process that is out of memory waits there for ever for threads that it could not start.
+void keep_grpc_up();
+
 // Blocks until an HTTP/2 server answers there; false at the deadline.
 bool wait_for_server(grpc::Channel& channel, std::chrono::milliseconds timeout);
 

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -324,6 +325,8 @@ void Coordinator::Impl::make_plan(std::unique_lock<std::mutex>& lock) {
     to_wire(plan, assignment->mutable_plan());
     to_wire(cluster, assignment->mutable_cluster());
     assignment->set_fingerprint(plan_fingerprint(plan));
+  } catch (const std::bad_alloc&) {
+    failure = "rank 0 has no memory for the plan (free memory on its host, or raise ulimit -v)";
   } catch (const std::exception& error) {
     failure = error.what();
     if (failure.empty()) failure = "no plan could be made";

@@ -6,6 +6,7 @@
 #include <grpcpp/server_builder.h>
 
 #include "kernels/core/error.h"
+#include "rpc/channel.h"
 #include "rpc/protocol.h"
 
 namespace spillway {
@@ -14,6 +15,7 @@ std::unique_ptr<grpc::Server> listen_at(const std::string& listen, int n_ranks,
                                         grpc::Service* service, HostPort* bound) {
   // Tried with a socket of our own first, since gRPC does not hand out the system's reason.
   const HostPort wanted = resolve_for_listening(parse_host_port(listen, true));
+  keep_grpc_up();
   grpc::ResourceQuota quota("coordinator");
   quota.SetMaxThreads(2 * n_ranks + 16);  // a stream holds one; the rest for status and strangers
   grpc::ServerBuilder builder;

@@ -10,6 +10,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "kernels/core/simulated_fault.h"
 
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14; older C libraries lack the name
 #define MADV_POPULATE_WRITE 23
@@ -20,7 +21,8 @@ namespace {
 
 Error cannot_reserve(const std::string& name, int64_t bytes, int error_number) {
   return Error("cannot reserve " + std::to_string(bytes) + " bytes: " + std::strerror(error_number),
-               "arena " + name, "free memory on this host, or plan a smaller share for it");
+               "host memory for " + name,
+               "free memory on this host, or let less be planned for it: --host-memory, -c");
 }
 
 // Asks for every page of [base, base + bytes) now. Returns 0 or the error's number.
@@ -44,6 +46,7 @@ int populate(std::byte* base, size_t bytes) {
 Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {
   CHECK_GE(bytes, 0);
   if (bytes == 0) return;
+  if (fault_simulated("allocate host", name_)) throw cannot_reserve(name_, bytes, ENOMEM);
   const auto size = static_cast<size_t>(bytes);
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) throw cannot_reserve(name_, bytes, errno);

@@ -11,6 +11,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "kernels/core/simulated_fault.h"
 
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14; older C libraries lack the name
 #define MADV_POPULATE_WRITE 23
@@ -21,7 +22,8 @@ namespace {
 
 Error cannot_reserve(const std::string& name, int64_t bytes, int error_number) {
   return Error("cannot reserve " + std::to_string(bytes) + " bytes: " + std::strerror(error_number),
-               name, "free memory on this host, or let less be spilled to it");
+               "host memory for " + name,
+               "free memory on this host, or let less be spilled to it: --host-memory");
 }
 
 // In slices, as Arena does: the address space is locked while the kernel fills one. Returns 0 or
@@ -42,6 +44,7 @@ int populate(std::byte* base, int64_t bytes) {
 HostPages::HostPages(const std::string& name, int64_t bytes, ThreadPool& pool) {
   CHECK_GE(bytes, 0);
   if (bytes == 0) return;
+  if (fault_simulated("allocate host", name)) throw cannot_reserve(name, bytes, ENOMEM);
   const auto size = static_cast<size_t>(bytes);
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) throw cannot_reserve(name, bytes, errno);

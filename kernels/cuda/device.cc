@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/core/simulated_fault.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace spillway::cuda {
@@ -50,14 +51,17 @@ std::byte* allocate(const std::string& name, int64_t bytes, bool pinned) {
   if (bytes == 0) return nullptr;
   void* data = nullptr;
   const auto size = static_cast<size_t>(bytes);
-  const cudaError_t status = pinned ? cudaMallocHost(&data, size) : cudaMalloc(&data, size);
+  cudaError_t status = cudaErrorMemoryAllocation;
+  if (!fault_simulated(pinned ? "pin" : "allocate gpu", name)) {
+    status = pinned ? cudaMallocHost(&data, size) : cudaMalloc(&data, size);
+  }
   if (status == cudaErrorMemoryAllocation) {
     (void)cudaGetLastError();  // it is told here, not by the next call
     throw Error("out of " + std::string(pinned ? "memory that can be pinned" : "GPU memory"),
                 name + " wants " + mib(bytes) +
                     (pinned ? "" : ", the device has " + mib(free_device_bytes()) + " free"),
                 pinned ? "raise the limit of locked memory (ulimit -l)"
-                       : "free the GPU, shorten --context, or use --device cpu");
+                       : "free the GPU, shorten the context (-c), or use --device cpu");
   }
   check_cuda(status, pinned ? "cudaMallocHost" : "cudaMalloc");
   return static_cast<std::byte*>(data);

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "kernels/core/simulated_fault.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace spillway::cuda {
@@ -10,7 +11,9 @@ namespace spillway::cuda {
 PinnedRange::PinnedRange(const std::string& name, std::byte* data, int64_t bytes) {
   if (bytes == 0) return;
   const cudaError_t status =
-      cudaHostRegister(data, static_cast<size_t>(bytes), cudaHostRegisterPortable);
+      fault_simulated("pin", name)
+          ? cudaErrorMemoryAllocation
+          : cudaHostRegister(data, static_cast<size_t>(bytes), cudaHostRegisterPortable);
   if (status != cudaSuccess) {
     (void)cudaGetLastError();  // it is told here, not by the next call
     throw Error(

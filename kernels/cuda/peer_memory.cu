@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/core/simulated_fault.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/peer_memory.h"
 
@@ -59,7 +60,10 @@ PeerMemory::PeerMemory(const IpcHandle& handle) {
   cudaIpcMemHandle_t theirs;
   std::memcpy(&theirs, handle.bytes.data(), sizeof(theirs));
   void* data = nullptr;
-  const cudaError_t status = cudaIpcOpenMemHandle(&data, theirs, cudaIpcMemLazyEnablePeerAccess);
+  const cudaError_t status =
+      fault_simulated("map", "peer memory")
+          ? cudaErrorMapBufferObjectFailed
+          : cudaIpcOpenMemHandle(&data, theirs, cudaIpcMemLazyEnablePeerAccess);
   if (status != cudaSuccess) (void)cudaGetLastError();  // it is told here, not by the next call
   check_cuda(status, "cudaIpcOpenMemHandle");
   data_ = static_cast<std::byte*>(data);

@@ -16,6 +16,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
+#include "kernels/core/simulated_fault.h"
 #include "parallel/size_text.h"
 
 namespace spillway {
@@ -94,7 +95,9 @@ SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t
     throw Error("cannot make the spill file: " + std::string(std::strerror(errno)),
                 folder + ", " + name_, todo);
   }
-  if (const int refused = ::posix_fallocate(fd_, 0, bytes_); refused != 0) {
+  const int refused =
+      fault_simulated("allocate disk", name_) ? ENOSPC : ::posix_fallocate(fd_, 0, bytes_);
+  if (refused != 0) {
     ::close(fd_);
     throw Error("the spill file needs " + size_text(bytes) + ": " +
                     std::string(std::strerror(refused)) + room_text(folder),
@@ -102,7 +105,8 @@ SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t
   }
   const std::string self = "/proc/self/fd/" + std::to_string(fd_);
   direct_ = ::open(self.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
-  map();
+  // What is read where it lies mapped is not refused.
+  if (!fault_awaited("read disk", name_)) map();
 }
 
 SpillFile::~SpillFile() {
@@ -122,7 +126,12 @@ SpillFile::SpillFile(SpillFile&& other) noexcept
 void SpillFile::write(int64_t offset, std::span<const std::byte> data) {
   CHECK_LE(offset + static_cast<int64_t>(data.size()), bytes_);
   while (!data.empty()) {
-    const ssize_t n = ::pwrite(fd_, data.data(), data.size(), offset);
+    ssize_t n = -1;
+    if (fault_simulated("write disk", name_)) {
+      errno = EIO;
+    } else {
+      n = ::pwrite(fd_, data.data(), data.size(), offset);
+    }
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       throw Error("writing the spill file failed at byte " + std::to_string(offset) + ": " +
@@ -146,7 +155,12 @@ void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
     } else {
       n_bytes = to.size();
     }
-    const ssize_t n = ::pread(direct ? direct_ : fd_, to.data(), n_bytes, offset);
+    ssize_t n = -1;
+    if (fault_simulated("read disk", name_)) {
+      errno = EIO;
+    } else {
+      n = ::pread(direct ? direct_ : fd_, to.data(), n_bytes, offset);
+    }
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       throw Error("reading the spill file failed at byte " + std::to_string(offset) + ": " +

@@ -88,7 +88,7 @@ class Job:
     Reads both streams as they come; `output_times` are the moments when pieces of stdout came,
     `stderr_lines` pairs of (moment, line), all on the monotonic clock."""
 
-    def __init__(self, command, stdin=None, env=None, cwd=None):
+    def __init__(self, command, stdin=None, env=None, cwd=None, keep_stdin=False):
         self.mark = uuid.uuid4().hex
         full_env = dict(os.environ)
         if GPUS == 0:
@@ -111,7 +111,8 @@ class Job:
             thread.start()
         if stdin is not None:
             self.process.stdin.write(stdin.encode())
-            self.process.stdin.close()
+            if not keep_stdin:
+                self.process.stdin.close()
 
     def _read_stdout(self):
         while True:

@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "kernels/core/simulated_fault.h"
+#include "kernels/cuda/host_side.h"
 #include "tests/support/cuda_fixtures.h"
 
 namespace spillway {
@@ -34,6 +36,34 @@ TEST(DeviceMemory, TooMuchNamesBytesAndRemedy) {
     EXPECT_NE(text.find("--device cpu"), std::string::npos) << text;
   }
   EXPECT_NO_THROW(cuda::DeviceMemory("after", 1 << 20));  // the failure is not remembered
+}
+
+TEST(DeviceMemory, SimulatedRefusalsSayWhatRealOnesSay) {
+  cuda_test::device();
+  const auto refusal = [](const std::string& fault, const auto& body) -> std::string {
+    simulate_fault(fault);
+    try {
+      body();
+    } catch (const Error& e) {
+      simulate_fault("");
+      return e.what();
+    }
+    simulate_fault("");
+    return "nothing was refused";
+  };
+  const std::string device = refusal("allocate gpu kv", [] { cuda::DeviceMemory("kv", 1 << 20); });
+  EXPECT_NE(device.find("kv wants 1 MiB, the device has"), std::string::npos) << device;
+  const std::string pinned =
+      refusal("pin pinned staging", [] { cuda::PinnedMemory("pinned staging", 2 << 20); });
+  EXPECT_NE(pinned.find("pinned staging wants 2 MiB"), std::string::npos) << pinned;
+  EXPECT_NE(pinned.find("ulimit -l"), std::string::npos) << pinned;
+  const cuda::PinnedMemory given("weights", 4096);
+  const std::string range = refusal(
+      "pin spilled weights", [&] { cuda::PinnedRange("spilled weights", given.data(), 4096); });
+  EXPECT_NE(range.find("cannot pin host memory"), std::string::npos) << range;
+  EXPECT_NE(range.find("ulimit -l"), std::string::npos) << range;
+  EXPECT_EQ(refusal("allocate gpu kv", [] { cuda::DeviceMemory("weights", 1 << 20); }),
+            "nothing was refused");
 }
 
 TEST(DeviceMemory, ValuesComeBack) {

@@ -15,6 +15,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
+#include "kernels/core/simulated_fault.h"
 #include "runtime/io/read_ahead.h"
 #include "tests/support/spill_files.h"
 #include "tests/support/temp_dir.h"
@@ -79,6 +80,34 @@ TEST(SpillFile, SaysThatTheFolderIsNone) {
   const std::string text = refusal([] { SpillFile("/dev/null/spill", "weights", 4096); });
   EXPECT_NE(text.find("cannot make the spill file"), std::string::npos) << text;
   EXPECT_NE(text.find("/dev/null/spill"), std::string::npos) << text;
+}
+
+TEST(SpillFile, SaysThatTheDiskFailed) {
+  const TempDir dir;
+  const auto data = noise(8192, 2);
+  std::vector<std::byte> back(8192);
+  simulate_fault("read disk weights #2");  // so that it is read, not mapped
+  SpillFile file(dir.file("spill"), "weights", 8192);
+  EXPECT_TRUE(file.mapped().empty());
+  simulate_fault("write disk weights #2");
+  file.write(0, data);
+  EXPECT_NE(refusal([&] {
+              file.write(4096, std::span(data).first(1));
+            }).find("spill, weights: writing the spill file failed at byte 4096: Input/output"),
+            std::string::npos);
+  simulate_fault("read disk weights #2");
+  file.read(0, back);
+  EXPECT_EQ(back, data);
+  EXPECT_NE(refusal([&] {
+              file.read(4096, std::span(back).first(10));
+            }).find("spill, weights: reading the spill file failed at byte 4096: Input/output"),
+            std::string::npos);
+  simulate_fault("allocate disk weights");
+  EXPECT_NE(refusal([&] {
+              SpillFile(dir.file("spill"), "weights", 4096);
+            }).find("No space left on device"),
+            std::string::npos);
+  simulate_fault("");
 }
 
 // Pieces of odd sizes side by side, a file of noise, slots.
