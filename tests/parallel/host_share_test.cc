@@ -6,7 +6,7 @@
 #include "parallel/cost.h"
 #include "parallel/planner.h"
 #include "parallel/spill_search.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 
 namespace spillway {
 namespace {

@@ -14,7 +14,7 @@
 #include "parallel/planner.h"
 #include "parallel/search.h"
 #include "parallel/shortage.h"
-#include "tests/parallel/gpu_clusters.h"
+#include "tests/parallel/made_up_gpus.h"
 
 namespace spillway {
 namespace {
