@@ -213,13 +213,13 @@ TEST(Spill, EveryContextUpToTheLongestFits) {
   PlanRequest request = in_gpu_memory("12012486656B");
   request.gpu_rows = 256;
   request.limits.max_sequences = 1;
-  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22848}) {
+  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22720}) {
     request.context = context;
     EXPECT_EQ(testing::refusal(model, cluster, request), "it was planned") << context;
   }
   request.context = 0;
   request.objective = Objective::kContext;
-  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22848);
+  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22720);
 }
 
 // What CPUs cannot hold lies on the disk, and no more than that.
