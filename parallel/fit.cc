@@ -96,12 +96,37 @@ Choices by_speed(const Candidate& candidate, const std::vector<bool>& on_gpu,
   return choices;
 }
 
+bool lacks_host_memory_of_cpus(const Plan& plan) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+    return !part.gpu && lack_bytes(plan, part.rank, "host") > 0;
+  });
+}
+
+// With what stages on CPUs lack of host memory on the disk.
+Plan with_disk(const Candidate& candidate, Choices choices, const PlanTask& task) {
+  const Plan bare = lay_out_with(candidate, choices, task);
+  std::vector<int64_t> extra(candidate.stages.size(), 0);
+  Plan plan = bare;
+  for (int i = 0; i < kSpills && lacks_host_memory_of_cpus(plan); ++i) {
+    choices.spills = disk_pins(bare, task.model, task.request.places, extra);
+    plan = lay_out_with(candidate, choices, task);
+    for (const RankPart& part : plan.parts) {
+      const int64_t lack = part.gpu ? 0 : lack_bytes(plan, part.rank, "host");
+      extra[static_cast<size_t>(part.stage)] += std::max<int64_t>(0, lack) << i;
+    }
+  }
+  return plan;
+}
+
 // By speed; where the candidate is free and that lacks memory of a plan with GPUs, by memory if
 // that is enough. (Jobs of CPUs alone say what is missing: their memory is one pool a host.)
 Plan lay_out_resident(const Candidate& candidate, const std::vector<bool>& on_gpu,
                       const PlanTask& task) {
   Choices choices = by_speed(candidate, on_gpu, task);
   Plan first = lay_out_with(candidate, choices, task);
+  if (task.disk_for_cpus && lacks_host_memory_of_cpus(first)) {
+    return with_disk(candidate, choices, task);
+  }
   const bool free = candidate.free_shares && task.request.shares.empty() && first.uses_gpu();
   if (!free || shortage(first).bytes <= 0 || hopeless(first)) return first;
   Plan plan = first;

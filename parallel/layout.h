@@ -16,6 +16,8 @@ struct PlanTask {
   const ClusterSpec& cluster;
   PlanRequest request;
   std::vector<RankBudget> budgets;  // by rank
+  // Nothing fits otherwise: halves of stages on CPUs may go to the disk.
+  bool disk_for_cpus = false;
 };
 
 // Stages by their ranks; shares are the user's or, with free_shares, follow the ranks' speed.

@@ -50,6 +50,24 @@ bool set_longest_context(PlanTask& task) {
   return longest > 0;
 }
 
+// By cache type and by tokens a step, until something fits; else what lacks least.
+std::vector<Found> search_types(PlanTask task, const std::vector<KvType>& types) {
+  std::vector<Found> found;
+  const PlanRequest request = task.request;
+  for (const KvType type : types) {
+    task.request.kv_type = type;
+    for (const int64_t rows : step_rows(request)) {
+      task.request.gpu_rows = rows;
+      task.request.choose_gpu_rows = request.choose_gpu_rows && rows == request.gpu_rows;
+      std::vector<Found> now = search(task);
+      if (now.empty()) refuse_mixture(task.cluster, request);
+      if (found.empty() || now[0].lack.bytes < found[0].lack.bytes) found = std::move(now);
+      if (found[0].lack.bytes <= 0) return found;
+    }
+  }
+  return found;
+}
+
 Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
   check_model(model);
   check_request(model, cluster, request);
@@ -67,19 +85,11 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   const bool longest = request.objective == Objective::kContext && request.context == 0;
   std::vector<KvType> types = kv_types(model, request);
   if (longest && set_longest_context(task)) types = {task.request.kv_type};
-  std::vector<Found> found;
-  for (const KvType type : types) {
-    task.request.kv_type = type;
-    for (const int64_t rows : step_rows(request)) {
-      task.request.gpu_rows = rows;
-      task.request.choose_gpu_rows = request.choose_gpu_rows && rows == request.gpu_rows;
-      std::vector<Found> now = search(task);
-      if (now.empty()) refuse_mixture(cluster, request);
-      if (found.empty() || now[0].lack.bytes < found[0].lack.bytes) found = std::move(now);
-      if (found[0].lack.bytes <= 0) break;
-    }
-    if (found[0].lack.bytes <= 0) break;
-  }
+  std::vector<Found> found = search_types(task, types);
+  // The last resort, since it is slow: whatever else is smaller has been tried.
+  task.disk_for_cpus = true;
+  const bool of_cpu = !found[0].plan.parts[static_cast<size_t>(found[0].lack.rank)].gpu;
+  if (found[0].lack.bytes > 0 && of_cpu) found = search_types(task, types);
   if (found[0].lack.bytes > 0) {
     too_little_memory(found[0].plan, model, cluster, found[0].lack);
   }
@@ -92,9 +102,8 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   return out;
 }
 
-// The request's pins let go one kind after the other; at the end the context is the longest, and
-// all weights lie on the disk, from where CPUs take none unless they are told.
-constexpr int kLettingGo = 7;
+// The request's pins let go one kind after the other; at the end the context is the longest.
+constexpr int kLettingGo = 6;
 void let_go(PlanRequest& request, int step) {
   switch (step) {
     case 0:
@@ -118,12 +127,9 @@ void let_go(PlanRequest& request, int step) {
       request.gpu_memory.clear();
       request.host_memory.clear();
       break;
-    case 5:
+    default:
       request.context = 0;
       request.objective = Objective::kContext;
-      break;
-    default:
-      request.places = parse_places("layers all = disk");
   }
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/core/arena.h"
 #include "parallel/gpu_ledger.h"
 #include "parallel/host_share.h"
+#include "parallel/ledger.h"
 #include "parallel/rates.h"
 #include "parallel/shortage.h"
 #include "parallel/spill.h"
@@ -43,24 +44,71 @@ struct SpillHalf {
   Half half = Half::kFeedForward;
 };
 
+// Halves of a stage that the user has not placed.
+struct FreeHalves {
+  std::vector<SpillHalf> feed_forward;
+  std::vector<SpillHalf> attention;
+
+  FreeHalves(const StagePlan& stage, const std::vector<PlacePin>& pins) {
+    for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+      for (const Half half : {Half::kFeedForward, Half::kAttention}) {
+        auto& list = half == Half::kAttention ? attention : feed_forward;
+        if (!pinned(pins, layer, half)) list.push_back({layer, half});
+      }
+    }
+  }
+
+  // As few as are enough, feed-forward halves first, spread evenly; all when that is too little.
+  template <typename Enough>
+  std::vector<SpillHalf> fewest(const Enough& enough) const {
+    const auto n_ff = static_cast<int64_t>(feed_forward.size());
+    const auto n_attention = static_cast<int64_t>(attention.size());
+    const auto chosen = [&](int64_t n) {
+      std::vector<SpillHalf> halves;
+      for (int64_t i = 0; i < n_ff; ++i) {
+        if (spread(i, n_ff, std::min(n, n_ff))) {
+          halves.push_back(feed_forward[static_cast<size_t>(i)]);
+        }
+      }
+      for (int64_t i = 0; i < n_attention; ++i) {
+        if (n > n_ff && spread(i, n_attention, n - n_ff)) {
+          halves.push_back(attention[static_cast<size_t>(i)]);
+        }
+      }
+      return halves;
+    };
+    int64_t low = 0;  // the least that is enough lies above; layers differ little in size
+    int64_t high = n_ff + n_attention;
+    while (high - low > 1) {
+      const int64_t middle = low + (high - low) / 2;
+      (enough(chosen(middle)) ? high : low) = middle;
+    }
+    return chosen(high);
+  }
+};
+
+int64_t bytes_of_half(const Plan& plan, const ModelSpec& model, int rank, const SpillHalf& half) {
+  const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+  const int64_t first = plan.stages[static_cast<size_t>(part.stage)].layers.begin;
+  return half_bytes(model, model.layers[static_cast<size_t>(half.layer)],
+                    part.layers[static_cast<size_t>(half.layer - first)], half.half);
+}
+
 // The search within one stage.
 class StageSpill {
  public:
   StageSpill(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster, size_t stage,
              const std::vector<PlacePin>& pins)
-      : plan_(plan), model_(model), cluster_(cluster), index_(stage), stage_(plan_.stages[stage]) {
-    for (int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
-      if (!pinned(pins, layer, Half::kFeedForward)) {
-        free_feed_forward_.push_back({layer, Half::kFeedForward});
-      }
-      if (!pinned(pins, layer, Half::kAttention)) {
-        free_attention_.push_back({layer, Half::kAttention});
-      }
-    }
-  }
+      : plan_(plan),
+        model_(model),
+        cluster_(cluster),
+        index_(stage),
+        stage_(plan_.stages[stage]),
+        free_(stage_, pins) {}
 
   std::vector<PlacePin> run(SpillWay way, int64_t extra_bytes) {
-    choose_halves(extra_bytes);
+    on_host_ = free_.fewest(
+        [&](const std::vector<SpillHalf>& halves) { return enough(halves, extra_bytes); });
     to_disk();
     std::vector<PlacePin> out;
     for (const SpillHalf& half : on_disk_) {
@@ -87,10 +135,7 @@ class StageSpill {
   }
 
   int64_t bytes_of(int rank, const SpillHalf& half) const {
-    const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
-    const auto i = static_cast<size_t>(half.layer - stage_.layers.begin);
-    return half_bytes(model_, model_.layers[static_cast<size_t>(half.layer)], part.layers[i],
-                      half.half);
+    return bytes_of_half(plan_, model_, rank, half);
   }
 
   // What a rank's GPU gains when these halves leave it: less the slots that they need, and the page
@@ -114,29 +159,6 @@ class StageSpill {
     return std::all_of(stage_.ranks.begin(), stage_.ranks.end(), [&](int rank) {
       return gain(rank, halves) >= lack_bytes(plan_, rank, "gpu") + extra_bytes;
     });
-  }
-
-  // As few as are enough, feed-forward halves first.
-  void choose_halves(int64_t extra_bytes) {
-    const auto n_ff = static_cast<int64_t>(free_feed_forward_.size());
-    const auto n_attention = static_cast<int64_t>(free_attention_.size());
-    const auto chosen = [&](int64_t n) {
-      std::vector<SpillHalf> halves;
-      for (int64_t i = 0; i < n_ff; ++i) {
-        if (spread(i, n_ff, std::min(n, n_ff))) halves.push_back(free_feed_forward_[i]);
-      }
-      for (int64_t i = 0; i < n_attention; ++i) {
-        if (n > n_ff && spread(i, n_attention, n - n_ff)) halves.push_back(free_attention_[i]);
-      }
-      return halves;
-    };
-    int64_t low = 0;  // the least that is enough lies above; layers differ little in size
-    int64_t high = n_ff + n_attention;
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      (enough(chosen(middle), extra_bytes) ? high : low) = middle;
-    }
-    on_host_ = chosen(high);
   }
 
   // Moves halves to the disk until the hosts hold the others.
@@ -256,8 +278,7 @@ class StageSpill {
   const ClusterSpec& cluster_;
   size_t index_;
   const StagePlan stage_;
-  std::vector<SpillHalf> free_feed_forward_;
-  std::vector<SpillHalf> free_attention_;
+  const FreeHalves free_;
   std::vector<SpillHalf> on_host_;
   std::vector<SpillHalf> on_disk_;
 };
@@ -291,6 +312,38 @@ std::vector<PlacePin> spill_pins(const Plan& plan, const ModelSpec& model,
     const std::vector<PlacePin> mine =
         StageSpill(plan, model, cluster, s, pins).run(way, extra_bytes[s]);
     out.insert(out.end(), mine.begin(), mine.end());
+  }
+  return out;
+}
+
+std::vector<PlacePin> disk_pins(const Plan& plan, const ModelSpec& model,
+                                const std::vector<PlacePin>& pins,
+                                const std::vector<int64_t>& extra_bytes) {
+  std::vector<PlacePin> out;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const StagePlan& stage = plan.stages[s];
+    // What halves leave, less the slots that they need and the page tables of their mapping.
+    const auto gain = [&](int rank, const std::vector<SpillHalf>& halves) {
+      const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+      const int64_t before = disk_slot_bytes(model, part, stage.layers);
+      int64_t slot = before;
+      int64_t bytes = 0;
+      for (const SpillHalf& half : halves) {
+        const int64_t mine = bytes_of_half(plan, model, rank, half);
+        bytes += mine;
+        slot = std::max(slot, disk_slot_bytes(mine));
+      }
+      return bytes - bytes / kMappedBytesAPageTableByte - kDiskSlots * (slot - before) - 1;
+    };
+    const auto lacks = [&](int rank) { return lack_bytes(plan, rank, "host") + extra_bytes[s]; };
+    const auto enough = [&](const std::vector<SpillHalf>& halves) {
+      return std::all_of(stage.ranks.begin(), stage.ranks.end(),
+                         [&](int rank) { return gain(rank, halves) >= lacks(rank); });
+    };
+    if (plan.on_gpu(stage) || enough({})) continue;
+    for (const SpillHalf& half : FreeHalves(stage, pins).fewest(enough)) {
+      out.push_back(pin_of(half.layer, half.half, Place::kDisk));
+    }
   }
   return out;
 }

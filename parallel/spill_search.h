@@ -34,6 +34,12 @@ std::vector<PlacePin> spill_pins(const Plan& plan, const ModelSpec& model,
                                  const ClusterSpec& cluster, const std::vector<PlacePin>& pins,
                                  SpillWay way, const std::vector<int64_t>& extra_bytes);
 
+// The same for ranks on CPUs that lack host memory: as few halves as are enough go to the disk,
+// feed-forward first.
+std::vector<PlacePin> disk_pins(const Plan& plan, const ModelSpec& model,
+                                const std::vector<PlacePin>& pins,
+                                const std::vector<int64_t>& extra_bytes);
+
 // Sets limits.max_cpu_rows, where a half lies on a CPU beside a GPU, to the most rows with which a
 // step is quicker so than with all of its halves streamed: 1 to kMostCpuRows.
 inline constexpr int64_t kMostCpuRows = 64;

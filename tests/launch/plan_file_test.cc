@@ -171,17 +171,6 @@ TEST(PlanFlags, OfARequestMakeItAgain) {
   EXPECT_EQ(request_flags(plan_request(parse(words_of(flags)))), flags);
 }
 
-// CPUs take nothing from the disk unless they are told; the refusal tells it.
-TEST(PlanFlags, TheDiskIsTheLastThatIsPossible) {
-  ClusterSpec cluster = measured_cluster(1);
-  cluster.ranks[0].memory_free_bytes = 3 * kGiB;
-  const std::string said = refusal(llama_8b(), cluster, plan_request(parse({"-c", "512"})));
-  expect_says(said, {"rank 0 needs", "--place 'layers all = disk' -c "});
-  const PlanRequest request =
-      plan_request(parse({"--place", "layers all = disk", "-c", "512", "--ubatch-size", "64"}));
-  EXPECT_EQ(refusal(llama_8b(), cluster, request), "it was planned");
-}
-
 TEST(PlanFlags, ThroughputIsOfSeveralSequences) {
   const PlanRequest request = plan_request(parse({"--sequences", "16"}));
   EXPECT_EQ(request.limits.max_sequences, 16);

@@ -1,5 +1,6 @@
 // The planner: every split is sound, requests that contradict themselves are refused with a way
 // out, memory is respected, shares and layers follow speed.
+#include "parallel/placement.h"
 #include "parallel/planner.h"
 
 #include <gtest/gtest.h>
@@ -266,6 +267,7 @@ TEST(MakePlan, LimitsMustBePositive) {
 TEST(MakePlan, TooLittleMemoryNamesRankHostBytesAndTheContextThatFits) {
   ClusterSpec cluster = measured_cluster(2);
   PlanRequest request = with_degrees(2, 1);
+  request.places = parse_places("layers all = resident");  // else the disk has what is too much
   request.context = 8192;
   const Plan plan = make_plan(smollm2(), cluster, request);
   const int64_t need = plan.rank_bytes(1);

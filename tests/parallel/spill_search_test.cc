@@ -213,13 +213,56 @@ TEST(Spill, EveryContextUpToTheLongestFits) {
   PlanRequest request = in_gpu_memory("12012486656B");
   request.gpu_rows = 256;
   request.limits.max_sequences = 1;
-  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22848}) {
+  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22720}) {
     request.context = context;
     EXPECT_EQ(testing::refusal(model, cluster, request), "it was planned") << context;
   }
   request.context = 0;
   request.objective = Objective::kContext;
-  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22848);
+  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22720);
+}
+
+// What CPUs cannot hold lies on the disk, and no more than that.
+TEST(Spill, CpusReadFromTheDiskWhatTheirMemoryLacks) {
+  const ModelSpec model = llama_70b();
+  for (const int n_ranks : {1, 2}) {
+    ClusterSpec cluster = assumed_cluster(n_ranks);
+    for (RankSpec& rank : cluster.ranks) rank.memory_free_bytes = 256 * kGiB / n_ranks;
+    PlanRequest request;
+    request.context = 512;
+    const Plan roomy = make_plan(model, cluster, request);
+    EXPECT_EQ(roomy.rank_bytes(0, "weights", "disk"), 0);
+    const int64_t all = roomy.rank_bytes(0, "", "host");
+    for (const int64_t less : {int64_t{1}, 3 * kGiB / n_ranks, 30 * kGiB / n_ranks}) {
+      request.host_memory = {{n_ranks * (all - less), 0}};
+      const Plan plan = make_plan(model, cluster, request);
+      EXPECT_TRUE(check_plan(plan, model).empty());
+      EXPECT_LE(shortage(plan).bytes, 0);
+      const int64_t half =
+          half_bytes(model, model.layers[0], plan.parts[0].layers[0], Half::kFeedForward);
+      EXPECT_GE(plan.rank_bytes(0, "weights", "disk"), less);
+      // The slots, and a half or two that were more than needed.
+      EXPECT_LE(plan.rank_bytes(0, "weights", "disk"), less + (kDiskSlots + 2) * half);
+    }
+    request.host_memory = {{2 * kGiB, 0}};
+    EXPECT_NE(testing::refusal(model, cluster, request).find("rank 0 needs"), std::string::npos);
+  }
+}
+
+// Only where nothing else fits: an even smaller cache type or a shorter step comes first, and no
+// weight leaves the memory for a longer context.
+TEST(Spill, TheDiskOfCpusIsTheLastResort) {
+  const ModelSpec model = llama_8b();
+  ClusterSpec cluster = assumed_cluster(1);
+  cluster.ranks[0].memory_free_bytes = 8 * kGiB;
+  PlanRequest request;
+  request.objective = Objective::kContext;
+  const Plan longest = make_plan(model, cluster, request);
+  EXPECT_EQ(longest.rank_bytes(0, "weights", "disk"), 0);
+  EXPECT_GT(longest.kv.context, 4096);
+  cluster.ranks[0].memory_free_bytes = 3 * kGiB;
+  request.context = 512;
+  EXPECT_GT(make_plan(model, cluster, request).rank_bytes(0, "weights", "disk"), kGiB);
 }
 
 TEST(Spill, WhatTheUserPlacedStays) {
