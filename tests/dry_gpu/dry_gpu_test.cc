@@ -1,0 +1,147 @@
+// What the dry GPU calls a breach, each done on purpose; and that what is right passes.
+#include "tests/dry_gpu/dry_gpu.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+
+namespace {
+
+struct DryGpu : testing::Test {
+  cudaStream_t first = nullptr;
+  cudaStream_t second = nullptr;
+  cudaEvent_t event = nullptr;
+  void* device = nullptr;
+  void* pinned = nullptr;
+
+  void SetUp() override {
+    cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking);
+    cudaEventCreate(&event);
+    cudaMalloc(&device, 64);
+    cudaMallocHost(&pinned, 64);
+  }
+  void TearDown() override {
+    cudaStreamDestroy(first);
+    cudaStreamDestroy(second);
+    cudaEventDestroy(event);
+    if (device != nullptr) cudaFree(device);
+    cudaFreeHost(pinned);
+  }
+  void begin() const { cudaStreamBeginCapture(first, cudaStreamCaptureModeThreadLocal); }
+  cudaGraphExec_t end() const {
+    cudaGraph_t graph = nullptr;
+    cudaStreamEndCapture(first, &graph);
+    cudaGraphExec_t out = nullptr;
+    cudaGraphInstantiate(&out, graph, 0);
+    cudaGraphDestroy(graph);
+    return out;
+  }
+  void to_device(size_t bytes, cudaStream_t stream) const {
+    cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream);
+  }
+  // Second takes part in first's capture.
+  void fork() const {
+    cudaEventRecord(event, first);
+    cudaStreamWaitEvent(second, event, 0);
+  }
+  void join() const {
+    cudaEventRecord(event, second);
+    cudaStreamWaitEvent(first, event, 0);
+  }
+};
+using DryGpuDeathTest = DryGpu;
+
+TEST_F(DryGpu, AGraphRunsWhatWasCapturedAndNothingRunsBefore) {
+  auto* host = static_cast<char*>(pinned);
+  begin();
+  fork();
+  to_device(64, second);
+  join();
+  cudaMemcpyAsync(host + 32, device, 32, cudaMemcpyDeviceToHost, first);
+  const cudaGraphExec_t graph = end();
+  host[0] = 'a';
+  EXPECT_EQ(host[32], 0);
+  cudaGraphLaunch(graph, first);
+  cudaStreamSynchronize(first);
+  EXPECT_EQ(host[32], 'a');
+  cudaGraphExecDestroy(graph);
+}
+
+TEST_F(DryGpu, RefusesTheMemoryThatItDoesNotHave) {
+  void* much = nullptr;
+  EXPECT_EQ(cudaMalloc(&much, size_t{9} << 30), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+}
+
+TEST_F(DryGpuDeathTest, Memory) {
+  EXPECT_DEATH(to_device(65, first), "a copy to 65 bytes at 0 of an allocation of 64");
+  EXPECT_DEATH(cudaMemcpyAsync(pinned, device, 64, cudaMemcpyHostToDevice, first),
+               "other kinds of memory");
+  EXPECT_DEATH(cudaMemsetAsync(pinned, 0, 64, first), "not the GPU's");
+  EXPECT_DEATH(cudaFree(static_cast<char*>(device) + 1), "no beginning");
+  EXPECT_DEATH(cudaHostRegister(pinned, 64, 0), "pinned twice");
+  void* freed = std::exchange(device, nullptr);
+  cudaFree(freed);
+  EXPECT_DEATH(cudaMemsetAsync(freed, 0, 64, first), "memory that was freed");
+  EXPECT_DEATH(cudaFree(freed), "freed twice");
+}
+
+TEST_F(DryGpuDeathTest, MemoryOfAGraphThatWasFreed) {
+  begin();
+  to_device(64, first);
+  const cudaGraphExec_t graph = end();
+  cudaFree(std::exchange(device, nullptr));
+  EXPECT_DEATH(cudaGraphLaunch(graph, first), "memory that was freed");
+  cudaGraphExecDestroy(graph);
+}
+
+TEST_F(DryGpuDeathTest, WhatACaptureForbids) {
+  cudaEventRecord(event, second);
+  begin();
+  EXPECT_DEATH(cudaStreamWaitEvent(first, event, 0), "waits for what is not captured");
+  EXPECT_DEATH(cudaStreamSynchronize(second), "cudaStreamSynchronize while the thread captures");
+  EXPECT_DEATH(cudaFree(device), "cudaFree while the thread captures");
+  std::array<char, 64> pageable{};
+  EXPECT_DEATH(cudaMemcpyAsync(device, pageable.data(), 64, cudaMemcpyHostToDevice, first),
+               "not pinned");
+  EXPECT_DEATH(
+      {
+        fork();
+        to_device(64, second);
+        end();
+      },
+      "work that its stream does not wait for");
+  fork();
+  to_device(64, second);
+  join();
+  cudaGraphExecDestroy(end());
+  EXPECT_DEATH(cudaStreamWaitEvent(second, event, 0), "a capture that has ended");
+  EXPECT_DEATH(cudaEventQuery(event), "event that was captured");
+}
+
+TEST_F(DryGpuDeathTest, OrderAndThreads) {
+  EXPECT_DEATH(cudaStreamWaitEvent(second, event, 0), "that nobody recorded");
+  EXPECT_DEATH(cudaLaunchHostFunc(
+                   first, [](void* data) { cudaFree(data); }, device),
+               "a host function of a stream calls cudaFree");
+  EXPECT_DEATH(
+      {
+        setenv("DRY_GPU_COUNT", "2", 1);
+        cudaSetDevice(1);
+        to_device(64, first);
+      },
+      "a stream of GPU 0 in a thread of GPU 1|abort");
+}
+
+TEST_F(DryGpuDeathTest, WhatIsNotGivenBack) { EXPECT_DEATH(_exit(0), "at the end"); }
+
+TEST(DryGpuLaunchDeathTest, UnknownKernelsAndShapes) {
+  static const char kernel = 0;
+  cudaLaunchConfig_t config{};
+  EXPECT_DEATH(cudaLaunchKernelExC(&config, &kernel, nullptr), "did not register");
+}
+
+}  // namespace
