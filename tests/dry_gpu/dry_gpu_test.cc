@@ -2,11 +2,18 @@
 #include "tests/dry_gpu/dry_gpu.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
+#include <utility>
+
+extern "C" void __cudaRegisterFunction(void**, const char*, char*, const char*, int, uint3*, uint3*,
+                                       dim3*, dim3*, int*);
 
 namespace {
+
+const int kTwoGpus = setenv("DRY_GPU_COUNT", "2", 1);  // before anything is asked
 
 struct DryGpu : testing::Test {
   cudaStream_t first = nullptr;
@@ -127,21 +134,37 @@ TEST_F(DryGpuDeathTest, OrderAndThreads) {
   EXPECT_DEATH(cudaLaunchHostFunc(
                    first, [](void* data) { cudaFree(data); }, device),
                "a host function of a stream calls cudaFree");
-  EXPECT_DEATH(
-      {
-        setenv("DRY_GPU_COUNT", "2", 1);
-        cudaSetDevice(1);
-        to_device(64, first);
-      },
-      "a stream of GPU 0 in a thread of GPU 1|abort");
+  ASSERT_EQ(kTwoGpus, 0);
+  cudaSetDevice(1);
+  EXPECT_DEATH(to_device(64, first), "a stream of GPU 0 in a thread of GPU 1");
+  cudaSetDevice(0);
 }
 
 TEST_F(DryGpuDeathTest, WhatIsNotGivenBack) { EXPECT_DEATH(_exit(0), "at the end"); }
 
-TEST(DryGpuLaunchDeathTest, UnknownKernelsAndShapes) {
-  static const char kernel = 0;
+TEST_F(DryGpuDeathTest, Launches) {
+  static const char known = 0;
+  static const char unknown = 0;
+  __cudaRegisterFunction(nullptr, &known, nullptr, "kernel", -1, nullptr, nullptr, nullptr, nullptr,
+                         nullptr);
   cudaLaunchConfig_t config{};
-  EXPECT_DEATH(cudaLaunchKernelExC(&config, &kernel, nullptr), "did not register");
+  config.stream = first;
+  config.gridDim = {1, 1, 1};
+  config.blockDim = {1024, 1, 1};
+  config.dynamicSmemBytes = 49152;
+  EXPECT_EQ(cudaLaunchKernelExC(&config, &known, nullptr), cudaSuccess);
+  EXPECT_DEATH(cudaLaunchKernelExC(&config, &unknown, nullptr), "did not register");
+  config.dynamicSmemBytes = 49153;
+  EXPECT_DEATH(cudaLaunchKernelExC(&config, &known, nullptr), "49153 bytes .* of 49152");
+  const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  EXPECT_EQ(cudaFuncSetAttribute(&known, shared, 232448), cudaSuccess);
+  EXPECT_EQ(cudaLaunchKernelExC(&config, &known, nullptr), cudaSuccess);
+  EXPECT_EQ(cudaFuncSetAttribute(&known, shared, 232449), cudaErrorInvalidValue);
+  config.blockDim.y = 2;
+  EXPECT_DEATH(cudaLaunchKernelExC(&config, &known, nullptr), "block 1024 x 2 x 1");
+  config.blockDim.y = 1;
+  config.gridDim.x = 0;
+  EXPECT_DEATH(cudaLaunchKernelExC(&config, &known, nullptr), "grid 0 x 1 x 1");
 }
 
 }  // namespace
