@@ -15,6 +15,9 @@ namespace {
 struct Guarded {
   char path[4096];
   long long bytes;  // -1: not known
+  const std::byte* spill;
+  size_t spill_bytes;
+  char spill_where[4096];
 };
 Guarded guarded;
 
@@ -46,11 +49,26 @@ class Line {
   size_t used_ = 0;
 };
 
+void say_spill_failed(size_t offset) {
+  Line line;
+  line.add("\nspillway: reading the spill file failed at byte ");
+  line.add(static_cast<long long>(offset));
+  line.add(", which the page cache had lost (");
+  line.add(guarded.spill_where);
+  line.add("): check the disk, or give another by --spill-dir\n");
+  line.print();
+}
+
 void on_bus_error(int, siginfo_t* info, void*) {
   if (info->si_code != BUS_ADRERR) {
     // No page is missing: a bug of ours, which must look like one when the read is tried again.
     std::signal(SIGBUS, SIG_DFL);
     return;
+  }
+  const auto* at = static_cast<const std::byte*>(info->si_addr);
+  if (at >= guarded.spill && at < guarded.spill + guarded.spill_bytes) {
+    say_spill_failed(static_cast<size_t>(at - guarded.spill));
+    _exit(1);
   }
   struct stat facts {};
   const bool known = ::stat(guarded.path, &facts) == 0 && guarded.bytes >= 0;
@@ -84,6 +102,12 @@ void guard_mapped_file(const std::string& path) {
   action.sa_flags = SA_SIGINFO;
   sigemptyset(&action.sa_mask);
   ::sigaction(SIGBUS, &action, nullptr);
+}
+
+void guard_spill_file(std::span<const std::byte> mapped, const std::string& where) {
+  std::strncpy(guarded.spill_where, where.c_str(), sizeof(guarded.spill_where) - 1);
+  guarded.spill = mapped.data();
+  guarded.spill_bytes = mapped.size();
 }
 
 }  // namespace spillway

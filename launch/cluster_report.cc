@@ -53,6 +53,15 @@ std::string host_lines(const RankSpec& rank) {
   }
   if (!reads.empty()) out += line("memory read", joined(reads) + " GB/s");
   if (!beside.empty()) out += line("beside the bus", joined(beside) + " GB/s: the reads + the bus");
+  if (rank.together.threads > 0) {
+    std::string text =
+        threads_text(rank.together.threads) + ", its own " + rate(rank.together.gb_per_s) + " GB/s";
+    if (rank.together.bus_gb_per_s > 0) {
+      text += ", beside the bus " + rate(rank.together.beside_bus_gb_per_s) + " + " +
+              rate(rank.together.bus_gb_per_s);
+    }
+    out += line("all ranks read", text);
+  }
   if (rank.matrix_gop_per_s > 0) {
     out += line("products", rate(rank.matrix_gop_per_s) + " Gop/s, int8");
   }

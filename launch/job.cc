@@ -7,10 +7,12 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <span>
 #include <thread>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "launch/bus_guard.h"
 #include "launch/gpu_probe.h"
 #include "launch/rank_cores.h"
 #include "parallel/pins.h"
@@ -232,6 +234,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     error = e.what();
   }
   agree(world_, error);
+  guard_spill(*house);
   connect(*house);
   state_ = "ready";
   const bool explain = options_.show_plan || (options_.verb == Verb::kBench && !options_.json);
@@ -245,6 +248,13 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     bar_->update(total, total);
   }
   return house;
+}
+
+void Job::guard_spill(const House& house) {
+  const SpillFile* file = house.pipeline == nullptr ? nullptr : house.pipeline->spill_file();
+  const auto mapped = file == nullptr ? std::span<const std::byte>() : file->mapped();
+  mapped_bytes_ = static_cast<int64_t>(mapped.size());
+  guard_spill_file(mapped, file == nullptr ? "" : file->where());
 }
 
 // Only when all have loaded: a rank that could not would leave the others waiting in here.

@@ -56,6 +56,8 @@ class Job {
 
   // Step 4: mesh, arenas, weights, executors of a plan. Collective over all ranks.
   std::unique_ptr<House> build(const Plan& plan, bool show_progress);
+  // Of this process, as in its heartbeats: what the ledger of the last house promises.
+  int64_t resident_bytes() const { return spillway::resident_bytes(mapped_bytes_); }
   // What this rank tells with its heartbeats.
   void set_state(const char* state) { state_ = state; }
   // Orderly end, collective; of the house too, which must not outlive it.
@@ -76,6 +78,7 @@ class Job {
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);
   // What follows is nobody's fault: an error that all share, or the orderly end.
   void quiet_down();
+  void guard_spill(const House& house);
   void connect(House& house);  // collective
   RankProgress progress() const;
 
@@ -92,6 +95,7 @@ class Job {
   std::atomic<const char*> state_{"joining"};
   std::atomic<int64_t> loaded_bytes_{0};
   std::atomic<int64_t> load_total_bytes_{0};
+  std::atomic<int64_t> mapped_bytes_{0};  // of the last house's spill file
   std::unique_ptr<ProgressBar> bar_;
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Coordinator> coordinator_;

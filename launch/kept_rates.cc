@@ -131,4 +131,9 @@ std::string kept_rates_text(const KeptRates& kept) {
   return "rates measured " + kept.file.origin.made + " (" + kept.path + ")";
 }
 
+std::string no_kept_rates_text() {
+  return "predictions are estimates, from a quick look at the machine: `spillway probe` measures "
+         "its rates and keeps them";
+}
+
 }  // namespace spillway

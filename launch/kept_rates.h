@@ -42,5 +42,7 @@ void write_whole(const std::string& path, const std::string& text);
 
 // "rates measured 2026-11-26 07:40 UTC (FILE)"
 std::string kept_rates_text(const KeptRates& kept);
+// What is said where none are kept, and every start looks for itself.
+std::string no_kept_rates_text();
 
 }  // namespace spillway

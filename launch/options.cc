@@ -227,6 +227,10 @@ void add_others(CLI::App& app, Options& o, RawTexts& raw) {
   plan->add_option("--ranks", o.ranks,
                    "ranks to plan for [the cluster's, or what --tp, --pp or --split need]")
       ->check(CLI::Range(1, 4096));
+  plan->add_option("--sequences", o.bench_sequences,
+                   "sequences decoded at once, which --objective throughput is about")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   add_split(plan, o, raw);
   auto* json = plan->add_flag("--json", o.json, "print JSON: every allocation by name and bytes");
   plan->add_flag("--toml", o.toml, "print the plan's pins, a file for --plan")->excludes(json);
@@ -405,7 +409,7 @@ PlanRequest plan_request(const Options& o) {
   // more tokens than candidates are sent.
   request.limits.max_sequences = 1;
   request.limits.max_logit_rows = 1;
-  if (o.verb == Verb::kBench || o.verb == Verb::kSweep) {
+  if (o.verb == Verb::kBench || o.verb == Verb::kSweep || o.verb == Verb::kPlan) {
     request.limits.max_sequences = o.bench_sequences;
     request.limits.max_logit_rows = o.bench_sequences;
   }

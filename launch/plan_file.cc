@@ -1,14 +1,14 @@
-// See plan_file.h. Reads TOML with CLI11, which reads the --config files as well.
+// See plan_file.h.
 #include "launch/plan_file.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fstream>
+#include <filesystem>
 
 #include "kernels/core/error.h"
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/size_text.h"
+#include "parallel/toml.h"
 
 namespace spillway {
 namespace {
@@ -47,8 +47,9 @@ std::string long_name(const std::string& argument) {
 }
 
 bool sets(const std::vector<std::string>& arguments, const std::string& flag) {
+  const bool letter = flag.size() == 2;  // "-c", which may have its value behind it: "-c512"
   return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& argument) {
-    return argument == flag || argument.rfind(flag + "=", 0) == 0;
+    return argument == flag || argument.rfind(letter ? flag : flag + "=", 0) == 0;
   });
 }
 
@@ -67,38 +68,56 @@ std::string known_keys() {
   return text;
 }
 
-std::vector<CLI::ConfigItem> read_items(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw Error("the plan cannot be read", path, "write one with spillway plan --toml");
-  try {
-    return CLI::ConfigTOML().from_config(file);
-  } catch (const CLI::Error& error) {
-    throw Error(std::string("the plan is no TOML: ") + error.what(), path,
-                "write one with spillway plan --toml");
+TomlTable read_pins(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    throw Error("the plan cannot be read", path, "write one with spillway plan --toml");
   }
+  return read_toml(path);
+}
+
+// A value as a flag's word.
+std::string word_of(const TomlValue& value, const std::string& key, const std::string& where) {
+  switch (value.kind) {
+    case TomlValue::Kind::kText:
+      return value.text;
+    case TomlValue::Kind::kInteger:
+      return std::to_string(value.integer);
+    case TomlValue::Kind::kNumber:
+      return shortest_text(value.number);
+    case TomlValue::Kind::kFlag:
+    case TomlValue::Kind::kList:
+      break;
+  }
+  throw Error("the plan sets " + key + " to " +
+                  (value.kind == TomlValue::Kind::kList ? "a list" : "true or false"),
+              where, "write one text: " + key + " = \"...\"");
+}
+
+[[noreturn]] void refuse_key(const std::string& key, const std::string& where) {
+  throw Error("the plan sets " + key + ", which pins nothing", where,
+              "its keys are " + known_keys());
 }
 
 std::vector<std::string> arguments_of(const std::string& path,
                                       const std::vector<std::string>& given) {
+  const auto line = [&](int number) { return path + ", line " + std::to_string(number); };
+  const TomlTable pins = read_pins(path);
   std::vector<std::string> out;
-  for (const CLI::ConfigItem& item : read_items(path)) {
-    if (item.name == "++" || item.name == "--") continue;  // CLI11's marks of a table
+  for (const auto& [name, value] : pins.values) {
     const auto& keys = pin_keys();
-    const auto key = std::find_if(keys.begin(), keys.end(),
-                                  [&](const PinKey& pin) { return pin.key == item.name; });
-    if (key == keys.end() || !item.parents.empty()) {
-      throw Error("the plan sets " + item.fullname() + ", which pins nothing", path,
-                  "its keys are " + known_keys());
-    }
-    if (item.inputs.size() != 1) {
-      throw Error("the plan sets " + item.name + " to a list", path,
-                  "write one string: " + item.name + " = \"...\"");
-    }
+    const auto key =
+        std::find_if(keys.begin(), keys.end(), [&](const PinKey& pin) { return pin.key == name; });
+    if (key == keys.end()) refuse_key(name, line(value.line));
+    const std::string word = word_of(value, name, line(value.line));
     const bool won = std::any_of(key->flags.begin(), key->flags.end(),
                                  [&](const std::string& flag) { return sets(given, flag); });
     if (won) continue;
-    out.push_back("--" + item.name);
-    out.push_back(item.inputs[0]);
+    out.push_back("--" + name);
+    out.push_back(word);
+  }
+  if (!pins.tables.empty()) {
+    refuse_key("[" + pins.tables[0].name + "]", line(pins.tables[0].line));
   }
   return out;
 }

@@ -139,6 +139,7 @@ Json explanation_json(const Explanation& explanation) {
     out["one_more_gib"].push_back({{"place", more.place},
                                    {"decode_tok_per_s", more.decode_tok_per_s},
                                    {"prefill_tok_per_s", more.prefill_tok_per_s},
+                                   {"sequences_tok_per_s", more.sequences_tok_per_s},
                                    {"context", more.context}});
   }
   out["alternatives"] = Json::array();

@@ -2,6 +2,7 @@
 #include "launch/rank_rates.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -23,6 +24,12 @@ void together(World& world, const Step& step) {
   agree(world, obstacle_of(step));
 }
 
+int most_on_a_host(const World& world) {
+  std::vector<int> ranks(world.hosts.size(), 0);
+  for (const int host : world.hosts) ++ranks[static_cast<size_t>(host)];
+  return *std::max_element(ranks.begin(), ranks.end());
+}
+
 // The best of a few: what is kept must not be what one busy moment made of it.
 LinkSpec best_link(World& world) {
   constexpr int kRuns = 5;
@@ -40,6 +47,26 @@ void measure_gpu_rates(GpuSpec& gpu, const GpuSource& source) {
   gpu.read_gb_per_s = source.read_gb_per_s();
   gpu.matrix_tflops = source.matrix_tflops();
   gpu.launch_gap_us = source.launch_gap_us();
+}
+
+// The host's memory: its ranks one after the other, then all of them at once.
+void measure_reads(World& world, const cpu::Exec& exec, const BusLoad& bus, RankSpec& mine) {
+  constexpr double kTogetherSeconds = 0.3;
+  for (int turn = 0; turn < most_on_a_host(world); ++turn) {
+    together(world, [&] {
+      if (mine.local_rank != turn) return;
+      mine.host_reads = measure_host_reads(exec, mine.memory_free_bytes, bus);
+      mine.read_gb_per_s = mine.host_reads.back().gb_per_s;
+    });
+  }
+  if (most_on_a_host(world) < 2) return;
+  std::optional<ReadBuffer> buffer;
+  together(world, [&] { buffer.emplace(exec, read_buffer_bytes(mine.memory_free_bytes)); });
+  together(world, [&] {
+    if (mine.local_size < 2) return;
+    const int threads = exec.pool->size() * mine.local_size;
+    mine.together = measure_together(*buffer, threads, kTogetherSeconds, bus);
+  });
 }
 
 }  // namespace
@@ -66,7 +93,8 @@ JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus
     return rates;
   }
   // All measure before the link's probe, so that nobody waits there while another is still busy.
-  measure_rates(exec, rates.mine);
+  measure_rates(exec, rates.mine, [&] { world.communicator->barrier(); });
+  rates.note = no_kept_rates_text();
   const std::string warning = measure_gpu(rates.mine.gpu, gpus);
   if (!warning.empty()) rates.warning = warning;
   rates.link = probe_link(*world.communicator);
@@ -118,10 +146,7 @@ ClusterSpec measure_cluster(World& world, const cpu::Exec& exec, const GpuSource
   mine.pin_gb_per_s = bus.pin_gb_per_s;
   mine.gpu.h2d_gb_per_s = bus.h2d_gb_per_s;
   mine.gpu.d2h_gb_per_s = bus.d2h_gb_per_s;
-  together(world, [&] {
-    mine.host_reads = measure_host_reads(exec, mine.memory_free_bytes, bus.load);
-    mine.read_gb_per_s = mine.host_reads.back().gb_per_s;
-  });
+  measure_reads(world, exec, bus.load, mine);
   bus = {};  // gives its memory back before links are measured
   measure_disks(world, model, mine);
   const LinkSpec link = best_link(world);

@@ -6,16 +6,23 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <utility>
 
 namespace spillway {
 
-int64_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t total_pages = 0;
-  int64_t resident_pages = 0;
-  statm >> total_pages >> resident_pages;
-  return resident_pages * sysconf(_SC_PAGESIZE);
+int64_t resident_bytes(int64_t mapped_bytes) {
+  // "RssFile:     16384 kB": files' pages, the program's own among them.
+  std::ifstream status("/proc/self/status");
+  int64_t all_kib = 0;
+  int64_t file_kib = 0;
+  std::string key;
+  while (status >> key) {
+    if (key == "VmRSS:") status >> all_kib;
+    if (key == "RssFile:") status >> file_kib;
+    status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return all_kib * 1024 - std::min(file_kib * 1024, mapped_bytes);
 }
 
 std::string one_line(std::string text, size_t most) {

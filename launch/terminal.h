@@ -11,8 +11,9 @@
 
 namespace spillway {
 
-// Resident bytes of this process, as the kernel counts them now.
-int64_t resident_bytes();
+// Resident bytes of this process, as the kernel counts them now, without mapped weights: the page
+// cache's, which may take them away at any time. mapped_bytes: how many of these there can be.
+int64_t resident_bytes(int64_t mapped_bytes);
 
 // Text out of a file, fit for a table: control characters become blanks, at most `most` bytes of
 // it.

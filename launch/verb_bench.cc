@@ -47,7 +47,7 @@ void print_json(const Options& options, Job& job, const House& house, const Spee
     if (r.host_us > 0) out["decode_host_us"] = r.host_us;
   }
   if (options.profile) out["profile"] = profile_json(profile);
-  out["resident_bytes"] = resident_bytes();
+  out["resident_bytes"] = job.resident_bytes();
   out["planned_bytes"] = house.plan.rank_bytes(0);
   // The model's name is the file's, and need not be UTF-8.
   std::cout << out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
@@ -73,8 +73,8 @@ void print_table(const Options& options, Job& job, const House& house, const Spe
     print_row("decode", options.bench_new, r.decode, p.decode_tok_per_s, weight_rate(options, r));
   }
   if (r.host_us > 0) std::printf("\nhost time of a decode step: %.1f us\n", r.host_us);
-  std::printf("\nmemory of rank 0: %s resident, %s planned\n", size_text(resident_bytes()).c_str(),
-              size_text(house.plan.rank_bytes(0)).c_str());
+  std::printf("\nmemory of rank 0: %s resident, %s planned\n",
+              size_text(job.resident_bytes()).c_str(), size_text(house.plan.rank_bytes(0)).c_str());
 }
 
 double step_ms(double tokens_per_step, const Measured& m) {

@@ -20,6 +20,7 @@
 #include "launch/verbs.h"
 #include "parallel/cluster_file.h"
 #include "parallel/explain.h"
+#include "parallel/host_reads.h"
 #include "parallel/near_word.h"
 #include "parallel/planner.h"
 #include "parallel/probe.h"
@@ -30,6 +31,18 @@
 
 namespace spillway {
 namespace {
+
+// So many ranks' threads at once, by the threads of this process; what one of the ranks gets.
+HostRead all_read(const cpu::Exec& exec, int n_ranks, int64_t free_bytes) {
+  constexpr double kSeconds = 0.05;
+  if (n_ranks < 2) return {};
+  ThreadPool pool(exec.pool->size() * n_ranks);
+  const cpu::Exec all{&pool, exec.isa};
+  ReadBuffer buffer(all, read_buffer_bytes(free_bytes));
+  HostRead read = measure_together(buffer, pool.size(), kSeconds, {});
+  read.gb_per_s /= n_ranks;
+  return read;
+}
 
 // What `spillway probe` kept of as many ranks on this host; else what is measured now.
 ClusterSpec cluster_here(const Options& options, int n_ranks) {
@@ -55,9 +68,11 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
     cluster.link = kept->file.cluster.link;
     cluster.pairs = kept->file.cluster.pairs;
   } else {
-    RankSpec measured;
+    RankSpec measured = cluster.ranks[0];
     measure_rates(exec, measured);
+    measured.together = all_read(exec, n_ranks, measured.memory_free_bytes);
     for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
+    std::cerr << no_kept_rates_text() << "\n";
     warning = find_gpus(cluster, request, cuda_gpus(), true);
   }
   print_warning(warning);

@@ -158,7 +158,7 @@ class RunFront {
                  m.decode_tok_per_s() > 0 ? 1000.0 / m.decode_tok_per_s() : 0.0,
                  1e-6 * static_cast<double>(m.first_token_ns), finish_reason_name(finish_reason_),
                  static_cast<unsigned long long>(sampling_.seed),
-                 size_text(resident_bytes()).c_str());
+                 size_text(job_.resident_bytes()).c_str());
   }
 
   const Options& options_;

@@ -18,6 +18,8 @@ namespace {
 constexpr int kAllCompositions = 6;
 // Beyond, so many of the dynamic programme's.
 constexpr size_t kBestCompositions = 6;
+// Of so few ranks every order is tried that differs by more than the names of equal ones.
+constexpr size_t kAllOrders = 4;
 // A guess of a hop, for the comparison alone.
 constexpr double kHopMs = 0.05;
 
@@ -182,6 +184,49 @@ std::vector<std::vector<StagePin>> compositions(int n, int64_t most) {
   return all;
 }
 
+namespace {
+
+// What tells ranks apart when they are put in order.
+struct RankKind {
+  bool gpu = false;
+  int host = 0;             // the first of its ranks
+  long level = 0;           // of speed
+  int64_t total_bytes = 0;  // of its GPU: what is free changes from day to day
+  bool operator==(const RankKind&) const = default;
+};
+
+RankKind kind_of(const PlanTask& task, int rank) {
+  const auto& ranks = task.cluster.ranks;
+  const RankSpec& spec = ranks[static_cast<size_t>(rank)];
+  RankKind kind;
+  kind.gpu = may_use_gpu(task, rank);
+  while (ranks[static_cast<size_t>(kind.host)].host != spec.host) ++kind.host;
+  kind.level = std::lround(std::log(rates_of(spec, kind.gpu).read) / std::log(kSameSpeed));
+  kind.total_bytes = kind.gpu ? spec.gpu.total_bytes : 0;
+  return kind;
+}
+
+// The others of few ranks, those of a kind always in their order. Rank 0 stays.
+void add_other_orders(const std::vector<RankKind>& kinds, std::vector<std::vector<int>>& orders) {
+  std::vector<int> order(kinds.size());
+  std::iota(order.begin(), order.end(), 0);
+  do {
+    bool in_order = true;
+    for (size_t i = 1; i < order.size(); ++i) {
+      for (size_t j = i + 1; j < order.size(); ++j) {
+        const bool alike =
+            kinds[static_cast<size_t>(order[i])] == kinds[static_cast<size_t>(order[j])];
+        if (alike && order[i] > order[j]) in_order = false;
+      }
+    }
+    if (in_order && std::find(orders.begin(), orders.end(), order) == orders.end()) {
+      orders.push_back(order);
+    }
+  } while (std::next_permutation(order.begin() + 1, order.end()));
+}
+
+}  // namespace
+
 std::vector<std::vector<int>> rank_orders(const PlanTask& task) {
   const PlanRequest& request = task.request;
   if (!request.order.empty()) return {request.order};
@@ -190,27 +235,22 @@ std::vector<std::vector<int>> rank_orders(const PlanTask& task) {
   const bool named = !request.split.empty() || !request.layers.empty() || !request.shares.empty() ||
                      !request.devices.empty();
   if (named) return {order};
-  const auto level = [&](int rank) {
-    const bool gpu = may_use_gpu(task, rank);
-    const double read = rates_of(task.cluster.ranks[static_cast<size_t>(rank)], gpu).read;
-    return std::lround(std::log(read) / std::log(kSameSpeed));
-  };
-  const auto host = [&](int rank) {
-    const std::string& name = task.cluster.ranks[static_cast<size_t>(rank)].host;
-    int first = 0;
-    while (task.cluster.ranks[static_cast<size_t>(first)].host != name) ++first;
-    return first;
-  };
+  std::vector<RankKind> kinds;
+  for (const int rank : order) kinds.push_back(kind_of(task, rank));
   std::vector<std::vector<int>> orders;
   for (const bool gpus_first : {true, false}) {
     std::vector<int> sorted = order;
-    std::stable_sort(sorted.begin() + 1, sorted.end(), [&](int a, int b) {
-      if (may_use_gpu(task, a) != may_use_gpu(task, b)) return may_use_gpu(task, a) == gpus_first;
-      if (host(a) != host(b)) return host(a) < host(b);
-      return level(a) > level(b);
+    std::stable_sort(sorted.begin() + 1, sorted.end(), [&](int left, int right) {
+      const RankKind& a = kinds[static_cast<size_t>(left)];
+      const RankKind& b = kinds[static_cast<size_t>(right)];
+      if (a.gpu != b.gpu) return a.gpu == gpus_first;
+      if (a.host != b.host) return a.host < b.host;
+      if (a.level != b.level) return a.level > b.level;
+      return a.total_bytes > b.total_bytes;
     });
     if (orders.empty() || orders[0] != sorted) orders.push_back(std::move(sorted));
   }
+  if (order.size() <= kAllOrders) add_other_orders(kinds, orders);
   return orders;
 }
 

@@ -15,8 +15,9 @@ std::vector<std::vector<StagePin>> compositions(int n, int64_t most);
 std::vector<Candidate> candidates(const PlanTask& task);
 
 // The ranks as stages take them: the request's order; as they are where it names things by rank or
-// stage; else rank 0, which leads the job, and the others by device, host and speed: those on GPUs
-// first and, where there are others too, last, so that the head may lie on one.
+// stage; else rank 0, which leads the job, and the others by device, host, speed and GPU memory:
+// those on GPUs first and, where there are others too, last, so that the head may lie on one. Of up
+// to four ranks all other orders follow.
 std::vector<std::vector<int>> rank_orders(const PlanTask& task);
 
 }  // namespace spillway

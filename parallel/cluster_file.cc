@@ -115,7 +115,7 @@ void rank_fields(Io& io, Rank& spec) {
   // pid: of a process, not of a machine. gpu: a table of its own.
   auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
          read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-         disk_gb_per_s, page_cache_gb_per_s] = spec;
+         disk_gb_per_s, page_cache_gb_per_s, together] = spec;
   count(io, "rank", rank, 0, true);
   needed_text(io, "host", host);
   count(io, "local_rank", local_rank, 0);
@@ -131,6 +131,12 @@ void rank_fields(Io& io, Rank& spec) {
   count(io, "numa_nodes", numa_nodes, 1);
   io.number("disk_gb_per_s", disk_gb_per_s);
   io.number("page_cache_gb_per_s", page_cache_gb_per_s);
+  if (kReads<Io> || together.threads > 0) {
+    count(io, "together_threads", together.threads, 0);
+    io.number("together_read_gb_per_s", together.gb_per_s);
+    io.number("together_read_beside_bus_gb_per_s", together.beside_bus_gb_per_s);
+    io.number("together_bus_gb_per_s", together.bus_gb_per_s);
+  }
   if constexpr (kReads<Io>) {
     HostReadLists lists;
     host_read_fields(io, lists);
@@ -247,6 +253,10 @@ ClusterFile from_table(const TomlTable& root, const std::string& path) {
   }
   for (const TomlTable* table : fields.tables("ranks", true)) {
     cluster.ranks.push_back(read_rank(*table, cluster.size(), path));
+    if (cluster.size() > kMostRanks) {
+      throw Error("more than " + std::to_string(kMostRanks) + " ranks",
+                  path + ", line " + std::to_string(table->line));
+    }
   }
   if (cluster.ranks.empty()) fields.fail("there is no [[ranks]]");
   settle_places(cluster);

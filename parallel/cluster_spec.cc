@@ -109,6 +109,11 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
         });
       }
     }
+    for (double HostRead::*rate : kHostReadRates) {
+      rank.together.*rate = settle([&](const RankSpec& of) {
+        return of.together.threads == rank.together.threads ? &(of.together.*rate) : nullptr;
+      });
+    }
   }
   return out;
 }
@@ -117,6 +122,7 @@ RankSpec with_rates(const RankSpec& facts, const RankSpec& measured) {
   RankSpec out = facts;
   for (double RankSpec::*rate : kHostRates) out.*rate = measured.*rate;
   out.host_reads = measured.host_reads;
+  out.together = measured.together;
   out.measured = measured.measured;
   if (!facts.gpu.present() || !measured.gpu.present()) return out;
   for (double GpuSpec::*rate : kGpuRates) out.gpu.*rate = measured.gpu.*rate;

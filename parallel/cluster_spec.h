@@ -36,6 +36,7 @@ struct HostRead {
   double gb_per_s = 0;             // while nothing else runs
   double beside_bus_gb_per_s = 0;  // while pinned memory is copied to the rank's GPU; 0: unknown
   double bus_gb_per_s = 0;         // of that copy meanwhile
+  bool operator==(const HostRead&) const = default;
 };
 
 struct RankSpec {
@@ -58,6 +59,9 @@ struct RankSpec {
   // The model's folder: past the page cache, and out of it; 0: not measured.
   double disk_gb_per_s = 0;
   double page_cache_gb_per_s = 0;
+  // This rank's reads while all of the host's ranks do the same; threads: of all of them; 0: not
+  // measured.
+  HostRead together = {};
 };
 
 struct LinkSpec {

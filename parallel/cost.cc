@@ -6,6 +6,7 @@
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/ledger.h"
+#include "parallel/spill.h"
 #include "parallel/stage_clock.h"
 
 namespace spillway {
@@ -22,7 +23,8 @@ double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t co
   double all_ms = clock.round_trip_ms();
   double slowest_ms = 0;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
-    const double ms = clock.times(s, {rows, context, false}).total_ms() + clock.hop_ms(s, rows);
+    const StepShape step{.rows = rows, .context = context, .all_busy = groups > 1};
+    const double ms = clock.times(s, step).total_ms() + clock.hop_ms(s, rows);
     all_ms += ms;
     slowest_ms = std::max(slowest_ms, ms);
   }
@@ -120,7 +122,12 @@ int64_t weight_bytes_per_token(const Plan& plan, const ModelSpec& model, int ran
   // Asked for as no first stage: the embedding is read by the row, and a tied one appears as the
   // output that the head reads whole.
   const Range& layers = plan.stages[part.stage].layers;
-  return weight_buffers(model, part, layers, false, last).total();
+  int64_t bytes = 0;
+  for (const WeightHome home : {WeightHome::kDevice, WeightHome::kHost, WeightHome::kDisk}) {
+    if (home != WeightHome::kDevice && !spills_to(part, home)) continue;
+    bytes += weight_bytes(model, part, layers, false, last, home);
+  }
+  return bytes;
 }
 
 double predicted_step_ms(const Plan& plan, int64_t rows) {

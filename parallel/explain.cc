@@ -2,7 +2,9 @@
 #include "parallel/explain.h"
 
 #include <algorithm>
+#include <future>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -104,16 +106,22 @@ void take_gain(const Plan& plan, const Plan& more, OneMoreGib& gain) {
   // The better one as a whole: no gain is taken from one plan and another from the next.
   const bool decode = now.decode_tok_per_s - before.decode_tok_per_s > gain.decode_tok_per_s;
   const bool context = more.kv.context - plan.kv.context > gain.context;
-  if (!decode && !context) return;
+  const double together = now.sequences_tok_per_s - before.sequences_tok_per_s;
+  const bool several = plan.limits.max_sequences > 1;
+  if (!context && !(several ? together > gain.sequences_tok_per_s : decode)) return;
+  gain.sequences_tok_per_s = several ? std::max(0.0, together) : 0;
   gain.decode_tok_per_s = std::max(0.0, now.decode_tok_per_s - before.decode_tok_per_s);
   gain.prefill_tok_per_s = std::max(0.0, now.prefill_tok_per_s - before.prefill_tok_per_s);
   gain.context = std::max<int64_t>(0, more.kv.context - plan.kv.context);
 }
 
-OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec& model,
-                    const ClusterSpec& measured, const PlanRequest& request) {
-  OneMoreGib out;
-  out.place = place;
+// The plans with one GiB more at that kind of place, being made by threads of their own: the best
+// of all, then the best with the same cuts; no plan where there is none.
+std::vector<std::future<std::optional<Plan>>> plans_with_more(const std::string& place,
+                                                              const Plan& plan,
+                                                              const ModelSpec& model,
+                                                              const ClusterSpec& measured,
+                                                              const PlanRequest& request) {
   ClusterSpec cluster = measured;
   PlanRequest asked = request;
   add_memory(place, plan, cluster, asked);
@@ -126,14 +134,17 @@ OneMoreGib one_more(const std::string& place, const Plan& plan, const ModelSpec&
   same.split = pins.split;
   same.order = pins.order;
   same.devices = pins.devices;
+  std::vector<std::future<std::optional<Plan>>> plans;
   for (const PlanRequest& one : {asked, same}) {
-    try {
-      take_gain(plan, make_plan(model, cluster, one), out);
-    } catch (const Error&) {
-      continue;  // lists by rank and shared GPUs may contradict: nothing is promised then
-    }
+    plans.push_back(std::async(std::launch::async, [&model, cluster, one]() -> std::optional<Plan> {
+      try {
+        return make_plan(model, cluster, one);
+      } catch (const Error&) {
+        return {};  // lists by rank and shared GPUs may contradict: nothing is promised then
+      }
+    }));
   }
-  return out;
+  return plans;
 }
 
 std::string devices_text(const Plan& plan) {
@@ -167,10 +178,20 @@ Explanation explain(const Planned& planned, const ModelSpec& model, const Cluste
                     const PlanRequest& request) {
   Explanation out;
   out.binding = find_binding(planned.plan, model, measured, request);
-  if (planned.plan.uses_gpu()) {
-    out.more.push_back(one_more("gpu", planned.plan, model, measured, request));
+  std::vector<std::string> places = {"host"};
+  if (planned.plan.uses_gpu()) places.insert(places.begin(), "gpu");
+  std::vector<std::vector<std::future<std::optional<Plan>>>> plans;
+  for (const std::string& place : places) {
+    plans.push_back(plans_with_more(place, planned.plan, model, measured, request));
   }
-  out.more.push_back(one_more("host", planned.plan, model, measured, request));
+  for (size_t i = 0; i < places.size(); ++i) {
+    OneMoreGib more;
+    more.place = places[i];
+    for (auto& plan : plans[i]) {
+      if (const auto made = plan.get()) take_gain(planned.plan, *made, more);
+    }
+    out.more.push_back(std::move(more));
+  }
   std::vector<std::string> said = {alternative_of(planned.plan).what};
   for (const Plan& other : planned.others) {
     if (out.alternatives.size() == kAlternatives) break;
@@ -196,6 +217,9 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
     if (more.decode_tok_per_s > least) {
       append_item(gains, ", ", "+" + fixed_text(more.decode_tok_per_s, 2) + " tok/s decode");
     }
+    if (more.sequences_tok_per_s > 0.001 * plan.prediction.sequences_tok_per_s) {
+      append_item(gains, ", ", "+" + fixed_text(more.sequences_tok_per_s, 1) + " tok/s together");
+    }
     if (more.prefill_tok_per_s > 0.001 * plan.prediction.prefill_tok_per_s) {
       append_item(gains, ", ", "+" + fixed_text(more.prefill_tok_per_s, 0) + " tok/s prefill");
     }
@@ -208,9 +232,14 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   }
   if (!explanation.alternatives.empty()) out += "else:\n";
   for (const Alternative& one : explanation.alternatives) {
-    const std::string line = "  " + one.what + ": decode " + fixed_text(one.decode_tok_per_s, 1) +
-                             ", prefill " + fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
-    out += wrapped_text(line, kLineWidth, 6) + "\n";
+    std::string rates = "decode " + fixed_text(one.decode_tok_per_s, 1) + ", prefill " +
+                        fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
+    if (plan.limits.max_sequences > 1) {
+      rates += ", together " + fixed_text(one.sequences_tok_per_s, 1);
+    }
+    const bool fits = one.what.size() + rates.size() + 4 <= kLineWidth;
+    out += wrapped_text("  " + one.what + ":", kLineWidth, 6) + (fits ? " " : "\n      ") + rates +
+           "\n";
   }
   return out;
 }

@@ -1,5 +1,6 @@
 // Explain: why a plan is as it is: what binds it, what one more GiB would bring, what else there
-// was. Called by `plan`. Pure; plans again, so it takes a few times as long as planning.
+// was. Called by `plan`. Pure; plans again, four times side by side, so that it takes about as long
+// as planning.
 #pragma once
 
 #include <string>
@@ -27,7 +28,8 @@ struct OneMoreGib {
   std::string place;
   double decode_tok_per_s = 0;  // gained; 0: nothing
   double prefill_tok_per_s = 0;
-  int64_t context = 0;  // tokens gained, by the objective `context`
+  double sequences_tok_per_s = 0;  // of several sequences at once
+  int64_t context = 0;             // tokens gained, by the objective `context`
 };
 
 struct Alternative {

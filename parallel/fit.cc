@@ -16,8 +16,9 @@ namespace {
 // Times that layers or shares are moved to where there is memory: each names one stage at least
 // that is too full, and estimates miss by a layer.
 constexpr int kMoves = 16;
-// Times that a spill is made greater by what it missed.
-constexpr int kSpills = 3;
+// Times that a spill is made greater by what it missed, and by twice as much every time: what
+// halves leave beyond the need may hide a miss.
+constexpr int kSpills = 5;
 // Stages that go to CPUs one at a time.
 constexpr size_t kFewStages = 4;
 
@@ -142,7 +143,7 @@ Plan lay_out_spilled(const Candidate& candidate, const Plan& bare, Choices choic
       for (const int rank : plan.stages[s].ranks) {
         if (plan.on_gpu(plan.stages[s])) lack = std::max(lack, lack_bytes(plan, rank, "gpu"));
       }
-      extra[s] += lack;
+      extra[s] += lack << i;
       enough = enough && lack <= 0;
     }
     if (enough) break;
@@ -222,9 +223,6 @@ std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
       overfull = overfull_stage(plan, forced);
     }
     if (!lacks_gpu_memory(plan)) plans.push_back(std::move(plan));
-  }
-  for (Plan& plan : plans) {
-    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
   }
   return plans;
 }

@@ -10,7 +10,7 @@
 
 namespace spillway {
 
-// The candidate's plans, each with its prediction, the least departure from memory first:
+// The candidate's plans, without predictions, the least departure from memory first:
 //   1. every stage on GPUs where its ranks may and have them, weights resident; with free shares
 //      layers and shares follow speed, and memory where some rank lacks it;
 //   2. where that is not enough: the same with weights spilled, in each of these ways;

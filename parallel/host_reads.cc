@@ -38,25 +38,24 @@ Range share(int64_t count, int i, int n) {
   return {eights * i / n * 8, eights * (i + 1) / n * 8};
 }
 
-double alone(ReadBuffer& buffer, int n_threads) {
-  double best = 0;
+// Of all pieces that are read within so many seconds.
+std::vector<double> piece_rates(ReadBuffer& buffer, int n_threads, double seconds) {
+  std::vector<double> rates;
   const auto begin = Clock::now();
-  for (int run = 0; run < kLeastRuns || seconds_since(begin) < kAloneSeconds; ++run) {
-    const auto start = Clock::now();
-    buffer.read(n_threads);
-    best = std::max(best, static_cast<double>(buffer.bytes()) / seconds_since(start) * 1e-9);
+  for (int run = 0; run < kLeastRuns || seconds_since(begin) < seconds; ++run) {
+    buffer.read(n_threads, &rates);
   }
-  return best;
+  return rates;
 }
 
 // Whole reads that began and ended while the bus was busy; the last one may end a little later.
-void beside(ReadBuffer& buffer, const BusLoad& bus, HostRead& read) {
+void beside(ReadBuffer& buffer, int n_threads, const BusLoad& bus, HostRead& read) {
   bus.start(kBesideSeconds);
   int64_t bytes = 0;
   double seconds = 0;
   const auto begin = Clock::now();
   while (bytes == 0 || bus.running()) {
-    buffer.read(read.threads);
+    buffer.read(n_threads);
     bytes += buffer.bytes();
     seconds = seconds_since(begin);
   }
@@ -78,21 +77,47 @@ ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
   });
 }
 
-void ReadBuffer::read(int n_threads) {
+void ReadBuffer::read(int n_threads, std::vector<double>* rates) {
   CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
-  exec_.pool->run([&](int worker) {
-    const Range part = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
-    sums_[static_cast<size_t>(worker)] = sum_words(words_, part);
-  });
-  // Also keeps the compiler from dropping the reads.
   uint64_t total = 0;
-  for (const uint64_t sum : sums_) total += sum;
+  for (int piece = 0; piece < n_pieces(); ++piece) {
+    const auto start = Clock::now();
+    exec_.pool->run([&](int worker) {
+      const Range mine = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
+      const Range part = share(mine.size(), piece, n_pieces());
+      sums_[static_cast<size_t>(worker)] =
+          sum_words(words_, {mine.begin + part.begin, mine.begin + part.end});
+    });
+    const double gb = 8e-9 * static_cast<double>(n_words_) / n_pieces();
+    if (rates != nullptr) rates->push_back(gb / seconds_since(start));
+    for (const uint64_t sum : sums_) total += sum;
+  }
+  // Also keeps the compiler from dropping the reads.
   CHECK_EQ(total, static_cast<uint64_t>(n_words_));
+}
+
+double best_read_gb_per_s(ReadBuffer& buffer, int n_threads, double seconds) {
+  const std::vector<double> rates = piece_rates(buffer, n_threads, seconds);
+  return *std::max_element(rates.begin(), rates.end());
+}
+
+int64_t read_buffer_bytes(int64_t free_bytes) {
+  return std::max(kLeastBytes, std::min(kMostBytes, free_bytes / 16));
+}
+
+HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus) {
+  HostRead read;
+  read.threads = threads;
+  std::vector<double> rates = piece_rates(buffer, buffer.n_threads(), seconds);
+  std::sort(rates.begin(), rates.end());
+  read.gb_per_s = rates[rates.size() / 2];
+  if (bus.start) beside(buffer, buffer.n_threads(), bus, read);
+  return read;
 }
 
 std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
                                          const BusLoad& bus) {
-  ReadBuffer buffer(exec, std::max(kLeastBytes, std::min(kMostBytes, free_bytes / 16)));
+  ReadBuffer buffer(exec, read_buffer_bytes(free_bytes));
   std::vector<int> threads = {1, exec.pool->size() / 2, exec.pool->size()};
   std::erase(threads, 0);
   threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
@@ -100,8 +125,8 @@ std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_byt
   for (const int n : threads) {
     HostRead read;
     read.threads = n;
-    read.gb_per_s = alone(buffer, n);
-    if (bus.start) beside(buffer, bus, read);
+    read.gb_per_s = best_read_gb_per_s(buffer, n, kAloneSeconds);
+    if (bus.start) beside(buffer, n, bus, read);
     reads.push_back(read);
   }
   return reads;

@@ -3,6 +3,7 @@
 //   Thread: the pool's owner. Takes its buffer from the heap and gives it back.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,9 +19,15 @@ namespace spillway {
 class ReadBuffer {
  public:
   ReadBuffer(const cpu::Exec& exec, int64_t bytes);
-  // The pool's first n threads read all of it, once.
-  void read(int n_threads);
+  // The pool's first n threads read all of it, once, in pieces of about kPieceBytes one after the
+  // other, each of every thread's part. The rates of the pieces, 1e9 bytes a second, are appended
+  // to `rates` if given: a thread that others interrupt spoils a piece and not the whole. A piece
+  // is long beside a pool's start (0.3 ms at 100 GB/s) and short beside a scheduler's turn.
+  static constexpr int64_t kPieceBytes = int64_t{32} << 20;
+  void read(int n_threads, std::vector<double>* rates = nullptr);
   int64_t bytes() const { return n_words_ * 8; }
+  int n_threads() const { return exec_.pool->size(); }
+  int n_pieces() const { return static_cast<int>(std::max<int64_t>(1, bytes() / kPieceBytes)); }
 
  private:
   const cpu::Exec& exec_;
@@ -38,9 +45,20 @@ struct BusLoad {
   std::function<double()> finish;
 };
 
-// One thread, half of the pool's, all of them: the best of a few reads of up to 512 MiB (a
-// sixteenth of free_bytes). About a second in all.
+// Of a buffer that no cache holds, as far as `free_bytes` of memory allow: a sixteenth of them.
+int64_t read_buffer_bytes(int64_t free_bytes);
+
+// One thread, half of the pool's, all of them: the best pieces of a few reads of read_buffer_bytes.
+// About a second in all. Nobody else should read meanwhile.
 std::vector<HostRead> measure_host_reads(const cpu::Exec& exec, int64_t free_bytes,
                                          const BusLoad& bus);
+
+// The best piece of what all of the pool's threads read within `seconds`.
+double best_read_gb_per_s(ReadBuffer& buffer, int n_threads, double seconds);
+
+// All of the pool's threads while the host's other ranks do the same, which begin at the same time:
+// the median piece of the reads within `seconds`, then as many again beside the bus. threads: of
+// all the host's ranks.
+HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus);
 
 }  // namespace spillway

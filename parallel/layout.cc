@@ -2,6 +2,7 @@
 #include "parallel/layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -100,6 +101,15 @@ void share_out_layers(std::vector<int64_t>& layers, const std::vector<double>& w
   }
 }
 
+// The same bits for the shares of a plan that was written down and read again: those that add up to
+// 1 but for rounding stay as they are, equal ones are written as 1:1.
+void set_sum_to_one(std::vector<double>& shares, double sum) {
+  const auto n = static_cast<double>(shares.size());
+  const bool even = std::equal(shares.begin() + 1, shares.end(), shares.begin());
+  if (!even && std::fabs(sum - 1) < 1e-9) return;
+  for (double& share : shares) share = even ? 1 / n : share / sum;
+}
+
 std::vector<StagePlan> place_stages(const Candidate& candidate, const Choices& choices,
                                     const ModelSpec& model) {
   std::vector<StagePlan> stages;
@@ -116,7 +126,7 @@ std::vector<StagePlan> place_stages(const Candidate& candidate, const Choices& c
     }
     const double sum = std::accumulate(stage.shares.begin(), stage.shares.end(), 0.0);
     weights.push_back(sum);
-    for (double& share : stage.shares) share /= sum;
+    set_sum_to_one(stage.shares, sum);
     layers.push_back(pin.n_layers);
     stages.push_back(std::move(stage));
   }
@@ -229,7 +239,7 @@ Plan lay_out_with(const Candidate& candidate, const Choices& choices, const Plan
   // All stages see the same steps.
   if (plan.uses_gpu() && request.gpu_rows > 0) plan.limits.max_rows = request.gpu_rows;
   if (request.choose_cpu_rows) choose_cpu_rows(plan, model, task.cluster);
-  write_ledger(plan, model, task.cluster);
+  write_ledger(plan, model, task.cluster, LedgerLines::kSums);
   return plan;
 }
 

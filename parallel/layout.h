@@ -46,7 +46,7 @@ std::vector<double> rank_speeds(const Candidate& candidate, const std::vector<bo
 // same hosts should get the same plan tomorrow.
 inline constexpr double kSameSpeed = 1.2;
 
-// All of a plan but its prediction.
+// All of a plan but its prediction; the ledger as sums.
 Plan lay_out_with(const Candidate& candidate, const Choices& choices, const PlanTask& task);
 
 }  // namespace spillway

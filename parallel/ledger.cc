@@ -16,51 +16,53 @@ namespace {
 constexpr int64_t kFloatBytes = 4;
 
 // The matrices of a half lie in its home, norms and biases with what is resident.
-void attention_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
-                       const LayerSpec& layer, const LayerPart& part, WeightHome home) {
+void attention_buffers(ListWriter& out, const ModelSpec& model, const LayerSpec& layer,
+                       const LayerPart& part, WeightHome home) {
   const int64_t q_rows = part.heads.size() * model.head_dim;
   const int64_t kv_rows = part.kv_heads.size() * model.head_dim;
   const bool vectors = home == WeightHome::kDevice;
-  if (vectors) out.floats(prefix + "norm", model.dim);
+  if (vectors) out.floats("norm", model.dim);
   if (home_of(part.attention) == home) {
-    out.matrix(prefix + "q", layer.q.type, q_rows, model.dim);
-    out.matrix(prefix + "k", layer.k.type, kv_rows, model.dim);
-    out.matrix(prefix + "v", layer.v.type, kv_rows, model.dim);
-    out.matrix(prefix + "o", layer.o.type, model.dim, q_rows);
+    out.matrix("q", layer.q.type, q_rows, model.dim);
+    out.matrix("k", layer.k.type, kv_rows, model.dim);
+    out.matrix("v", layer.v.type, kv_rows, model.dim);
+    out.matrix("o", layer.o.type, model.dim, q_rows);
   }
   if (!vectors) return;
-  if (layer.q_bias) out.floats(prefix + "q_bias", q_rows);
-  if (layer.k_bias) out.floats(prefix + "k_bias", kv_rows);
-  if (layer.v_bias) out.floats(prefix + "v_bias", kv_rows);
-  if (layer.o_bias) out.floats(prefix + "o_bias", model.dim);
-  if (layer.q_norm) out.floats(prefix + "q_norm", model.head_dim);
-  if (layer.k_norm) out.floats(prefix + "k_norm", model.head_dim);
-  if (layer.attention_post_norm) out.floats(prefix + "post_norm", model.dim);
+  if (layer.q_bias) out.floats("q_bias", q_rows);
+  if (layer.k_bias) out.floats("k_bias", kv_rows);
+  if (layer.v_bias) out.floats("v_bias", kv_rows);
+  if (layer.o_bias) out.floats("o_bias", model.dim);
+  if (layer.q_norm) out.floats("q_norm", model.head_dim);
+  if (layer.k_norm) out.floats("k_norm", model.head_dim);
+  if (layer.attention_post_norm) out.floats("post_norm", model.dim);
 }
 
-void feed_forward_matrices(ListWriter& out, const std::string& prefix, const ModelSpec& model,
-                           const LayerSpec& layer, int64_t ff) {
-  out.matrix(prefix + "gate", layer.gate.type, ff, model.dim);
-  out.matrix(prefix + "up", layer.up.type, ff, model.dim);
-  out.matrix(prefix + "down", layer.down.type, model.dim, ff);
+void feed_forward_matrices(ListWriter& out, const ModelSpec& model, const LayerSpec& layer,
+                           int64_t ff) {
+  out.matrix("gate", layer.gate.type, ff, model.dim);
+  out.matrix("up", layer.up.type, ff, model.dim);
+  out.matrix("down", layer.down.type, model.dim, ff);
 }
 
-void feed_forward_buffers(ListWriter& out, const std::string& prefix, const ModelSpec& model,
-                          const LayerSpec& layer, const LayerPart& part, WeightHome home) {
+void feed_forward_buffers(ListWriter& out, const ModelSpec& model, const LayerSpec& layer,
+                          const LayerPart& part, WeightHome home, int64_t index) {
   const int64_t ff = part.ff.size();
   const bool vectors = home == WeightHome::kDevice;
-  if (vectors) out.floats(prefix + "norm", model.dim);
+  if (vectors) out.floats("norm", model.dim);
   if (home_of(part.feed_forward) == home && part.feed_forward == Place::kHybrid) {
-    feed_forward_matrices(out, prefix + "cpu ", model, layer, part.ff_on_cpu.size());
-    feed_forward_matrices(out, prefix, model, layer, ff_off_cpu(part).size());
+    out.under_layer(index, "feed-forward.cpu ");
+    feed_forward_matrices(out, model, layer, part.ff_on_cpu.size());
+    out.under_layer(index, "feed-forward.");
+    feed_forward_matrices(out, model, layer, ff_off_cpu(part).size());
   } else if (home_of(part.feed_forward) == home) {
-    feed_forward_matrices(out, prefix, model, layer, ff);
+    feed_forward_matrices(out, model, layer, ff);
   }
   if (!vectors) return;
-  if (layer.gate_bias) out.floats(prefix + "gate_bias", ff);
-  if (layer.up_bias) out.floats(prefix + "up_bias", ff);
-  if (layer.down_bias) out.floats(prefix + "down_bias", model.dim);
-  if (layer.feed_forward_post_norm) out.floats(prefix + "post_norm", model.dim);
+  if (layer.gate_bias) out.floats("gate_bias", ff);
+  if (layer.up_bias) out.floats("up_bias", ff);
+  if (layer.down_bias) out.floats("down_bias", model.dim);
+  if (layer.feed_forward_post_norm) out.floats("post_norm", model.dim);
 }
 
 void add_messages(ListWriter& out, const ModelSpec& model, const RankPart& part,
@@ -93,17 +95,20 @@ std::byte* BufferTaker::take(const std::string& name) {
   return arena_->take(buffer.bytes);
 }
 
-BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
-                          bool first_stage, bool last_stage, WeightHome home) {
-  ListWriter out;
+namespace {
+
+void write_weights(ListWriter& out, const ModelSpec& model, const RankPart& part,
+                   const Range& layers, bool first_stage, bool last_stage, WeightHome home) {
   for (int64_t i = 0; i < layers.size(); ++i) {
     const int64_t index = layers.begin + i;
     const LayerSpec& layer = model.layers[index];
-    const std::string prefix = "layer " + std::to_string(index) + " ";
-    attention_buffers(out, prefix + "attention.", model, layer, part.layers[i], home);
-    feed_forward_buffers(out, prefix + "feed-forward.", model, layer, part.layers[i], home);
+    out.under_layer(index, "attention.");
+    attention_buffers(out, model, layer, part.layers[i], home);
+    out.under_layer(index, "feed-forward.");
+    feed_forward_buffers(out, model, layer, part.layers[i], home, index);
   }
-  if (home != WeightHome::kDevice) return out.take();
+  out.under_nothing();
+  if (home != WeightHome::kDevice) return;
   if (first_stage) {
     out.matrix("embedding", model.embedding.type, part.embedding_rows.size(), model.dim);
   }
@@ -113,20 +118,46 @@ BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Ra
     const QuantType type = model.tied_output() ? model.embedding.type : model.output.type;
     if (!shared) out.matrix("output", type, part.output_rows.size(), model.dim);
   }
+}
+
+void write_kv(ListWriter& out, const ModelSpec& model, const RankPart& part, const Range& layers,
+              const KvPlan& kv) {
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const int64_t bytes = kv.n_pages * kv.page_tokens * part.layers[i].kv_heads.size() *
+                          kv_row_bytes(kv.type, model.head_dim);
+    out.numbered("k", layers.begin + i, bytes);
+    out.numbered("v", layers.begin + i, bytes);
+  }
+}
+
+}  // namespace
+
+BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
+                          bool first_stage, bool last_stage, WeightHome home) {
+  ListWriter out;
+  write_weights(out, model, part, layers, first_stage, last_stage, home);
   return out.take();
+}
+
+int64_t weight_bytes(const ModelSpec& model, const RankPart& part, const Range& layers,
+                     bool first_stage, bool last_stage, WeightHome home) {
+  ListWriter out(ListWriter::Keep::kSum);
+  write_weights(out, model, part, layers, first_stage, last_stage, home);
+  return out.total_bytes();
 }
 
 BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                       const KvPlan& kv) {
   ListWriter out;
-  for (int64_t i = 0; i < layers.size(); ++i) {
-    const int64_t bytes = kv.n_pages * kv.page_tokens * part.layers[i].kv_heads.size() *
-                          kv_row_bytes(kv.type, model.head_dim);
-    const std::string index = std::to_string(layers.begin + i);
-    out.add("k" + index, bytes);
-    out.add("v" + index, bytes);
-  }
+  write_kv(out, model, part, layers, kv);
   return out.take();
+}
+
+int64_t kv_bytes(const ModelSpec& model, const RankPart& part, const Range& layers,
+                 const KvPlan& kv) {
+  ListWriter out(ListWriter::Keep::kSum);
+  write_kv(out, model, part, layers, kv);
+  return out.total_bytes();
 }
 
 BufferList activation_buffers(const ModelSpec& model, const RankPart& part,
@@ -248,45 +279,94 @@ void add_spill_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   };
   const bool first = part.stage == 0;
   const bool last = part.stage == plan.last_stage();
-  const int64_t pinned =
-      weight_buffers(model, part, layers, first, last, WeightHome::kHost).total();
-  add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
+  const int64_t disk_slots = kDiskSlots * disk_slot_bytes(model, part, layers);
+  if (part.gpu) {
+    const int64_t pinned =
+        weight_bytes(model, part, layers, first, last, WeightHome::kHost) + disk_slots;
+    add("gpu", "program", "page tables of pinned weights", pinned / kPinnedBytesAPageTableByte);
+  }
   add("gpu", "activations", "streaming slots",
       kStreamSlots * Arena::rounded(stream_slot_bytes(model, part, layers)));
-  add("host", "activations", "disk slots",
-      kDiskSlots * Arena::rounded(disk_slot_bytes(model, part, layers)));
+  if (!part.gpu) {
+    const int64_t on_disk = weight_bytes(model, part, layers, first, last, WeightHome::kDisk);
+    add("host", "program", "page tables of mapped weights",
+        div_up(on_disk, kMappedBytesAPageTableByte));
+  }
+  add("host", "activations", "disk slots", disk_slots);
   add("host", "activations", "halves on the CPU",
       spill_pinned_buffers(model, part, plan.limits).total() +
           spill_cpu_buffers(model, part, plan.limits).total());
 }
 
+// Weights and KV pages of one rank, by layer or as sums.
+void add_layers(Plan& plan, const ModelSpec& model, const RankPart& part, LedgerLines lines) {
+  const StagePlan& stage = plan.stages[part.stage];
+  const bool first = part.stage == 0;
+  const bool last = part.stage == plan.last_stage();
+  const char* device = part.gpu ? "gpu" : "host";
+  const auto add_weights = [&](const char* place, WeightHome home) {
+    if (lines == LedgerLines::kAll) {
+      add_lines(plan, part.rank, place, "weights",
+                weight_buffers(model, part, stage.layers, first, last, home));
+    } else {
+      plan.ledger.push_back({part.rank, place, "weights", "",
+                             weight_bytes(model, part, stage.layers, first, last, home)});
+    }
+  };
+  add_weights(device, WeightHome::kDevice);
+  if (spills_to(part, WeightHome::kHost)) add_weights("host", WeightHome::kHost);
+  if (spills_to(part, WeightHome::kDisk)) add_weights("disk", WeightHome::kDisk);
+  add_spill_lines(plan, model, part);
+  if (lines == LedgerLines::kAll) {
+    add_lines(plan, part.rank, device, "kv", kv_buffers(model, part, stage.layers, plan.kv));
+  } else {
+    plan.ledger.push_back(
+        {part.rank, device, "kv", "", kv_bytes(model, part, stage.layers, plan.kv)});
+  }
+}
+
+void add_rank(Plan& plan, const ModelSpec& model, const RankPart& part, int threads,
+              LedgerLines lines) {
+  const bool last = part.stage == plan.last_stage();
+  const int tp_size = static_cast<int>(plan.stages[part.stage].ranks.size());
+  add_layers(plan, model, part, lines);
+  const BufferList activations =
+      part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size)
+               : activation_buffers(model, part, plan.limits, last);
+  const char* device = part.gpu ? "gpu" : "host";
+  if (lines == LedgerLines::kAll) {
+    add_lines(plan, part.rank, device, "activations", activations);
+  } else {
+    plan.ledger.push_back({part.rank, device, "activations", "", activations.total()});
+  }
+  plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
+                         program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
+  if (part.gpu) add_gpu_lines(plan, model, part);
+}
+
 }  // namespace
 
-void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster) {
+void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                  LedgerLines lines) {
   plan.ledger.clear();
+  const RankPart* before = nullptr;  // whose lines begin at `begin`
+  size_t begin = 0;
   for (const RankPart& part : plan.parts) {
-    const StagePlan& stage = plan.stages[part.stage];
-    const bool first = part.stage == 0;
-    const bool last = part.stage == plan.last_stage();
-    const char* place = part.gpu ? "gpu" : "host";
-    const int tp_size = static_cast<int>(stage.ranks.size());
-    add_lines(plan, part.rank, place, "weights",
-              weight_buffers(model, part, stage.layers, first, last));
-    for (const auto& [home, name] :
-         {std::pair{WeightHome::kHost, "host"}, std::pair{WeightHome::kDisk, "disk"}}) {
-      if (!spills_to(part, home)) continue;
-      add_lines(plan, part.rank, name, "weights",
-                weight_buffers(model, part, stage.layers, first, last, home));
-    }
-    add_spill_lines(plan, model, part);
-    add_lines(plan, part.rank, place, "kv", kv_buffers(model, part, stage.layers, plan.kv));
-    add_lines(plan, part.rank, place, "activations",
-              part.gpu ? gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size)
-                       : activation_buffers(model, part, plan.limits, last));
     const int threads = cluster.ranks[part.rank].threads;
-    plan.ledger.push_back({part.rank, "host", "program", "program, MPI, gRPC",
-                           program_bytes(plan.n_ranks(), part.rank == 0, model, threads)});
-    if (part.gpu) add_gpu_lines(plan, model, part);
+    // Rank 0 leads: it has lines of its own.
+    const bool same = lines == LedgerLines::kSums && before != nullptr && before->rank != 0 &&
+                      same_size(*before, part) && cluster.ranks[before->rank].threads == threads;
+    const size_t end = plan.ledger.size();
+    if (same) {
+      for (size_t i = begin; i < end; ++i) {
+        plan.ledger.push_back(LedgerLine(plan.ledger[i]));
+        plan.ledger.back().rank = part.rank;
+      }
+    } else {
+      add_rank(plan, model, part, threads, lines);
+    }
+    before = &part;
+    begin = end;
   }
 }
 

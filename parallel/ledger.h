@@ -62,9 +62,14 @@ inline WeightHome home_of(Place place) {
 // are "... cpu gate" and so on, before the others.
 BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                           bool first_stage, bool last_stage, WeightHome home = WeightHome::kDevice);
+// Their sum, in a hundredth of the time.
+int64_t weight_bytes(const ModelSpec& model, const RankPart& part, const Range& layers,
+                     bool first_stage, bool last_stage, WeightHome home = WeightHome::kDevice);
 // KV pages of this rank's layers: "k<layer>" and "v<layer>" for every layer of the stage.
 BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                       const KvPlan& kv);
+int64_t kv_bytes(const ModelSpec& model, const RankPart& part, const Range& layers,
+                 const KvPlan& kv);
 // Buffers of the residual stream that a rank sends to the next stage from host memory, used in
 // turn: a step waits until the one before the last was received.
 inline constexpr int64_t kSendBuffers = 2;
@@ -84,7 +89,13 @@ int64_t head_message_bytes(int64_t vocab_rows, const StepLimits& limits);
 int64_t program_bytes(int n_ranks, bool front, const ModelSpec& model, int threads);
 
 // Fills plan.ledger from everything above; a rank on a GPU has the lists of gpu_ledger.h, weights,
-// KV and activations in its GPU's memory.
-void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster);
+// KV and activations in its GPU's memory. kSums: the lines of layers and activations added up, one
+// for each name and place, without a detail: what a search needs of the plans that it compares.
+enum class LedgerLines { kAll, kSums };
+void write_ledger(Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                  LedgerLines lines = LedgerLines::kAll);
+// Of a spill file that a rank on a CPU reads through a mapping: 8 bytes for a page of 4 KiB. The
+// pages themselves are the page cache's.
+inline constexpr int64_t kMappedBytesAPageTableByte = 512;
 
 }  // namespace spillway

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "kernels/core/arena.h"
@@ -15,13 +16,31 @@ namespace spillway {
 
 class ListWriter {
  public:
-  void add(const std::string& name, int64_t bytes) {
-    list_.buffers.push_back({name, Arena::rounded(bytes)});
+  // kSum: no list is made, which takes most of the time.
+  enum class Keep { kList, kSum };
+  explicit ListWriter(Keep keep = Keep::kList) : keep_(keep) {}
+
+  // What the names that follow begin with: "layer 3 attention.".
+  void under_layer(int64_t layer, std::string_view half) {
+    if (keep_ == Keep::kSum) return;
+    prefix_ = "layer " + std::to_string(layer) + " ";
+    prefix_ += half;
   }
-  void matrix(const std::string& name, QuantType type, int64_t rows, int64_t cols) {
+  void under_nothing() { prefix_.clear(); }
+
+  void add(std::string_view name, int64_t bytes) {
+    bytes = Arena::rounded(bytes);
+    total_bytes_ += bytes;
+    if (keep_ == Keep::kList) list_.buffers.push_back({prefix_ + std::string(name), bytes});
+  }
+  // "k12"
+  void numbered(std::string_view name, int64_t number, int64_t bytes) {
+    keep_ == Keep::kSum ? add(name, bytes) : add(std::string(name) + std::to_string(number), bytes);
+  }
+  void matrix(std::string_view name, QuantType type, int64_t rows, int64_t cols) {
     add(name, packed_bytes(type, rows, cols));
   }
-  void floats(const std::string& name, int64_t n) { add(name, n * int64_t{sizeof(float)}); }
+  void floats(std::string_view name, int64_t n) { add(name, n * int64_t{sizeof(float)}); }
   // int8 copy of a product's input, as kernels/cpu/ops.h Activations wants it.
   void quantized_input(const std::string& name, int64_t rows, int64_t cols) {
     constexpr int64_t kBlock = 32;  // kActivationBlock and kSumBlock of kernels/cpu/ops.h
@@ -32,9 +51,13 @@ class ListWriter {
     floats(name + ".sum", rows * blocks * kBlock / kSum);
   }
   BufferList take() { return std::move(list_); }
+  int64_t total_bytes() const { return total_bytes_; }
 
  private:
+  Keep keep_;
+  std::string prefix_;
   BufferList list_;
+  int64_t total_bytes_ = 0;
 };
 
 }  // namespace spillway

@@ -11,6 +11,9 @@
 namespace spillway {
 namespace {
 
+// As in --split: sums of shares stay finite.
+constexpr double kLargestShare = 1e9;
+
 template <typename T, typename TextOf>
 std::string joined(const std::vector<T>& values, const TextOf& text_of) {
   std::string text;
@@ -59,7 +62,9 @@ void check_layers(const ModelSpec& model, int n_ranks, const PlanRequest& reques
                 "", "use " + layers_flag(even_layers(model.n_layers, n_ranks)));
   }
   int64_t sum = 0;
-  for (const int64_t n : request.layers) sum += n;
+  for (const int64_t n : request.layers) {
+    if (__builtin_add_overflow(sum, n, &sum)) sum = INT64_MAX;
+  }
   const bool positive =
       std::all_of(request.layers.begin(), request.layers.end(), [](int64_t n) { return n > 0; });
   if (positive && sum == model.n_layers) return;
@@ -85,8 +90,10 @@ void check_shares(int n_ranks, const PlanRequest& request) {
                 flag, even);
   }
   for (const double share : request.shares) {
-    if (std::isfinite(share) && share > 0) continue;
-    throw Error("a share that is not above 0", flag, even + ", or start fewer ranks");
+    if (!std::isfinite(share) || share <= 0) {
+      throw Error("a share that is not above 0", flag, even + ", or start fewer ranks");
+    }
+    if (share > kLargestShare) throw Error("a share beyond 1000000000", flag, even);
   }
 }
 
@@ -122,10 +129,42 @@ void check_gpu_layers(const ClusterSpec& cluster, const PlanRequest& request) {
 struct LayerPlaces {
   Place attention = Place::kResident;
   Place feed_forward = Place::kResident;
-  int64_t cpu_columns = 0;
-  int64_t columns = 0;
+  std::vector<double> cpu_columns;  // by rank with columns
+  std::vector<double> columns;
+
+  void add(const LayerPart& part) {
+    if (part.attention != Place::kResident) attention = part.attention;
+    if (part.ff.empty()) return;
+    // Of a hybrid half one rank's columns may have been rounded to all or none.
+    if (feed_forward != Place::kHybrid) feed_forward = part.feed_forward;
+    cpu_columns.push_back(static_cast<double>(part.ff_on_cpu.size()));
+    columns.push_back(static_cast<double>(part.ff.size()));
+  }
+
+  // By how many columns a rank misses its own with this share, at most.
+  double miss(double share) const {
+    double most = 0;
+    for (size_t i = 0; i < columns.size(); ++i) {
+      most = std::max(most, std::fabs(cpu_columns[i] - share * columns[i]));
+    }
+    return most;
+  }
+
+  // The hybrid share that gives every rank its columns again: the one that misses them by least,
+  // in two digits where that is less than half a quant block.
   double share() const {
-    return columns == 0 ? 0 : static_cast<double>(cpu_columns) / static_cast<double>(columns);
+    double low = 0;
+    double high = 1;
+    for (int i = 0; i < 60; ++i) {  // a maximum of |linear| has one valley
+      const double third = (high - low) / 3;
+      if (miss(low + third) < miss(high - third)) {
+        high -= third;
+      } else {
+        low += third;
+      }
+    }
+    const double rounded = std::round(low * 100) / 100;
+    return miss(rounded) < 16 ? rounded : std::round(low * 1e4) / 1e4;
   }
 };
 
@@ -135,11 +174,7 @@ std::vector<LayerPlaces> layer_places(const Plan& plan) {
     for (int64_t i = 0; i < stage.layers.size(); ++i) {
       LayerPlaces layer;
       for (const int rank : stage.ranks) {
-        const LayerPart& part = plan.parts[static_cast<size_t>(rank)].layers[i];
-        if (part.attention != Place::kResident) layer.attention = part.attention;
-        if (part.feed_forward != Place::kResident) layer.feed_forward = part.feed_forward;
-        if (part.feed_forward == Place::kHybrid) layer.cpu_columns += part.ff_on_cpu.size();
-        layer.columns += part.ff.size();
+        layer.add(plan.parts[static_cast<size_t>(rank)].layers[i]);
       }
       out.push_back(layer);
     }
@@ -157,7 +192,7 @@ void add_runs(const std::vector<LayerPlaces>& layers, bool attention, std::vecto
     pin.attention = attention;
     pin.feed_forward = !attention;
     pin.place = place;
-    if (place == Place::kHybrid) pin.cpu_share = std::round(layers[i].share() * 1e4) / 1e4;
+    if (place == Place::kHybrid) pin.cpu_share = layers[i].share();
     if (!out.empty() && out.back().layers.end == pin.layers.begin && out.back().place == place &&
         out.back().attention == attention && out.back().cpu_share == pin.cpu_share) {
       ++out.back().layers.end;
@@ -208,6 +243,9 @@ std::string request_flags(const PlanRequest& request) {
   if (request.kv_type != KvType::kF16) add(std::string("-k ") + kv_type_name(request.kv_type));
   if (request.least_kv != KvType::kF16) {
     add(std::string("--kv-least ") + kv_type_name(request.least_kv));
+  }
+  if (request.gpu_rows > 0 && !request.choose_gpu_rows) {
+    add("--ubatch-size " + std::to_string(request.gpu_rows));
   }
   if (!request.gpu_memory.empty()) add("--gpu-memory " + budgets_text(request.gpu_memory));
   if (!request.host_memory.empty()) add("--host-memory " + budgets_text(request.host_memory));

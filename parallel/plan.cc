@@ -261,6 +261,18 @@ int64_t Plan::rank_bytes(int rank, const std::string& name, const std::string& p
   return sum;
 }
 
+bool same_size(const RankPart& a, const RankPart& b) {
+  const auto alike = [](const LayerPart& x, const LayerPart& y) {
+    return x.heads.size() == y.heads.size() && x.kv_heads.size() == y.kv_heads.size() &&
+           x.ff.size() == y.ff.size() && x.ff_on_cpu.size() == y.ff_on_cpu.size() &&
+           x.attention == y.attention && x.feed_forward == y.feed_forward;
+  };
+  return a.stage == b.stage && a.gpu == b.gpu &&
+         a.embedding_rows.size() == b.embedding_rows.size() &&
+         a.output_rows.size() == b.output_rows.size() &&
+         std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), alike);
+}
+
 int64_t predicted_context(const Plan& plan) {
   constexpr int64_t kUsual = 512;
   return std::min(kUsual, plan.kv.context);

@@ -122,6 +122,9 @@ struct Plan {
   int64_t rank_bytes(int rank, const std::string& name = "", const std::string& place = "") const;
 };
 
+// Whether two ranks of one stage hold parts of the same sizes in the same places: what the one
+// takes of its memory and its time, the other does of an equal device's.
+bool same_size(const RankPart& a, const RankPart& b);
 // Tokens in the cache for which `prediction` is made: 512, or the plan's context if that is less.
 int64_t predicted_context(const Plan& plan);
 // FNV-1a over everything that must be equal on all ranks (not the prediction).

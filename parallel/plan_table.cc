@@ -243,9 +243,13 @@ std::string prediction_text(const Plan& plan) {
   std::string out = "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
                     fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
                     " tokens cached, from " + (p.measured_cluster ? "measured" : "assumed") +
-                    " rates\n";
-  const std::string terms = "  " + fixed_text(p.total_ms, 2) + " ms a token = " + terms_text(p);
-  out += wrapped_text(terms, 100, 6) + "\n";
+                    " rates\n" + "  " + fixed_text(p.total_ms, 2) + " ms a token = ";
+  const std::string terms = terms_text(p);
+  // Two lines where one would be too long.
+  size_t cut = std::string::npos;
+  if (terms.size() > 75) cut = terms.rfind(" + ", 75);
+  out += terms.substr(0, cut) + "\n";
+  if (cut != std::string::npos) out += "     " + terms.substr(cut) + "\n";
   if (plan.limits.max_sequences > 1) {
     out += "  decode of " + std::to_string(plan.limits.max_sequences) + " sequences at once " +
            fixed_text(p.sequences_tok_per_s, 1) + " tok/s\n";

@@ -10,6 +10,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "parallel/candidates.h"
+#include "parallel/ledger.h"
 #include "parallel/pins.h"
 #include "parallel/plan_request_check.h"
 #include "parallel/search.h"
@@ -84,14 +85,16 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   }
   Planned out;
   out.plan = std::move(found[0].plan);
+  write_ledger(out.plan, model, cluster);
   for (size_t i = 1; i < found.size() && found[i].lack.bytes <= 0; ++i) {
     out.others.push_back(std::move(found[i].plan));
   }
   return out;
 }
 
-// The request's pins let go one kind after the other; at the end the context is the longest.
-constexpr int kLettingGo = 6;
+// The request's pins let go one kind after the other; at the end the context is the longest, and
+// all weights lie on the disk, from where CPUs take none unless they are told.
+constexpr int kLettingGo = 7;
 void let_go(PlanRequest& request, int step) {
   switch (step) {
     case 0:
@@ -115,9 +118,12 @@ void let_go(PlanRequest& request, int step) {
       request.gpu_memory.clear();
       request.host_memory.clear();
       break;
-    default:
+    case 5:
       request.context = 0;
       request.objective = Objective::kContext;
+      break;
+    default:
+      request.places = parse_places("layers all = disk");
   }
 }
 

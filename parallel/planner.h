@@ -80,7 +80,8 @@ std::string split_text(const std::vector<StagePin>& split);
 // rank has too little.
 Plan make_plan(const ModelSpec& model, const ClusterSpec& measured, const PlanRequest& request);
 
-// The same, with the other plans that were laid out and fit, by the objective.
+// The same, with the other plans that were laid out and fit, by the objective; their ledgers are
+// sums (ledger.h).
 struct Planned {
   Plan plan;
   std::vector<Plan> others;

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "kernels/core/int_math.h"
@@ -24,10 +25,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kReadBytes = int64_t{64} << 20;
-constexpr double kReadSeconds = 0.05;  // filling the buffer takes about 20 ms more
+// Of the buffer, beside the last cache's bytes: what lies in there is not read from memory.
+constexpr int64_t kCacheTimes = 3;
+constexpr int64_t kLeastReadBytes = int64_t{64} << 20;
+constexpr int64_t kUnknownCacheBytes = int64_t{64} << 20;
+constexpr double kReadSeconds = 0.05;
 constexpr double kMatrixSeconds = 0.04;
 constexpr int kMostRuns = 50;
+constexpr int kMostCpus = 4096;
 
 constexpr int64_t kMatrixRows = 1024;
 constexpr int64_t kMatrixCols = 1024;
@@ -54,10 +59,19 @@ double best_seconds(double budget, const Body& body) {
   return best;
 }
 
-double measure_read(const cpu::Exec& exec) {
-  ReadBuffer buffer(exec, kReadBytes);
-  const double seconds = best_seconds(kReadSeconds, [&] { buffer.read(exec.pool->size()); });
-  return static_cast<double>(buffer.bytes()) / seconds * 1e-9;
+// The last caches of all cores together, one for each list of cores that share it.
+int64_t last_cache_bytes() {
+  std::set<std::string> seen;
+  int64_t bytes = 0;
+  for (int cpu = 0; cpu < kMostCpus; ++cpu) {
+    const std::string folder =
+        "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/cache/index3/";
+    const std::string kib = small_file_text(folder + "size");  // "32768K"
+    if (kib.empty()) break;
+    if (!seen.insert(small_file_text(folder + "shared_cpu_list")).second) continue;
+    bytes += std::max<int64_t>(0, std::atoll(kib.c_str())) << 10;
+  }
+  return bytes > 0 ? bytes : kUnknownCacheBytes;
 }
 
 std::vector<BlockQ8_0> noise_blocks(int64_t n) {
@@ -186,10 +200,17 @@ RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options) {
   return spec;
 }
 
-void measure_rates(const cpu::Exec& exec, RankSpec& spec) {
-  spec.read_gb_per_s = measure_read(exec);
+void measure_rates(const cpu::Exec& exec, RankSpec& spec, const std::function<void()>& together) {
+  const int64_t bytes = std::max(kLeastReadBytes, kCacheTimes * last_cache_bytes());
+  ReadBuffer buffer(exec, std::min(bytes, read_buffer_bytes(spec.memory_free_bytes)));
+  spec.read_gb_per_s = best_read_gb_per_s(buffer, exec.pool->size(), kReadSeconds);
   spec.matrix_gop_per_s = measure_matrix(exec);
   spec.measured = true;
+  if (!together) return;
+  together();
+  if (spec.local_size < 2) return;
+  const int threads = exec.pool->size() * spec.local_size;
+  spec.together = measure_together(buffer, threads, kReadSeconds, {});
 }
 
 LinkSpec probe_link(Communicator& world) {
@@ -211,9 +232,11 @@ LinkSpec probe_link(Communicator& world) {
   // The ranks' mean, so that all of them report the same link.
   world.all_reduce(seconds);
   const double latency = seconds[0] / world.size();
-  const double large = std::max(seconds[1] / world.size() - latency, 1e-9);
+  // Where others took the cores from the small sums, at most so much is theirs.
+  const double large = seconds[1] / world.size();
+  const double moving = std::max(large - latency, large / 4);
   link.latency_us = latency * 1e6;
-  link.gb_per_s = static_cast<double>(kLargeSumDoubles * 8) / large * 1e-9;
+  link.gb_per_s = static_cast<double>(kLargeSumDoubles * 8) / moving * 1e-9;
   return link;
 }
 

@@ -1,7 +1,9 @@
 // Probe: what this rank has: CPU, instruction set, cores, free memory (host or cgroup, divided by
-// the ranks that share it), measured read bandwidth and product rate. Under 200 ms in all.
+// the ranks that share it), measured read bandwidth and product rate. Some 0.2 s in all.
 // The link probe is collective over the job.
 #pragma once
+
+#include <functional>
 
 #include "kernels/cpu/ops.h"
 #include "parallel/cluster_spec.h"
@@ -17,8 +19,12 @@ struct ProbeOptions {
 };
 
 RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options);
-// The two rates that every plan needs, quickly; probe_rank() does it when options.measure.
-void measure_rates(const cpu::Exec& exec, RankSpec& spec);
+// The two rates that every plan needs, quickly; probe_rank() does it when options.measure. The
+// buffer is as large as a sixteenth of spec.memory_free_bytes allows, to lie beyond the caches.
+// together, of a rank that shares its host (spec.local_size): called once, returns when all of the
+// host's ranks have called it; then they read at the same time. May be empty.
+void measure_rates(const cpu::Exec& exec, RankSpec& spec,
+                   const std::function<void()>& together = {});
 LinkSpec probe_link(Communicator& world);
 
 // Cores that this process may use (affinity mask and cgroup quota), and bytes it may still take.

@@ -16,6 +16,7 @@ struct RankRates {
   double bus = 0;             // from host memory to the GPU, while the threads read
   double bus_alone = 0;       // while they do not
   double disk = 0;            // past the page cache
+  bool operator==(const RankRates&) const = default;
 };
 
 // gpu: the rank computes on its GPU.

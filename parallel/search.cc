@@ -53,6 +53,7 @@ std::vector<Found> ways_of(const Candidate& candidate, const PlanTask& task,
                            std::span<const SpillWay> ways = kSearchedWays) {
   std::vector<Found> list;
   for (Plan& plan : lay_out(candidate, task, ways)) {
+    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
     list.push_back(judged(std::move(plan), task.request.objective));
     list.back().candidate = candidate;
   }
@@ -125,21 +126,58 @@ bool short_of_memory(const Plan& plan, const PlanTask& task) {
   });
 }
 
-// Where memory is short: shorter steps, whose activations leave more room for weights, if as many
-// tokens read as written are quicker so. Returns which is best then.
-size_t with_fewer_rows(const PlanTask& task, std::vector<Found>& all, size_t best) {
+// Of so many candidates, the best ones, other steps are tried; of many ranks, whose plans take
+// longest, of fewer.
+constexpr size_t kOtherSteps = 16;
+constexpr size_t kOtherStepsOfMany = 3;
+constexpr int kManyRanks = 8;
+
+// What the steps' length may change: it lacks memory, or has stages that read a prompt's steps in
+// turns and is judged by that.
+bool steps_matter(const Found& found, const PlanTask& task) {
+  const bool turns =
+      task.request.objective == Objective::kThroughput && found.plan.stages.size() > 1;
+  return turns || !fits(found) || short_of_memory(found.plan, task);
+}
+
+// Of what was found, the best way of each candidate, those whose steps matter, the best first.
+std::vector<Candidate> with_steps_to_try(const PlanTask& task, const std::vector<Found>& all,
+                                         const std::vector<size_t>& best_ways) {
+  std::vector<const Found*> found;
+  for (const size_t at : best_ways) {
+    if (steps_matter(all[at], task)) found.push_back(&all[at]);
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Found* a, const Found* b) {
+    if (fits(*a) != fits(*b)) return fits(*a);
+    return fits(*a) ? a->score < b->score : a->lack.bytes < b->lack.bytes;
+  });
+  const size_t most = task.cluster.size() > kManyRanks ? kOtherStepsOfMany : kOtherSteps;
+  if (found.size() > most) found.resize(most);
+  std::vector<Candidate> out;
+  for (const Found* one : found) out.push_back(one->candidate);
+  return out;
+}
+
+// Shorter steps, whose activations leave more room for weights, if as many tokens read as written
+// are quicker so. Of stages in turns also where memory is not short: a prompt in more steps keeps
+// more of them at work. Returns which is best then.
+size_t with_fewer_rows(const PlanTask& task, const std::vector<Candidate>& candidates,
+                       std::vector<Found>& all, size_t best) {
+  const bool throughput = task.request.objective == Objective::kThroughput;
+  const auto ms = [&](const Found& found) {
+    return throughput ? found.score : both_ms(found.plan);
+  };
   for (const int64_t rows : step_rows(task.request)) {
-    if (rows == task.request.gpu_rows || !short_of_memory(all[best].plan, task)) {
-      continue;
-    }
+    if (rows == task.request.gpu_rows) continue;
     PlanTask fewer = task;
     fewer.request.gpu_rows = rows;
-    std::vector<Found> ways = ways_of(all[best].candidate, fewer);
-    const Found* mine = best_of(ways);
-    if (mine == nullptr || !fits(*mine)) continue;
-    if (both_ms(mine->plan) * kWorthIt >= both_ms(all[best].plan)) continue;
-    best = all.size();
-    all.push_back(*mine);
+    for (const Candidate& candidate : candidates) {
+      const std::vector<Found> ways = ways_of(candidate, fewer);
+      const Found* mine = best_of(ways);
+      if (mine == nullptr || !fits(*mine) || ms(*mine) * kWorthIt >= ms(all[best])) continue;
+      best = all.size();
+      all.push_back(*mine);
+    }
   }
   return best;
 }
@@ -178,6 +216,7 @@ std::vector<int64_t> step_rows(const PlanRequest& request) {
 
 std::vector<Found> search(const PlanTask& task) {
   std::vector<Found> all;
+  std::vector<size_t> best_ways;  // of each candidate
   size_t best = 0;
   bool any = false;
   for (const Candidate& candidate : candidates(task)) {
@@ -190,11 +229,14 @@ std::vector<Found> search(const PlanTask& task) {
         any && fits(*mine) && fits(all[best]) && mine->score * kWorthIt < all[best].score;
     if (!any || fits_better || faster) best = at;
     any = true;
+    best_ways.push_back(at);
     std::move(ways.begin(), ways.end(), std::back_inserter(all));
   }
   if (!any) return all;
+  if (fits(all[best]) && task.request.choose_gpu_rows) {
+    best = with_fewer_rows(task, with_steps_to_try(task, all, best_ways), all, best);
+  }
   const Candidate chosen = all[best].candidate;
-  if (fits(all[best]) && task.request.choose_gpu_rows) best = with_fewer_rows(task, all, best);
   const bool free = chosen.free_shares && task.request.layers.empty() && chosen.stages.size() > 1;
   if (free && uneven(all[best].plan)) {
     all.push_back(all[best]);
@@ -208,7 +250,6 @@ std::vector<Found> search(const PlanTask& task) {
 
 int64_t longest_context(const PlanTask& task, int64_t most) {
   constexpr int64_t kPage = 32;
-  constexpr size_t kMostCandidates = 6;
   const auto with_context = [&](int64_t pages) {
     PlanTask out = task;
     out.request.context = std::min(most, pages * kPage);
@@ -216,20 +257,25 @@ int64_t longest_context(const PlanTask& task, int64_t most) {
     return out;
   };
   const auto holds = [&](const Candidate& candidate, int64_t pages) {
-    const std::vector<Found> list = ways_of(candidate, with_context(pages));
-    return std::any_of(list.begin(), list.end(), fits);
+    // How fast they are does not matter here.
+    const std::vector<Plan> list = lay_out(candidate, with_context(pages), kSearchedWays);
+    return std::any_of(list.begin(), list.end(),
+                       [](const Plan& plan) { return shortage(plan).bytes <= 0; });
   };
   int64_t low = 0;
   const int64_t all = div_up(most, kPage);
-  std::vector<Candidate> list = candidates(task);
-  for (size_t i = 0; i < list.size() && i < kMostCandidates && low < all; ++i) {
-    if (!holds(list[i], low + 1)) continue;
-    if (holds(list[i], all)) return most;
+  for (const Candidate& candidate : candidates(task)) {
+    if (low == all || !holds(candidate, low + 1)) continue;
+    if (holds(candidate, all)) return most;
     int64_t high = all;
     ++low;
     while (high - low > 1) {
       const int64_t middle = low + (high - low) / 2;
-      (holds(list[i], middle) ? low : high) = middle;
+      (holds(candidate, middle) ? low : high) = middle;
+    }
+    // What is spilled for a context is whole halves: somewhat more may fit where less does not.
+    for (const int64_t more : {16, 4, 2, 1}) {
+      if (low + more <= all && holds(candidate, low + more)) low += more;
     }
   }
   return std::min(most, low * kPage);

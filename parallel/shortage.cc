@@ -35,8 +35,7 @@ int64_t longest_context(const Plan& plan, const ModelSpec& model) {
       const char* place = place_of(part);
       const int64_t fixed = plan.rank_bytes(r, "", place) - plan.rank_bytes(r, "kv");
       const Range& layers = plan.stages[part.stage].layers;
-      const int64_t kv_bytes = kv_buffers(model, part, layers, kv).total();
-      if (fixed + kv_bytes > budget_bytes(plan, r, place)) return false;
+      if (fixed + kv_bytes(model, part, layers, kv) > budget_bytes(plan, r, place)) return false;
     }
     return true;
   };
@@ -120,7 +119,9 @@ void too_little_memory(const Plan& plan, const ModelSpec& model, const ClusterSp
     todo = context > 0 ? shorter + "; or " + other + "use --device cpu"
                        : "no context fits: free the GPU's memory, " + other + "or use --device cpu";
   } else if (!holds_kv) {
-    todo = "free memory on this host, or use --device cpu";
+    const bool given = plan.budgets[static_cast<size_t>(worst.rank)].host_given;
+    todo = given ? "give it more with --host-memory" : "free memory on this host";
+    if (plan.parts[static_cast<size_t>(worst.rank)].gpu) todo += ", or use --device cpu";
   }
   throw Error(what, plan_title(plan) + ", host " + spec.host + (gpu ? ", " + spec.gpu.text() : ""),
               todo);

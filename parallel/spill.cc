@@ -61,11 +61,10 @@ void place_feed_forward(const LayerSpec& spec, LayerPart& part, const PlacePin& 
 }
 
 void place_rank(RankPart& part, const Range& layers, const ModelSpec& model, const PlacePin& pin) {
-  for (int64_t i = 0; i < layers.size(); ++i) {
-    const int64_t index = layers.begin + i;
-    if (index < pin.layers.begin || index >= pin.layers.end) continue;
+  const int64_t end = std::min(layers.end, pin.layers.end);
+  for (int64_t index = std::max(layers.begin, pin.layers.begin); index < end; ++index) {
     const LayerSpec& spec = model.layers[static_cast<size_t>(index)];
-    LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    LayerPart& layer = part.layers[static_cast<size_t>(index - layers.begin)];
     if (pin.attention) {
       check_place(part, spec, index, Half::kAttention, pin.place);
       layer.attention = layer.heads.empty() ? Place::kResident : pin.place;
@@ -139,11 +138,14 @@ int64_t stream_slot_bytes(const ModelSpec& model, const RankPart& part, const Ra
   return greatest_half(model, part, layers, [](Place p) { return p != Place::kResident; });
 }
 
+int64_t disk_slot_bytes(int64_t half_bytes) {
+  constexpr int64_t kPage = 4096;                                 // SpillFile::kAlignment
+  return half_bytes == 0 ? 0 : (half_bytes / kPage + 2) * kPage;  // ReadAhead::slot_bytes
+}
+
 int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers) {
-  constexpr int64_t kPage = 4096;  // SpillFile::kAlignment
-  const int64_t half =
-      greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; });
-  return half == 0 ? 0 : (half / kPage + 2) * kPage;  // ReadAhead::slot_bytes
+  return disk_slot_bytes(
+      greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; }));
 }
 
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits) {

@@ -34,10 +34,13 @@ Place place_of_half(const LayerPart& part, Half half);
 
 // Whether any half of this rank lies in that home.
 bool spills_to(const RankPart& part, WeightHome home);
-// Bytes of one slot: of the greatest half that is not resident, or of those that lie on disk, with
-// the whole pages around it; 0 when there is none.
+// Bytes of one slot: on the device, of the greatest half that is not resident; on the host (pinned
+// beside a GPU), of the greatest that lies on disk with the whole pages around it, a number of
+// pages. 0 when there is none.
 int64_t stream_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers);
 int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Range& layers);
+// The latter for a half of so many bytes.
+int64_t disk_slot_bytes(int64_t half_bytes);
 
 // Rows for which the CPU's buffers of a rank on a GPU are made: 0 when it multiplies nothing.
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits);

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "kernels/core/arena.h"
+#include "parallel/gpu_ledger.h"
+#include "parallel/host_share.h"
 #include "parallel/rates.h"
 #include "parallel/shortage.h"
 #include "parallel/spill.h"
@@ -91,7 +93,8 @@ class StageSpill {
                       half.half);
   }
 
-  // What a rank's GPU gains when these halves leave it: less the slots that they need.
+  // What a rank's GPU gains when these halves leave it: less the slots that they need, and the page
+  // tables of as much as its host can pin.
   int64_t gain(int rank, const std::vector<SpillHalf>& halves) const {
     const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
     const int64_t before = stream_slot_bytes(model_, part, stage_.layers);
@@ -102,7 +105,9 @@ class StageSpill {
       bytes += mine;
       most = std::max(most, mine);
     }
-    return bytes - kStreamSlots * (Arena::rounded(most) - Arena::rounded(before));
+    const int64_t pinned = std::clamp<int64_t>(-lack_bytes(plan_, rank, "host"), 0, bytes) /
+                           kPinnedBytesAPageTableByte;
+    return bytes - kStreamSlots * (Arena::rounded(most) - Arena::rounded(before)) - pinned - 1;
   }
 
   bool enough(const std::vector<SpillHalf>& halves, int64_t extra_bytes) const {
@@ -146,10 +151,10 @@ class StageSpill {
           spread(i, n, disk) ? (void)(greatest = std::max(greatest, bytes)) : (void)(host += bytes);
         }
         const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
+        // Beyond those that the user's halves on disk have already.
         const int64_t slots =
-            kDiskSlots *
-            std::max<int64_t>(0, Arena::rounded(greatest) -
-                                     Arena::rounded(disk_slot_bytes(model_, part, stage_.layers)));
+            kDiskSlots * std::max<int64_t>(0, disk_slot_bytes(greatest) -
+                                                  disk_slot_bytes(model_, part, stage_.layers));
         const int64_t cpu_bytes = cpu_buffer_bytes(part);
         return host + slots + cpu_bytes <= -lack_bytes(plan_, rank, "host");
       });
@@ -204,8 +209,15 @@ class StageSpill {
   double share_by_rates() const {
     double share = 1;
     for (const int rank : stage_.ranks) {
-      const RankRates rates = rates_of(cluster_.ranks[static_cast<size_t>(rank)], true);
-      share = std::min(share, rates.cpu_read / (rates.cpu_read + rates.bus));
+      const RankSpec& spec = cluster_.ranks[static_cast<size_t>(rank)];
+      const RankRates rates = rates_of(spec, true);
+      int beside = 0;
+      for (const int other : stage_.ranks) {
+        beside += cluster_.ranks[static_cast<size_t>(other)].host == spec.host ? 1 : 0;
+      }
+      const double cpu = rates.cpu_read / read_slowdown(spec, beside * spec.threads, true);
+      const double bus = rates.bus / bus_slowdown(spec, beside);
+      share = std::min(share, cpu / (cpu + bus));
     }
     return share;
   }

@@ -5,7 +5,9 @@
 #include <optional>
 
 #include "kernels/core/packed_matrix.h"
+#include "parallel/budget.h"
 #include "parallel/cost.h"
+#include "parallel/host_share.h"
 #include "parallel/spill.h"
 
 namespace spillway {
@@ -18,8 +20,11 @@ constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
 // First estimates, to be replaced by what is measured.
 constexpr double kGpuLaunchMs =
-    0.0022;                            // of a kernel beyond the bytes it reads; from rates.h' runs
-constexpr int kAttentionLaunches = 5;  // norm, qkv, rope, attend, o
+    0.0022;  // of a kernel beyond the bytes it reads; from rates.h' runs
+// What a layer's attention takes longer with a cache of codes: 53 us a token in 32 layers (8B, one
+// H100 and two as TP2, docs/bench/plans.md), whose bytes are fewer.
+constexpr double kCodedCacheMs = 0.0016;
+constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
 // (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
@@ -47,7 +52,33 @@ bool uses_bus(const RankPart& part) {
   });
 }
 
+// Whether a decode step reads weights or the cache with the rank's threads.
+bool reads_host(const RankPart& part) {
+  return !part.gpu || std::any_of(part.layers.begin(), part.layers.end(),
+                                  [](const LayerPart& layer) { return !layer.ff_on_cpu.empty(); });
+}
+
 double host_copy_ms(int64_t bytes) { return kHostCopyMs + transfer_ms(bytes, kHostCopyGbPerS); }
+
+// Of a rank's bytes on disk, the part that the page cache has no room for beside the plan, in what
+// is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory.
+double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& spec) {
+  const RankPart& part = plan.parts[static_cast<size_t>(spec.rank)];
+  if (part.gpu || !spills_to(part, WeightHome::kDisk)) return 1;
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    for (const Half half : {Half::kAttention, Half::kFeedForward}) {
+      if (place_of_half(layer, half) != Place::kDisk) continue;
+      bytes += half_bytes(model, model.layers[static_cast<size_t>(layers.begin + i)], layer, half);
+    }
+  }
+  const int64_t room = spec.memory_free_bytes - spec.memory_free_bytes / kHostMarginShare -
+                       plan.rank_bytes(spec.rank, "", "host");
+  const auto left = static_cast<double>(bytes - std::clamp<int64_t>(room, 0, bytes));
+  return left / static_cast<double>(std::max<int64_t>(bytes, 1));
+}
 
 LinkSpec link_of(const ClusterSpec& cluster) {
   return cluster.link.gb_per_s > 0 ? cluster.link : assumed_cluster(1).link;
@@ -119,11 +150,84 @@ double layer_launch_ms(bool gpu, size_t tp_size) {
 
 StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
     : plan_(plan), model_(model), cluster_(cluster), link_(link_of(cluster)) {
+  std::vector<int> threads(cluster.ranks.size(), 0);  // of all ranks, at the host's first
   for (const RankSpec& rank : cluster.ranks) {
-    const RankPart& part = plan.parts[static_cast<size_t>(rank.rank)];
-    rates_.push_back(rates_of(rank, part.gpu));
-    if (!uses_bus(part)) rates_.back().cpu_read = rates_.back().cpu_read_alone;
+    const auto same = [&](const RankSpec& of) { return of.host == rank.host; };
+    hosts_.push_back(std::find_if(cluster.ranks.begin(), cluster.ranks.end(), same)->rank);
+    threads[static_cast<size_t>(hosts_.back())] += rank.threads;
   }
+  for (const RankSpec& rank : cluster.ranks) {
+    const auto r = static_cast<size_t>(rank.rank);
+    const RankPart& part = plan.parts[r];
+    const bool bus = uses_bus(part);
+    rates_.push_back(rates_of(rank, part.gpu));
+    disk_shares_.push_back(uncached_share(plan, model, rank));
+    if (!bus) rates_.back().cpu_read = rates_.back().cpu_read_alone;
+    if (bus) {
+      const auto& ranks = plan.stages[static_cast<size_t>(part.stage)].ranks;
+      rates_.back().bus /= bus_slowdown(
+          rank, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](int other) {
+            return hosts_[static_cast<size_t>(other)] == hosts_[r];
+          })));
+    }
+    const int all = threads[static_cast<size_t>(hosts_[r])];
+    shared_host_ = shared_host_ || (reads_host(part) && read_slowdown(rank, all, bus) > 1);
+  }
+}
+
+bool StageClock::alike(int a, int b) const {
+  const auto i = static_cast<size_t>(a);
+  const auto j = static_cast<size_t>(b);
+  const RankSpec& x = cluster_.ranks[i];
+  const RankSpec& y = cluster_.ranks[j];
+  return hosts_[i] == hosts_[j] && rates_[i] == rates_[j] && x.threads == y.threads &&
+         x.host_reads == y.host_reads && x.together == y.together &&
+         same_size(plan_.parts[i], plan_.parts[j]);
+}
+
+std::vector<StageClock::Seat> StageClock::seats_of(const StagePlan& stage) const {
+  std::vector<Seat> seats;
+  for (const int rank : stage.ranks) {
+    const auto like = std::find_if(seats.begin(), seats.end(),
+                                   [&](const Seat& seat) { return alike(seat.rank, rank); });
+    like == seats.end() ? seats.push_back({rank, 1}) : (void)++like->count;
+  }
+  return seats;
+}
+
+int StageClock::busy_threads(const StagePlan& stage, int host, const StepShape& step) const {
+  if (!step.all_busy) return 0;
+  int threads = 0;
+  for (const RankPart& part : plan_.parts) {
+    const auto r = static_cast<size_t>(part.rank);
+    const bool other = &plan_.stages[static_cast<size_t>(part.stage)] != &stage;
+    if (other && hosts_[r] == host && reads_host(part)) threads += cluster_.ranks[r].threads;
+  }
+  return threads;
+}
+
+std::vector<double> StageClock::slowdowns(const StagePlan& stage, const std::vector<Seat>& seats,
+                                          const StepShape& step,
+                                          const std::vector<double>& alone_ms) const {
+  if (!shared_host_) return {};
+  std::vector<double> out(seats.size(), 1.0);
+  for (size_t first = 0; first < seats.size(); ++first) {
+    const int host = hosts_[static_cast<size_t>(seats[first].rank)];
+    std::vector<HostReaders> readers;
+    std::vector<size_t> at;
+    for (size_t i = 0; i < seats.size(); ++i) {
+      const auto r = static_cast<size_t>(seats[i].rank);
+      if (hosts_[r] != host || alone_ms[i] <= 0) continue;
+      if (i < first) break;  // done with an earlier one
+      readers.push_back(
+          {&cluster_.ranks[r], seats[i].count, uses_bus(plan_.parts[r]), alone_ms[i]});
+      at.push_back(i);
+    }
+    if (at.empty() || at[0] != first) continue;
+    read_together(readers, busy_threads(stage, host, step));
+    for (size_t i = 0; i < at.size(); ++i) out[at[i]] = readers[i].ms / alone_ms[at[i]];
+  }
+  return out;
 }
 
 double StageClock::message_ms(int64_t bytes) const { return spillway::message_ms(link_, bytes); }
@@ -146,11 +250,11 @@ double StageClock::hop_ms(size_t stage, int64_t rows) const {
 
 double StageClock::round_trip_ms() const { return plan_.n_ranks() < 2 ? 0 : 2 * message_ms(0); }
 
-double StageClock::device_ms(int rank, const Work& work, int64_t rows) const {
+double StageClock::device_ms(int rank, const Work& work, int64_t rows, double slowdown) const {
   const RankRates& rates = rates_[static_cast<size_t>(rank)];
   const double multiply =
       static_cast<double>(work.products) * static_cast<double>(rows) / (rates.matrix * kUnitsPerMs);
-  return std::max(transfer_ms(work.bytes, rates.read), multiply);
+  return std::max(slowdown * transfer_ms(work.bytes, rates.read), multiply);
 }
 
 StageClock::Work StageClock::attention_work(int rank, const StagePlan& stage, int64_t i) const {
@@ -190,11 +294,22 @@ double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
 // The output's product, of one row in a prefill.
 double StageClock::head_ms(const StepShape& step) const {
   const MatrixSpec& head = head_matrix(model_);
+  const StagePlan& stage = plan_.stages.back();
+  const std::vector<Seat> seats = seats_of(stage);
+  std::vector<Work> works;
+  std::vector<double> alone;
+  for (const Seat& seat : seats) {
+    const int64_t n = plan_.parts[seat.rank].output_rows.size();
+    works.push_back({packed_bytes(head.type, n, model_.dim), n * model_.dim});
+    alone.push_back(plan_.on_gpu(stage) ? 0
+                                        : transfer_ms(works.back().bytes,
+                                                      rates_[static_cast<size_t>(seat.rank)].read));
+  }
+  const std::vector<double> slower = slowdowns(stage, seats, step, alone);
   double ms = 0;
-  for (const int rank : plan_.stages.back().ranks) {
-    const int64_t n = plan_.parts[rank].output_rows.size();
-    const Work work{packed_bytes(head.type, n, model_.dim), n * model_.dim};
-    ms = std::max(ms, device_ms(rank, work, step.prefill ? 1 : step.rows));
+  for (size_t i = 0; i < seats.size(); ++i) {
+    const int64_t rows = step.prefill ? 1 : step.rows;
+    ms = std::max(ms, device_ms(seats[i].rank, works[i], rows, slower.empty() ? 1 : slower[i]));
   }
   return ms;
 }
@@ -202,21 +317,35 @@ double StageClock::head_ms(const StepShape& step) const {
 void StageClock::add_ways(int rank, Place place, int64_t bytes, bool alone, HalfWork& work) const {
   if (place == Place::kResident || bytes == 0) return;
   const RankRates& rates = rates_[static_cast<size_t>(rank)];
-  if (place == Place::kDisk) work.disk_ms = transfer_ms(bytes, rates.disk);
+  if (place == Place::kDisk) {
+    work.disk_ms = disk_shares_[static_cast<size_t>(rank)] * transfer_ms(bytes, rates.disk);
+  }
   if (plan_.parts[rank].gpu) {
     work.bus_ms = transfer_ms(bytes, alone ? rates.bus_alone : rates.bus);
   }
 }
 
-void StageClock::attention_half(const StagePlan& stage, int64_t i, const StepShape& step,
-                                std::vector<HalfWork>& works, StageTimes& times) const {
+void StageClock::attention_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
+                                const StepShape& step, std::vector<HalfWork>& works,
+                                StageTimes& times) const {
   double matrix = 0;
   double attention = 0;
-  for (size_t r = 0; r < stage.ranks.size(); ++r) {
-    const int rank = stage.ranks[r];
+  std::vector<double> slower;
+  if (shared_host_ && !plan_.on_gpu(stage)) {
+    std::vector<double> alone;
+    for (const Seat& seat : seats) {
+      alone.push_back(transfer_ms(attention_work(seat.rank, stage, i).bytes,
+                                  rates_[static_cast<size_t>(seat.rank)].read));
+    }
+    slower = slowdowns(stage, seats, step, alone);
+  }
+  for (size_t r = 0; r < seats.size(); ++r) {
+    const int rank = seats[r].rank;
+    const double slowdown = slower.empty() ? 1 : slower[r];
     const Work work = attention_work(rank, stage, i);
-    const double mine = device_ms(rank, work, step.rows);
-    const double attend = attend_ms(rank, stage, i, step);
+    const double mine = device_ms(rank, work, step.rows, slowdown);
+    // The cache of a decode step is read as weights are; a prefill multiplies.
+    const double attend = attend_ms(rank, stage, i, step) * (step.prefill ? 1 : slowdown);
     matrix = std::max(matrix, mine);
     attention = std::max(attention, attend);
     works[r].device_ms = mine + attend;
@@ -227,16 +356,35 @@ void StageClock::attention_half(const StagePlan& stage, int64_t i, const StepSha
   times.attention_ms += attention;
 }
 
-void StageClock::feed_forward_half(const StagePlan& stage, int64_t i, const StepShape& step,
-                                   std::vector<HalfWork>& works, StageTimes& times) const {
+void StageClock::feed_forward_half(const StagePlan& stage, const std::vector<Seat>& seats,
+                                   int64_t i, const StepShape& step, std::vector<HalfWork>& works,
+                                   StageTimes& times) const {
   const bool all_streamed = step.rows > plan_.limits.max_cpu_rows;
+  const bool gpu = plan_.on_gpu(stage);
+  const auto on_device = [&](const LayerPart& part) {
+    return all_streamed ? part.ff.size() : ff_off_cpu(part).size();
+  };
+  // What a seat's threads read, and how fast alone.
+  std::vector<double> slower;
+  if (shared_host_) {
+    std::vector<double> alone;
+    for (const Seat& seat : seats) {
+      const LayerPart& part = plan_.parts[seat.rank].layers[i];
+      const RankRates& rates = rates_[static_cast<size_t>(seat.rank)];
+      const int64_t columns = gpu ? part.ff.size() - on_device(part) : part.ff.size();
+      alone.push_back(transfer_ms(feed_forward_work(seat.rank, stage, i, columns).bytes,
+                                  gpu ? rates.cpu_read : rates.read));
+    }
+    slower = slowdowns(stage, seats, step, alone);
+  }
   double matrix = 0;
-  for (size_t r = 0; r < stage.ranks.size(); ++r) {
-    const int rank = stage.ranks[r];
+  for (size_t r = 0; r < seats.size(); ++r) {
+    const int rank = seats[r].rank;
+    const double slowdown = slower.empty() ? 1 : slower[r];
     const LayerPart& part = plan_.parts[rank].layers[i];
-    const int64_t columns = all_streamed ? part.ff.size() : ff_off_cpu(part).size();
+    const int64_t columns = on_device(part);
     const Work device = feed_forward_work(rank, stage, i, columns);
-    works[r].device_ms = device_ms(rank, device, step.rows);
+    works[r].device_ms = device_ms(rank, device, step.rows, gpu ? 1 : slowdown);
     matrix = std::max(matrix, works[r].device_ms);
     add_ways(rank, part.feed_forward, device.bytes, all_streamed, works[r]);
     if (columns == part.ff.size()) continue;
@@ -244,7 +392,8 @@ void StageClock::feed_forward_half(const StagePlan& stage, int64_t i, const Step
     const RankRates& rates = rates_[static_cast<size_t>(rank)];
     const double multiply =
         static_cast<double>(cpu.products * step.rows) / (rates.cpu_matrix * kUnitsPerMs);
-    works[r].cpu_ms = kHandOverMs + std::max(transfer_ms(cpu.bytes, rates.cpu_read), multiply);
+    works[r].cpu_ms =
+        kHandOverMs + std::max(slowdown * transfer_ms(cpu.bytes, rates.cpu_read), multiply);
   }
   times.matrix_ms += matrix;
 }
@@ -254,20 +403,24 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   const auto halves = static_cast<size_t>(2 * stage.layers.size());
   const bool gpu = plan_.on_gpu(stage);
   const double sum = group_sum_ms(cluster_, stage.ranks, gpu, step.rows, model_.dim);
-  const double attention_launches = gpu ? kAttentionLaunches * kGpuLaunchMs : 0;
+  const bool coded = kv_quantized(plan_.kv.type);
   const double feed_forward_launches =
-      layer_launch_ms(gpu, stage.ranks.size()) - attention_launches;
+      layer_launch_ms(gpu, stage.ranks.size()) - (gpu ? kAttentionLaunches * kGpuLaunchMs : 0);
+  const double attention_launches =
+      gpu ? kAttentionLaunches * kGpuLaunchMs + (coded ? kCodedCacheMs : 0) : 0;
   StageTimes times;
-  std::vector<std::vector<HalfWork>> ranks(stage.ranks.size(), std::vector<HalfWork>(halves));
+  // Ranks that are alike wait alike: one stands for all of them.
+  const std::vector<Seat> seats = seats_of(stage);
+  std::vector<std::vector<HalfWork>> ranks(seats.size(), std::vector<HalfWork>(halves));
   std::vector<double> base(halves);
-  std::vector<HalfWork> works(stage.ranks.size());
+  std::vector<HalfWork> works(seats.size());
   bool spilled = false;
   for (size_t h = 0; h < halves; ++h) {
     const double before = times.matrix_ms + times.attention_ms;
     std::fill(works.begin(), works.end(), HalfWork{});
     const auto layer = static_cast<int64_t>(h / 2);
-    h % 2 == 0 ? attention_half(stage, layer, step, works, times)
-               : feed_forward_half(stage, layer, step, works, times);
+    h % 2 == 0 ? attention_half(stage, seats, layer, step, works, times)
+               : feed_forward_half(stage, seats, layer, step, works, times);
     const double launches = h % 2 == 0 ? attention_launches : feed_forward_launches;
     times.launch_ms += launches;
     base[h] = times.matrix_ms + times.attention_ms - before + launches;
@@ -277,7 +430,9 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
       ranks[r][h] = works[r];
     }
   }
-  // Two sums a layer, one for the embedding.
+  // Two sums a layer, one for the embedding. They count whole also in steps of so many rows that
+  // they run beside products (runtime/stage/gpu_sum.h): at 1024 rows that gains nothing, and with
+  // them whole an 8B's TP2 is predicted 12 % too quick at 1024 rows, 1 % at 2048.
   times.collective_ms = static_cast<double>(halves + (index == 0 ? 1 : 0)) * sum;
   if (spilled) times.waits = chain_waits(ranks, base, sum);
   if (step.head && index + 1 == plan_.stages.size()) times.matrix_ms += head_ms(step);

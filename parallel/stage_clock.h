@@ -13,11 +13,13 @@ namespace spillway {
 
 // A step as the clock sees it: decode of `rows` sequences with `context` tokens each, or a prefill
 // of `rows` tokens of one sequence after `context` others; with the head where `head`.
+// Ranks of one host that read its memory in the same half share it (host_share.h).
 struct StepShape {
   int64_t rows = 1;
   int64_t context = 0;
   bool prefill = false;
   bool head = true;
+  bool all_busy = false;  // the other stages work meanwhile, on steps of their own
 };
 
 struct StageTimes {
@@ -55,22 +57,38 @@ class StageClock {
     int64_t bytes = 0;
     int64_t products = 0;  // multiply-adds for one row
   };
+  // A rank of a stage, for all of the stage's on its host that are like it.
+  struct Seat {
+    int rank = 0;
+    int count = 1;
+  };
+  std::vector<Seat> seats_of(const StagePlan& stage) const;
+  bool alike(int a, int b) const;
+  int busy_threads(const StagePlan& stage, int host, const StepShape& step) const;
+  // How many times as long each seat's reads of host memory take beside the others', which take
+  // `alone_ms` alone. Empty: as long.
+  std::vector<double> slowdowns(const StagePlan& stage, const std::vector<Seat>& seats,
+                                const StepShape& step, const std::vector<double>& alone_ms) const;
   double message_ms(int64_t bytes) const;
-  double device_ms(int rank, const Work& work, int64_t rows) const;
+  double device_ms(int rank, const Work& work, int64_t rows, double slowdown) const;
   Work attention_work(int rank, const StagePlan& stage, int64_t i) const;
   Work feed_forward_work(int rank, const StagePlan& stage, int64_t i, int64_t columns) const;
   double attend_ms(int rank, const StagePlan& stage, int64_t i, const StepShape& step) const;
   double head_ms(const StepShape& step) const;
-  void attention_half(const StagePlan& stage, int64_t i, const StepShape& step,
-                      std::vector<HalfWork>& works, StageTimes& times) const;
-  void feed_forward_half(const StagePlan& stage, int64_t i, const StepShape& step,
-                         std::vector<HalfWork>& works, StageTimes& times) const;
+  void attention_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
+                      const StepShape& step, std::vector<HalfWork>& works, StageTimes& times) const;
+  void feed_forward_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
+                         const StepShape& step, std::vector<HalfWork>& works,
+                         StageTimes& times) const;
   void add_ways(int rank, Place place, int64_t bytes, bool alone, HalfWork& work) const;
 
   const Plan& plan_;
   const ModelSpec& model_;
   const ClusterSpec& cluster_;
   std::vector<RankRates> rates_;
+  std::vector<double> disk_shares_;  // by rank: what comes from the disk itself, of bytes there
+  std::vector<int> hosts_;           // by rank: the first rank of its host
+  bool shared_host_ = false;         // some host's memory gives its ranks less together than alone
   LinkSpec link_;
 };
 

@@ -14,6 +14,9 @@ namespace {
 
 constexpr int64_t kMostBytes = 1 << 20;
 constexpr size_t kDeepest = 4;  // names in a table's name
+// Names are compared one by one: so many keys in a table, and tables in one.
+constexpr size_t kMostKeys = 1 << 10;
+constexpr size_t kMostTables = 1 << 14;
 
 bool is_key(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
@@ -105,6 +108,9 @@ class Parser {
     if (other != nullptr && !(element && other->element)) {
       fail("[" + full + "] is there twice, first in line " + std::to_string(other->line));
     }
+    if (parent->tables.size() == kMostTables) {
+      fail("there are more than " + std::to_string(kMostTables) + " tables");
+    }
     parent->tables.push_back({full, line_, element, {}, {}});
     current_ = &parent->tables.back();
   }
@@ -124,6 +130,9 @@ class Parser {
       if (other == name) {
         fail(name + " is there twice, first in line " + std::to_string(value.line));
       }
+    }
+    if (current_->values.size() == kMostKeys) {
+      fail("a table has more than " + std::to_string(kMostKeys) + " keys");
     }
     TomlValue value = this->value(true);
     current_->values.emplace_back(name, std::move(value));

@@ -14,6 +14,10 @@ namespace spillway {
 
 using Clock = std::chrono::steady_clock;
 
+// A look that comes so late: this process was stopped, as a batch system does with whole jobs, or
+// its machine was. The step under way gets its time anew; rpc/coordinator.cc forgives as much.
+constexpr std::chrono::milliseconds kOwnPause{1000};
+
 // Thread: begin and end write the atomics; the watchdog's thread reads them. The mutex guards
 // only `stop`, which the destructor sets.
 struct Watchdog::Shared {
@@ -31,6 +35,11 @@ struct Watchdog::Shared {
   bool stop = false;
   std::thread thread;
 
+  // The watchdog's own:
+  std::chrono::milliseconds period{0};
+  Clock::time_point looked = Clock::now();
+  Clock::time_point resumed{};  // the end of the last pause
+
   void watch();
   void look(uint64_t& reported);
 };
@@ -38,7 +47,9 @@ struct Watchdog::Shared {
 void Watchdog::Shared::look(uint64_t& reported) {
   // The time comes first: were this thread held up after it, the step only seems younger. Read
   // last, it would add that wait to the age of a step that may have ended long ago.
-  const auto now = Clock::now().time_since_epoch();
+  const auto now = Clock::now();
+  if (now - looked > period + kOwnPause) resumed = now;
+  looked = now;
   // begin() counts up before it writes the time and the step, so if the count is the same before
   // and after reading them, they belong to that step.
   const uint64_t count = steps_begun.load();
@@ -46,7 +57,7 @@ void Watchdog::Shared::look(uint64_t& reported) {
   const int64_t number = step.load();
   const auto limit = deadline + std::chrono::milliseconds(allowance_ms.load());
   if (begun == 0 || count == reported || steps_begun.load() != count) return;
-  const auto age = now - std::chrono::nanoseconds(begun);
+  const auto age = now - std::max(Clock::time_point(std::chrono::nanoseconds(begun)), resumed);
   if (age <= limit) return;
   // Who waits is the victim of who computes: the latter reports first and is the one that is named.
   const std::string waiting = describe();
@@ -58,8 +69,6 @@ void Watchdog::Shared::look(uint64_t& reported) {
 }
 
 void Watchdog::Shared::watch() {
-  const std::chrono::milliseconds period =
-      std::clamp(deadline / 4, std::chrono::milliseconds(1), std::chrono::milliseconds(100));
   uint64_t reported = 0;
   std::unique_lock<std::mutex> lock(mutex);
   while (!stop) {
@@ -78,6 +87,8 @@ Watchdog::Watchdog(std::chrono::milliseconds deadline, std::function<std::string
   CHECK(describe != nullptr);
   CHECK(on_stuck != nullptr);
   shared_->deadline = deadline;
+  shared_->period =
+      std::clamp(deadline / 4, std::chrono::milliseconds(1), std::chrono::milliseconds(100));
   shared_->describe = std::move(describe);
   shared_->on_stuck = std::move(on_stuck);
   shared_->thread = std::thread([shared = shared_.get()] { shared->watch(); });

@@ -218,6 +218,10 @@ void host_read_to_wire(const HostRead& read, rpc::HostRead* wire) {
   wire->set_bus_gb_per_s(bus_gb_per_s);
 }
 
+HostRead host_read_from_wire(const rpc::HostRead& wire) {
+  return {wire.threads(), wire.gb_per_s(), wire.beside_bus_gb_per_s(), wire.bus_gb_per_s()};
+}
+
 void pair_to_wire(const PairSpec& pair, rpc::Pair* wire) {
   const auto& [from, to, fabric, gb_per_s, small_sum_us] = pair;
   wire->set_from(from);
@@ -310,7 +314,7 @@ Plan from_wire(const rpc::Plan& wire) {
 void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   const auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
                read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-               disk_gb_per_s, page_cache_gb_per_s] = spec;
+               disk_gb_per_s, page_cache_gb_per_s, together] = spec;
   wire->set_rank(rank);
   wire->set_host(host);
   wire->set_local_rank(local_rank);
@@ -329,6 +333,7 @@ void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   wire->set_numa_nodes(numa_nodes);
   wire->set_disk_gb_per_s(disk_gb_per_s);
   wire->set_page_cache_gb_per_s(page_cache_gb_per_s);
+  if (together.threads > 0) host_read_to_wire(together, wire->mutable_together());
 }
 
 RankSpec from_wire(const rpc::Inventory& wire) {
@@ -347,13 +352,13 @@ RankSpec from_wire(const rpc::Inventory& wire) {
   spec.measured = wire.measured();
   if (wire.has_gpu()) spec.gpu = gpu_from_wire(wire.gpu());
   for (const rpc::HostRead& read : wire.host_reads()) {
-    spec.host_reads.push_back(
-        {read.threads(), read.gb_per_s(), read.beside_bus_gb_per_s(), read.bus_gb_per_s()});
+    spec.host_reads.push_back(host_read_from_wire(read));
   }
   spec.pin_gb_per_s = wire.pin_gb_per_s();
   spec.numa_nodes = wire.numa_nodes();
   spec.disk_gb_per_s = wire.disk_gb_per_s();
   spec.page_cache_gb_per_s = wire.page_cache_gb_per_s();
+  if (wire.has_together()) spec.together = host_read_from_wire(wire.together());
   return spec;
 }
 

@@ -1,6 +1,7 @@
 // See read_ahead.h. Pieces have running numbers over all steps; number k is piece k % n. Threads
 // take the chunks of the lowest number whose slot is free, in order, so that a piece is complete as
-// early as it can be.
+// early as it can be. A piece that is given as it lies in the page cache has a slot's turn all the
+// same: its slot stays as it is.
 #include "runtime/io/read_ahead.h"
 
 #include <algorithm>
@@ -33,27 +34,34 @@ struct ReadAhead::State {
   const SpillFile& file;
   std::vector<FilePiece> pieces;
   std::vector<std::byte*> slots;
+  const bool gives_mapped;
 
   std::mutex mutex;
   std::condition_variable changed;
   bool stop = false;
   std::optional<Error> failed;  // of the first chunk, in their order, that could not be read
   Chunk failed_at;
-  int64_t reading = 0;         // chunks that threads have taken and not yet read
-  int64_t taken = 0;           // the number whose chunks are given out
-  int64_t next = 0;            // its next chunk's first byte
-  int64_t waited = 0;          // numbers that wait() has given out
-  int64_t released = 0;        // and that were released
-  std::vector<int64_t> left;   // by slot: bytes that are still to come
-  std::vector<int64_t> holds;  // by slot: the number that it is being filled with
+  bool asking = false;                   // a thread asks whether piece `taken` is in the page cache
+  int64_t reading = 0;                   // chunks that threads have taken and not yet read
+  int64_t taken = 0;                     // the number whose chunks are given out
+  int64_t next = 0;                      // its next chunk's first byte
+  int64_t waited = 0;                    // numbers that wait() has given out
+  int64_t released = 0;                  // and that were released
+  std::vector<int64_t> left;             // by slot: bytes that are still to come
+  std::vector<int64_t> holds;            // by slot: the number that it is being filled with
+  std::vector<const std::byte*> places;  // by slot: where that piece lies, in it or mapped
   std::atomic<int64_t> bytes{0};
   std::vector<std::thread> threads;
 
   State(const SpillFile& file_in, std::vector<FilePiece> pieces_in,
-        std::vector<std::byte*> slots_in)
-      : file(file_in), pieces(std::move(pieces_in)), slots(std::move(slots_in)) {
+        std::vector<std::byte*> slots_in, InCache in_cache)
+      : file(file_in),
+        pieces(std::move(pieces_in)),
+        slots(std::move(slots_in)),
+        gives_mapped(in_cache == InCache::kMapped && !file_in.mapped().empty()) {
     left.assign(slots.size(), 0);
     holds.assign(slots.size(), -1);
+    places.assign(slots.size(), nullptr);
   }
 
   int64_t n() const { return static_cast<int64_t>(pieces.size()); }
@@ -77,18 +85,45 @@ struct ReadAhead::State {
             round_up(piece.offset + piece.bytes, SpillFile::kAlignment)};
   }
 
+  // Number `taken` comes to its slot's turn.
+  void hold(int64_t missing, const std::byte* place) {
+    const size_t slot = slot_of(taken);
+    left[slot] = missing;
+    holds[slot] = taken;
+    places[slot] = place;
+  }
+
+  // Gives number `taken` as it lies in the page cache, if all of it does. Asks without the lock: it
+  // takes up to a millisecond, in which nobody else takes anything.
+  bool give_mapped(std::unique_lock<std::mutex>& lock) {
+    if (!gives_mapped) return false;
+    const FilePiece& wanted = piece(taken);
+    asking = true;
+    lock.unlock();
+    const bool there = file.cached(wanted.offset, wanted.bytes);
+    lock.lock();
+    asking = false;
+    changed.notify_all();
+    if (!there) return false;
+    hold(0, file.mapped().data() + wanted.offset);
+    bytes += wanted.bytes;
+    ++taken;
+    return true;
+  }
+
   // Blocks until there is something to read; none: the end.
   std::optional<Chunk> take() {
     std::unique_lock<std::mutex> lock(mutex);
-    changed.wait(lock, [this] {
-      return stop || failed.has_value() || next > 0 || released >= needs_released(taken);
-    });
+    do {
+      changed.wait(lock, [this] {
+        return stop || failed.has_value() ||
+               (!asking && (next > 0 || released >= needs_released(taken)));
+      });
+    } while (!stop && !failed.has_value() && next == 0 && give_mapped(lock));
     if (stop || failed.has_value()) return {};
-    const int64_t all = pages_of(piece(taken)).size();
-    if (next == 0) {
-      left[slot_of(taken)] = all;
-      holds[slot_of(taken)] = taken;
-    }
+    const Range pages = pages_of(piece(taken));
+    const int64_t all = pages.size();
+    if (next == 0) hold(all, slots[slot_of(taken)] + (piece(taken).offset - pages.begin));
     const Chunk chunk{taken, next, std::min(kChunkBytes, all - next)};
     next += chunk.bytes;
     ++reading;
@@ -109,7 +144,7 @@ struct ReadAhead::State {
     --reading;
     int64_t& missing = left[slot_of(chunk.number)];
     missing -= chunk.bytes;
-    if (missing == 0 || failed) changed.notify_all();
+    if (missing == 0 || failed || stop) changed.notify_all();
   }
 
   // Chunks are given out in order and none after a failure, so once no thread reads any more the
@@ -138,8 +173,8 @@ struct ReadAhead::State {
 };
 
 ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
-                     std::vector<std::byte*> slots, int n_threads)
-    : state_(std::make_unique<State>(file, std::move(pieces), std::move(slots))) {
+                     std::vector<std::byte*> slots, int n_threads, InCache in_cache)
+    : state_(std::make_unique<State>(file, std::move(pieces), std::move(slots), in_cache)) {
   CHECK(!state_->pieces.empty() && !state_->slots.empty());
   for (const FilePiece& piece : state_->pieces) {
     CHECK_GE(piece.offset, 0);
@@ -151,12 +186,22 @@ ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
 }
 
 ReadAhead::~ReadAhead() {
+  stop();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+std::byte* ReadAhead::at(size_t piece) const {
+  const State& s = *state_;
+  const FilePiece& p = s.pieces[piece];
+  return s.slots[piece % s.slots.size()] + (p.offset - State::pages_of(p).begin);
+}
+
+void ReadAhead::stop() {
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     state_->stop = true;
   }
   state_->changed.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
 }
 
 const std::byte* ReadAhead::wait() {
@@ -164,12 +209,13 @@ const std::byte* ReadAhead::wait() {
   std::unique_lock<std::mutex> lock(s.mutex);
   CHECK_EQ(s.waited, s.released);
   const size_t slot = s.slot_of(s.waited);
-  const FilePiece& piece = s.piece(s.waited);
   const auto complete = [&] { return s.holds[slot] == s.waited && s.left[slot] == 0; };
-  s.changed.wait(lock, [&] { return complete() || (s.failed.has_value() && s.reading == 0); });
-  if (!complete()) throw Error(*s.failed);
+  s.changed.wait(
+      lock, [&] { return complete() || ((s.failed.has_value() || s.stop) && s.reading == 0); });
+  if (!complete() && s.failed.has_value()) throw Error(*s.failed);
+  if (!complete()) throw Error("the spill file is not read any more", s.piece(s.waited).name, "");
   ++s.waited;
-  return s.slots[slot] + (piece.offset - State::pages_of(piece).begin);
+  return s.places[slot];
 }
 
 void ReadAhead::release() {

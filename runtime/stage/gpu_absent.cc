@@ -8,7 +8,7 @@ namespace spillway {
 struct GpuExecutor::State {};
 
 GpuExecutor::GpuExecutor(const Gguf&, const ModelSpec&, const Plan&, Mesh&, int, const cpu::Exec&,
-                         const std::function<void(int64_t, int64_t)>&) {
+                         const std::string&, const std::function<void(int64_t, int64_t)>&) {
   throw Error("this program was built without CUDA", "",
               "build the preset `release` where nvcc is, or use --device cpu");
 }

@@ -74,7 +74,7 @@ struct GpuExecutor::State {
   StepTrace trace;
 
   State(const Gguf& gguf, const ModelSpec& model_in, const Plan& plan_in, Mesh& mesh_in,
-        int ordinal, const cpu::Exec& cpu_in,
+        int ordinal, const cpu::Exec& cpu_in, const std::string& spill_folder,
         const std::function<void(int64_t, int64_t)>& on_progress)
       : model(model_in),
         plan(plan_in),
@@ -84,7 +84,7 @@ struct GpuExecutor::State {
         device(cuda::select_device(ordinal)),
         exec(make_exec()),
         weight_memory("weights", weight_list().total()),
-        spill(model_in, plan_in, mesh_in.rank, cpu_in),
+        spill(model_in, plan_in, mesh_in.rank, cpu_in, spill_folder),
         weights(load(gguf, on_progress)),
         kv_memory("kv", kv_list().total()),
         kv(make_kv()),
@@ -158,9 +158,9 @@ struct GpuExecutor::State {
     GpuUpload upload(cpu, exec, stream);
     const WeightWriter writer = upload.writer();
     const WeightWriter host_writer = cpu_writer(cpu);
-    Weights loaded =
-        load_weights(gguf, model, plan, mesh.rank,
-                     {{&writer, &arena}, {&host_writer, spill.host_arena()}, {}}, on_progress);
+    Weights loaded = load_weights(
+        gguf, model, plan, mesh.rank,
+        {{&writer, &arena}, {&host_writer, spill.host_arena()}, spill.disk_target()}, on_progress);
     upload.finish();
     return loaded;
   }
@@ -343,6 +343,7 @@ struct GpuExecutor::State {
     mark(&HostSpan::launched_ns);
     wait();
     mark(&HostSpan::end_ns);
+    spill.check();
     if (hidden) compare(batch.number);
     hop.send(n);
     if (last_stage() && !batch.logit_rows.empty()) head.write_message(batch, k, message);
@@ -374,9 +375,10 @@ struct GpuExecutor::State {
 };
 
 GpuExecutor::GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh,
-                         int device, const cpu::Exec& cpu,
+                         int device, const cpu::Exec& cpu, const std::string& spill_folder,
                          const std::function<void(int64_t, int64_t)>& on_progress)
-    : state_(std::make_unique<State>(gguf, model, plan, mesh, device, cpu, on_progress)) {}
+    : state_(std::make_unique<State>(gguf, model, plan, mesh, device, cpu, spill_folder,
+                                     on_progress)) {}
 
 GpuExecutor::~GpuExecutor() = default;
 
@@ -393,7 +395,9 @@ void GpuExecutor::run(const StepBatch& batch, std::byte* message) {
   try {
     s.run(batch, message);
   } catch (...) {
-    // The job ends, and with it what the GPU's kernels wait for: they must end before their memory.
+    // The job ends, and with it what the GPU's kernels and the streams' calls wait for: they must
+    // end before their memory.
+    s.spill.stop();
     if (s.tp != nullptr) s.tp->abort();
     s.hop.abort();
     throw;

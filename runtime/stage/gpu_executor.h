@@ -31,10 +31,11 @@ namespace spillway {
 class GpuExecutor {
  public:
   // Selects the device and loads the weights (on_progress as in load_weights); talks to nobody.
-  // mesh must outlive it. Throws Error when the device is not there, too old, or has not enough
-  // memory.
+  // mesh must outlive it. spill_folder: where the file of weights on disk goes. Throws Error when
+  // the device is not there, too old, or has not enough memory.
   GpuExecutor(const Gguf& gguf, const ModelSpec& model, const Plan& plan, Mesh& mesh, int device,
-              const cpu::Exec& cpu, const std::function<void(int64_t, int64_t)>& on_progress);
+              const cpu::Exec& cpu, const std::string& spill_folder,
+              const std::function<void(int64_t, int64_t)>& on_progress);
   ~GpuExecutor();
   GpuExecutor(GpuExecutor&&) = delete;
 
@@ -50,7 +51,9 @@ class GpuExecutor {
 
   const char* kind() const { return "gpu"; }
   // One step; what goes to the next stage is there or posted. message: on the last stage what Head
-  // sends to the front (head.cc), head_message_bytes() of room.
+  // sends to the front (head.cc), head_message_bytes() of room. Throws Error for what failed on the
+  // device or on a disk, and then nothing of the step has been sent from here; what other GPUs have
+  // taken of it by themselves are no numbers.
   void run(const StepBatch& batch, std::byte* message);
   // Waits until the next stage has received what run() posted to it last.
   void finish();

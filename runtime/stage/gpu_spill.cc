@@ -3,11 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <string>
+#include <span>
 #include <thread>
 
 #include "kernels/core/check.h"
-#include "kernels/core/error.h"
 #include "parallel/ledger.h"
 
 namespace spillway {
@@ -22,11 +21,6 @@ const Range& layers_of(const Plan& plan, int rank) {
 
 BufferList host_list(const ModelSpec& model, const Plan& plan, int rank) {
   const RankPart& part = part_of(plan, rank);
-  if (spills_to(part, WeightHome::kDisk)) {
-    throw Error("weights on disk are not read by a rank on a GPU yet",
-                "--place, rank " + std::to_string(rank),
-                "use streamed or cpu (ffn only), or --device cpu");
-  }
   return weight_buffers(model, part, layers_of(plan, rank), part.stage == 0,
                         part.stage == plan.last_stage(), WeightHome::kHost);
 }
@@ -35,13 +29,10 @@ int64_t slot_bytes(const ModelSpec& model, const Plan& plan, int rank) {
   return Arena::rounded(stream_slot_bytes(model, part_of(plan, rank), layers_of(plan, rank)));
 }
 
-const std::byte* end_of(const PackedMatrix& w) {
-  return w.data + packed_bytes(w.type, w.rows, w.cols);
-}
-
 }  // namespace
 
-GpuSpill::GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu)
+GpuSpill::GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu,
+                   const std::string& folder)
     : dim_(model.dim),
       host_pages_("weights spilled to the host", host_list(model, plan, rank).total(), *cpu.pool),
       host_("spilled weights", host_pages_.data(), host_pages_.bytes()),
@@ -49,18 +40,27 @@ GpuSpill::GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu
               spill_pinned_buffers(model, part_of(plan, rank), plan.limits).total()),
       pinned_arena_("halves on the CPU", pinned_.data(), pinned_.bytes()),
       cpu_half_(model, plan, rank, cpu, pinned_arena_),
+      disk_(spills_to(part_of(plan, rank), WeightHome::kDisk)
+                ? std::make_unique<DiskHalves>(cpu, model, plan, rank, folder, InCache::kCopied)
+                : nullptr),
       slot_memory_("weights, streaming slots", kStreamSlots * slot_bytes(model, plan, rank)) {
   for (size_t i = 0; i < slots_.size(); ++i) {
     slots_[i].data = slot_memory_.data() + static_cast<int64_t>(i) * slot_bytes(model, plan, rank);
   }
 }
 
-GpuSpill::~GpuSpill() = default;
+GpuSpill::~GpuSpill() { stop(); }
 
 void GpuSpill::loaded(const Weights& weights) {
   host_pin_ =
       cuda::PinnedRange("weights spilled to the host", host_pages_.data(), host_pages_.bytes());
   host_.freeze();
+  if (disk_ != nullptr) {
+    const std::span<std::byte> slots = disk_->slots();
+    disk_pin_ = cuda::PinnedRange("disk slots", slots.data(), disk_->bytes());
+    disk_->start(weights);
+    disk_calls_ = std::make_unique<DiskCalls>(*disk_);
+  }
   first_layer_ = weights.layers.data();
   for (const LayerWeights& w : weights.layers) {
     calls_.push_back({this, &w});
@@ -70,19 +70,28 @@ void GpuSpill::loaded(const Weights& weights) {
 
 void GpuSpill::list_halves(const LayerWeights& w) {
   if (w.part.attention != Place::kResident) {
-    const std::byte* from = w.qkv[0].data;
-    every_.push_back({&w, Half::kAttention, from, end_of(w.o) - from});
+    every_.push_back(listed(w, Half::kAttention));
     few_.push_back(every_.back());
   }
   if (w.part.feed_forward == Place::kResident) return;
-  const bool hybrid = w.part.feed_forward == Place::kHybrid;
-  const std::byte* rest = w.gate_up[0].data;
-  const std::byte* from = hybrid ? w.cpu_gate_up[0].data : rest;
-  const std::byte* end = end_of(w.down);
-  every_.push_back({&w, Half::kFeedForward, from, end - from});
-  if (w.part.feed_forward != Place::kCpu) {
-    few_.push_back({&w, Half::kFeedForward, rest, end - rest});
-  }
+  every_.push_back(listed(w, Half::kFeedForward));
+  if (w.part.feed_forward == Place::kCpu) return;
+  few_.push_back(every_.back());
+  if (w.part.feed_forward != Place::kHybrid) return;
+  // Without the CPU's columns, which lie before the others.
+  Streamed& rest = few_.back();
+  rest.bytes -= w.gate_up[0].data - rest.base;
+  rest.base = rest.from = w.gate_up[0].data;
+}
+
+GpuSpill::Streamed GpuSpill::listed(const LayerWeights& w, Half half) {
+  const std::span<const std::byte> span = half_span(w, half);
+  Streamed out{&w, half, span.data(), span.data(), static_cast<int64_t>(span.size())};
+  if (place_of_half(w.part, half) != Place::kDisk) return out;
+  CHECK(disk_->stored(disk_listed_).data() == out.base);
+  out.from = disk_->at(disk_listed_);
+  out.turn = disk_calls_->turn(disk_listed_++);
+  return out;
 }
 
 void GpuSpill::begin(const cuda::Exec& exec, int64_t n) {
@@ -99,7 +108,9 @@ void GpuSpill::copy_next() {
   const Streamed& half = (*order_)[copied_];
   Slot& slot = slots_[copied_ % slots_.size()];
   if (copied_ >= slots_.size()) slot.multiplied.wait_in(copies_);
+  if (half.turn != nullptr) cuda::call_host(copies_.handle(), DiskCalls::wait, half.turn);
   cuda::copy_to_device(copies_, slot.data, half.from, half.bytes);
+  if (half.turn != nullptr) cuda::call_host(copies_.handle(), DiskCalls::release, half.turn);
   slot.copied.record(copies_);
   ++copied_;
 }
@@ -119,7 +130,7 @@ GpuSpill::Slot& GpuSpill::fetch(const cuda::Exec& exec, const LayerWeights& w, H
 
 PackedMatrix GpuSpill::in_slot(PackedMatrix matrix) const {
   const Slot& slot = slots_[fetched_ % slots_.size()];
-  matrix.data = slot.data + (matrix.data - (*order_)[fetched_].from);
+  matrix.data = slot.data + (matrix.data - (*order_)[fetched_].base);
   return matrix;
 }
 
@@ -156,14 +167,27 @@ bool GpuSpill::on_cpu(const LayerWeights& w) const {
 }
 
 void GpuSpill::wait_for(const cuda::Stream& stream) {
-  if (cpu_half_.most_rows() == 0) return stream.synchronize();
+  if (!host_works()) return stream.synchronize();
   sleeping_wait_.wait_for(stream);
 }
 
 void GpuSpill::leave_core() const {
   constexpr std::chrono::microseconds kNap{50};
-  if (cpu_half_.most_rows() == 0) return std::this_thread::yield();
+  if (!host_works()) return std::this_thread::yield();
   std::this_thread::sleep_for(kNap);
+}
+
+void GpuSpill::check() const {
+  if (disk_calls_ != nullptr) disk_calls_->check();
+}
+
+void GpuSpill::stop() {
+  if (disk_calls_ != nullptr) disk_calls_->stop();
+}
+
+int64_t GpuSpill::host_bytes() const {
+  const int64_t disk = disk_ == nullptr ? 0 : disk_->bytes();
+  return host_.bytes() + pinned_.bytes() + cpu_half_.bytes() + disk;
 }
 
 void GpuSpill::run_call(void* call) {

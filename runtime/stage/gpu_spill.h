@@ -1,11 +1,25 @@
-// GpuSpill: the weights of a rank on a GPU that lie in host memory, and their way into a step. In
-// the order of the step each spilled half is copied to one of two slots on the device while the
-// half before is multiplied; in steps of few rows some halves, or some columns of them, are
-// multiplied on the CPU meanwhile. The layers ask for a half's matrices and say when they are done
-// (gpu_layer.cc); nothing here waits on the host, and a decode step's copies and calls of the CPU
+// GpuSpill: the weights of a rank on a GPU that lie in host memory or on disk, and their way into a
+// step. In the order of the step each spilled half is copied to one of two slots on the device
+// while the half before is multiplied; in steps of few rows some halves, or some columns of them,
+// are multiplied on the CPU meanwhile. Halves on disk are read ahead into slots on the host and
+// copied from there. The layers ask for a half's matrices and say when they are done
+// (gpu_layer.cc); nothing here waits on the host, and a decode step's copies and calls of the host
 // are branches of its graph.
-//   Owns the host arena (pinned) and the slots, exactly the ledger's bytes.
-//   Thread: the rank's main thread; the CPU's work runs on a thread of CUDA's and the rank's pool.
+//   Owns the host arena and the disk's slots (pinned) and the slots, exactly the ledger's bytes.
+//   Thread: the rank's main thread; what the streams call on the host runs on threads of CUDA's,
+//   the CPU's work there on the rank's pool.
+//
+// A half from disk on the stream of copies: its slot on the device is free, call: the half has been
+// read (DiskCalls::wait), copy, call: its slot on the host is free (release), event `copied`. Every
+// step takes all of these halves in the same order, so half i always comes through host slot
+// i % kDiskSlots: graphs hold the addresses of their copies. Why nothing is stuck: the calls of all
+// streams may share one thread of CUDA's, so a call must not wait for what another one has yet to
+// do. wait(k) waits for the disk's own threads alone, and these for slots that release() has given
+// free, at the latest of half k - 1: before wait(k) on the same stream, in a graph as well, whose
+// nodes of one stream are a chain. The next step begins when all of this one's copies have ended,
+// since its last product waits for their events, and these come after release(). A half that the
+// CPU multiplies may be called a little later for it, behind a wait for the disk; the disk reads on
+// meanwhile. A half that cannot be read: see disk_calls.h and check().
 //
 // Nothing but these copies may wait for the bus: a copy of a few bytes to the device queues behind
 // two slots of weights (measured on an H100: 1.9 ms a step of 32 KB). So kernels read what the CPU
@@ -16,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/core/arena.h"
@@ -25,6 +40,7 @@
 #include "parallel/spill.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/cpu_half.h"
+#include "runtime/stage/disk_calls.h"
 
 namespace spillway {
 
@@ -54,15 +70,17 @@ struct CpuTerm {
 
 class GpuSpill {
  public:
-  // Reserves what the plan spills; empty when it spills nothing. Throws Error when the memory
-  // cannot be had, or for a place that is not built.
-  GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu);
+  // Reserves what the plan spills; empty when it spills nothing. folder: where the file of weights
+  // on disk goes. Throws Error when memory or disk cannot be had.
+  GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu,
+           const std::string& folder);
   ~GpuSpill();
   GpuSpill(GpuSpill&&) = delete;
 
-  // For the loader: all of it to be filled. nullptr when nothing is spilled.
+  // For the loader: all of it to be filled. nullptr, or an empty target, when nothing lies there.
   Arena* host_arena() { return host_.bytes() == 0 ? nullptr : &host_; }
-  // Once, when it is filled: pins it. weights must stay where they are.
+  WeightTarget disk_target() const { return disk_ == nullptr ? WeightTarget{} : disk_->target(); }
+  // Once, when they are filled: pins memory and starts to read. weights must stay where they are.
   void loaded(const Weights& weights);
 
   // A step of n rows begins on this stream: the first copies start. In a graph n is the bucket's.
@@ -82,13 +100,18 @@ class GpuSpill {
   // It begins when the stream gets here. normed [n, dim]: the half's input.
   CpuTerm start_on_cpu(const cuda::Exec& exec, const LayerWeights& w, View2D<const float> normed);
 
-  // Waits for the stream: asleep when the CPU has halves to multiply, which need every core.
+  // Waits for the stream: asleep when the host has work in a step, which may need every core.
   void wait_for(const cuda::Stream& stream);
-  // For a thread that polls instead: yields, or sleeps a little when the CPU has halves.
+  // For a thread that polls instead: yields, or sleeps a little when the host has work.
   void leave_core() const;
+  // When the step has ended, before anybody hears of it: throws Error when a half could not be
+  // read from disk, and then what the step computed is no number.
+  void check() const;
+  // Any thread, when the job ends: no call of the step at hand waits for the disk any more.
+  void stop();
 
   int64_t device_bytes() const { return slot_memory_.bytes(); }
-  int64_t host_bytes() const { return host_.bytes() + pinned_.bytes() + cpu_half_.bytes(); }
+  int64_t host_bytes() const;
 
  private:
   struct Slot {
@@ -99,8 +122,10 @@ class GpuSpill {
   struct Streamed {
     const LayerWeights* layer = nullptr;
     Half half = Half::kAttention;
-    const std::byte* from = nullptr;
+    const std::byte* base = nullptr;  // the first matrix, as the layer's views have it
+    const std::byte* from = nullptr;  // where it is copied from: base, but for halves on disk
     int64_t bytes = 0;
+    void* turn = nullptr;  // of DiskCalls
   };
   struct Call {
     const GpuSpill* spill = nullptr;
@@ -108,6 +133,8 @@ class GpuSpill {
   };
   static void run_call(void* call);
   void list_halves(const LayerWeights& w);
+  Streamed listed(const LayerWeights& w, Half half);
+  bool host_works() const { return cpu_half_.most_rows() > 0 || disk_ != nullptr; }
   void copy_next();
   bool streamed(Place place) const;
   Slot& fetch(const cuda::Exec& exec, const LayerWeights& w, Half half);
@@ -121,6 +148,11 @@ class GpuSpill {
   cuda::PinnedMemory pinned_;
   Arena pinned_arena_;
   CpuHalf cpu_half_;
+  std::unique_ptr<DiskHalves> disk_;  // nullptr when nothing lies there
+  cuda::PinnedRange disk_pin_;        // of its slots
+  std::unique_ptr<DiskCalls> disk_calls_;
+  size_t disk_listed_ = 0;
+  // Behind all that the streams' calls use: when it is freed, the device has come to rest.
   cuda::DeviceMemory slot_memory_;
   std::array<Slot, kStreamSlots> slots_;
   cuda::Stream copies_;

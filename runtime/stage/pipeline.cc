@@ -53,7 +53,8 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
       head_(exec, model, plan, mesh, weights_, scratch_),
       x_posts_{OpenPosts(mesh.sends_to.size()), OpenPosts(mesh.sends_to.size())} {
   if (part_of(plan, mesh.rank).gpu) {
-    gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, on_progress);
+    gpu_ = std::make_unique<GpuExecutor>(gguf, model, plan, mesh, device, exec, spill_folder,
+                                         on_progress);
   } else {
     load_on_cpu(gguf, spill_folder, on_progress);
     executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, disk_.get(),

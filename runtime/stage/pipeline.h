@@ -94,6 +94,8 @@ class Pipeline {
 
   // Bytes of this rank's arenas in host memory: what the ledger promised without the program's own.
   int64_t arena_bytes() const;
+  // Weights that steps read through its mapping; nullptr when none lie on disk, or on a GPU.
+  const SpillFile* spill_file() const { return disk_ == nullptr ? nullptr : &disk_->file(); }
   // What carries the sums of this rank's stage, when it is several GPUs, and on the front the rows
   // of all stages, when some compute on GPUs: lines to print.
   std::string comm_report() const;

@@ -10,7 +10,7 @@ import time
 
 from harness import NO_CACHE, program
 
-TIMEOUT_S = 60 * float(os.environ.get("SPILLWAY_E2E_PATIENCE", "1"))
+TIMEOUT_S = 180 * float(os.environ.get("SPILLWAY_E2E_PATIENCE", "1"))
 LONG_TEXT = "he he he shot the note on the stone here. " * 40
 MESSAGES = '[{"role": "user", "content": "hello"}]'
 

@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import harness
@@ -98,6 +100,19 @@ class Faults(harness.EndToEnd):
                 self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
                 self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
 
+    def test_a_job_that_is_stopped_goes_on(self):
+        """All its processes at once, for longer than a rank may be silent and a step may take."""
+        job = self.start(generate(2, "-p", "Once upon a time", "--ignore-eos", "-n", "300"))
+        job.wait_for_text(1)
+        pids = list(job.ranks())
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                time.sleep(6)
+        self.assertEqual(job.wait(120), 0, job.describe())
+        self.assertNotIn("silent", job.errors())
+
     def test_silent_front_ends_the_job(self):
         job, workers = self.running(2)
         since = time.monotonic()
@@ -105,6 +120,21 @@ class Faults(harness.EndToEnd):
         job.wait_for_words(r"\brank 0\b", since)
         self.assertNotEqual(job.wait(SOON_S), 0, job.describe())
         self.assertEqual(job.left_over(), {}, "left running by " + job.describe())
+
+    def test_a_disk_that_fails(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # One rank: nobody is silent, however busy the machine.
+            job = self.start(generate(1, "-p", "Once upon a time", "--ignore-eos", "-n", "8000",
+                                      "-c", "8192", "--place", "layers all = disk", "--spill-dir",
+                                      folder))
+            job.wait_for_text(1, 200)
+            (rank,) = job.wait_for_workers(1).values()
+            self.assertTrue(harness.cut_spill_file(rank, folder), job.describe())
+            self.assertEqual(job.wait(200), 1, job.describe())
+            self.assertEqual(job.left_over(20), {}, "left running by " + job.describe())
+            self.assertRegex(job.errors(), r"reading the spill file failed at byte \d+")
+            self.assertRegex(job.errors(), re.escape(folder) + r", weights on disk of rank 0\b")
+            self.assertEqual(os.listdir(folder), [])
 
     def test_front_killed(self):
         job, workers = self.running(MOST_RANKS)

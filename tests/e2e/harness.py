@@ -66,6 +66,22 @@ def parent_of(pid):
         return None
 
 
+def cut_spill_file(pid, folder):
+    """Cuts the process' file of weights on disk in this folder to nothing, as a disk that fails
+    would: the file has no name, but its descriptor can be opened. Whether there was one."""
+    cut = False
+    for name in os.listdir("/proc/%d/fd" % pid):
+        path = "/proc/%d/fd/%s" % (pid, name)
+        try:
+            if not os.readlink(path).startswith(os.path.realpath(folder) + "/"):
+                continue
+            os.truncate(path, 0)
+        except OSError:
+            continue  # closed meanwhile
+        cut = True
+    return cut
+
+
 class Job:
     """A command with all processes it starts, in a session of its own.
 

@@ -2,6 +2,7 @@
 // its own each time.
 #include "launch/bus_guard.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <filesystem>
 
 #include "runtime/io/mapped_file.h"
+#include "runtime/io/spill_file.h"
 #include "tests/support/temp_dir.h"
 
 namespace spillway::testing {
@@ -45,6 +47,33 @@ TEST(BusGuardDeathTest, ShorterWhileMapped) {
   const std::string gone = folder.write("gone.gguf", std::string(kBytes, 'x'));
   EXPECT_EXIT(cut_and_read(gone, true), ::testing::ExitedWithCode(1),
               "spillway: a mapped page cannot be had: .*gone.gguf");
+}
+
+// As a disk that fails when a page is read again: beyond the end of a file there is none.
+void cut_spill_and_read(const std::string& folder) {
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  guard_mapped_file("/nowhere");
+  SpillFile file(folder, "weights on disk of rank 3", kBytes);
+  guard_spill_file(file.mapped(), file.where());
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code no_error;
+    const std::string target = std::filesystem::read_symlink(entry.path(), no_error).string();
+    const int fd = std::stoi(entry.path().filename().string());
+    if (target.find(folder) == std::string::npos) continue;
+    if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR && ftruncate(fd, 8192) != 0) _exit(2);
+  }
+  unsigned sum = 0;
+  for (const std::byte b : file.mapped()) sum += static_cast<unsigned>(b);
+  asm volatile("" : : "g"(sum));
+  _exit(0);
+}
+
+TEST(BusGuardDeathTest, APageOfTheSpillFileCannotBeReadAgain) {
+  const TempDir folder;
+  EXPECT_EXIT(cut_spill_and_read(folder.file("spill")), ::testing::ExitedWithCode(1),
+              "spillway: reading the spill file failed at byte 8192, which the page cache had lost "
+              "\\(.*/spill, weights on disk of rank 3\\): check the disk, or give another");
 }
 
 TEST(BusGuardDeathTest, ASignalOfAnotherKindStaysASignal) {

@@ -93,6 +93,9 @@ TEST_F(PlanFile, FlagsWinOverIt) {
   EXPECT_EQ(o.context, 64);
   EXPECT_EQ(o.kv_type, KvType::kF32);
   EXPECT_EQ(places_text(o.places), "layers 3 = disk");
+  o = parse({"-c64", "-kf32", "--plan", path_});
+  EXPECT_EQ(o.context, 64);
+  EXPECT_EQ(o.kv_type, KvType::kF32);
   o = parse({"-ngl", "7", "--plan", path_});
   EXPECT_TRUE(o.places.empty());
   EXPECT_EQ(o.gpu_layers, 7);
@@ -100,14 +103,26 @@ TEST_F(PlanFile, FlagsWinOverIt) {
 
 TEST_F(PlanFile, WhatIsNoPinIsRefused) {
   EXPECT_NE(fault({}).find("cannot be read"), std::string::npos) << fault({});
-  write("temp = 0.5\n");
-  expect_says(fault({}), {"temp, which pins nothing", path_, "split, order, place"});
+  write("# pins\ntemp = 0.5\n");
+  expect_says(fault({}), {"temp, which pins nothing", path_ + ", line 2", "split, order, place"});
   write("[run]\nsplit = \"1\"\n");
   expect_says(fault({}), {"which pins nothing"});
   write("split = [\"1\", \"2\"]\n");
   expect_says(fault({}), {"sets split to a list"});
   write("split = \"1:\"\n");
   EXPECT_NE(fault({}), "it was read");
+  write("tp = true\n");
+  expect_says(fault({}), {"sets tp to true or false", "line 1"});
+  write("tp = 1\ntp = 2\n");
+  expect_says(fault({}), {"tp is there twice, first in line 1", "line 2"});
+  write("split = \"1:1\n");
+  expect_says(fault({}), {"does not end", "line 1"});
+  std::string deep = "a";
+  for (int i = 0; i < 10000; ++i) deep += ".a";
+  write("[" + deep + "]\nx = 1\n");
+  EXPECT_NE(fault({}), "it was read");
+  write("split = \"" + std::string(2 << 20, '1') + "\"\n");
+  expect_says(fault({}), {"larger than the 1048576 bytes"});
 }
 
 TEST(PlanFlags, ArriveInTheRequest) {
@@ -136,13 +151,42 @@ TEST(PlanFlags, WhatIsNoNumberIsRefused) {
 }
 
 TEST(PlanFlags, OfARequestMakeItAgain) {
-  const Args args = {
-      "--split",     "20@2:1+10@1", "--place",      "layers 3-5 ffn = hybrid 0.6; layer 9 = disk",
-      "--device",    "gpu,gpu,cpu", "-c",           "512",
-      "-k",          "q8_0",        "--gpu-memory", "11.5GiB,0.5,1GiB",
-      "--objective", "context"};
+  const Args args = {"--split",
+                     "20@2:1+10@1",
+                     "--place",
+                     "layers 3-5 ffn = hybrid 0.6; layer 9 = disk",
+                     "--device",
+                     "gpu,gpu,cpu",
+                     "-c",
+                     "512",
+                     "-k",
+                     "q8_0",
+                     "--ubatch-size",
+                     "256",
+                     "--gpu-memory",
+                     "11.5GiB,0.5,1GiB",
+                     "--objective",
+                     "context"};
   const std::string flags = request_flags(plan_request(parse(args)));
   EXPECT_EQ(request_flags(plan_request(parse(words_of(flags)))), flags);
+}
+
+// CPUs take nothing from the disk unless they are told; the refusal tells it.
+TEST(PlanFlags, TheDiskIsTheLastThatIsPossible) {
+  ClusterSpec cluster = measured_cluster(1);
+  cluster.ranks[0].memory_free_bytes = 3 * kGiB;
+  const std::string said = refusal(llama_8b(), cluster, plan_request(parse({"-c", "512"})));
+  expect_says(said, {"rank 0 needs", "--place 'layers all = disk' -c "});
+  const PlanRequest request =
+      plan_request(parse({"--place", "layers all = disk", "-c", "512", "--ubatch-size", "64"}));
+  EXPECT_EQ(refusal(llama_8b(), cluster, request), "it was planned");
+}
+
+TEST(PlanFlags, ThroughputIsOfSeveralSequences) {
+  const PlanRequest request = plan_request(parse({"--sequences", "16"}));
+  EXPECT_EQ(request.limits.max_sequences, 16);
+  EXPECT_EQ(request.limits.max_logit_rows, 16);
+  EXPECT_EQ(plan_request(parse({})).limits.max_sequences, 1);
 }
 
 // What cannot be says what can; feeding that back plans.

@@ -25,6 +25,7 @@ ClusterSpec full_cluster() {
   cluster.ranks[1].gpu = {"gpu", "GPU-1", 2,    9,    1,    132, int64_t{6} << 40, int64_t{5} << 40,
                           1e3,   450.25,  52.5, 54.1, 0.75, 1};
   cluster.ranks[1].host_reads = {{1, 8.5, 6.25, 51.5}, {16, 90.1, 84.25, 52.5}};
+  cluster.ranks[1].together = {32, 60.5, 55.25, 40.5};
   cluster.ranks[1].pin_gb_per_s = 1.75;
   cluster.ranks[1].numa_nodes = 2;
   cluster.ranks[1].disk_gb_per_s = 2.75;
@@ -49,6 +50,7 @@ TEST(ClusterFileTest, EveryFieldComesBackBitForBit) {
   EXPECT_EQ(rank.gpu.numa_node, 1);
   ASSERT_EQ(rank.host_reads.size(), 2u);
   EXPECT_EQ(rank.host_reads[1].beside_bus_gb_per_s, 84.25);
+  EXPECT_EQ(rank.together, full_cluster().ranks[1].together);
   EXPECT_EQ(rank.page_cache_gb_per_s, 9.25);
   ASSERT_NE(back.cluster.pair(1, 0), nullptr);
   EXPECT_EQ(back.cluster.pair(0, 1)->fabric, "peer");
@@ -136,6 +138,12 @@ TEST(ClusterFileTest, WhatIsWrongIsNamedWithItsLine) {
   expect_refused("threads = 2",
                  "threads = 2\nhost_read_threads = [2, 1]\nhost_read_gb_per_s = [3.0, 4.0]", 5,
                  {"must rise"});
+  std::string many;
+  for (int i = 0; i < 4097; ++i) {
+    many += "[[ranks]]\nrank = " + std::to_string(i) +
+            "\nhost = \"h\"\nthreads = 1\nmemory_free_bytes = 1\n";
+  }
+  EXPECT_THROW(parse_cluster(many, "f"), Error);
   EXPECT_THROW(parse_cluster("", "f"), Error);
   EXPECT_THROW(parse_cluster("[ranks]\nrank = 0\n", "f"), Error);
 }

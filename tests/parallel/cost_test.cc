@@ -136,6 +136,22 @@ TEST(Predict, MeasuredPairsOfGpusGiveTheSumsTimes) {
               0.004 + (100 * 576 * 4 - 16384) / 300e6, 1e-9);
 }
 
+// On GPUs the codes' own time is more than the bytes they spare in a short cache, not in a long
+// one.
+TEST(Predict, ACacheOfCodesCostsAGpuItsDecoding) {
+  const ModelSpec model = testing::llama_8b();
+  const ClusterSpec cluster = testing::gpus({80});
+  PlanRequest request = testing::on(DeviceChoice::kGpu, "1");
+  request.context = 65536;
+  const auto total_ms = [&](KvType type, int64_t tokens) {
+    request.kv_type = type;
+    return predict(make_plan(model, cluster, request), model, cluster, tokens).total_ms;
+  };
+  EXPECT_NEAR(total_ms(KvType::kQ8_0, 0) - total_ms(KvType::kF16, 0), 32 * 0.0016, 1e-9);
+  EXPECT_LT(total_ms(KvType::kQ8_0, 60000), total_ms(KvType::kF16, 60000));
+  EXPECT_DOUBLE_EQ(total_ms(KvType::kF32, 0), total_ms(KvType::kF16, 0));
+}
+
 TEST(Predict, UnmeasuredRatesAreTheAssumedOnes) {
   const ModelSpec model = smollm2();
   ClusterSpec blank = assumed_cluster(2);
@@ -158,6 +174,36 @@ TEST(Predict, PrefillIsFasterThanDecodeAndFollowsTheProductRate) {
   EXPECT_GT(slow.prefill_tok_per_s, slow.decode_tok_per_s);
   cluster.ranks[0].matrix_gop_per_s *= 2;
   EXPECT_GT(predict(plan, model, cluster, 0).prefill_tok_per_s, 1.8 * slow.prefill_tok_per_s);
+}
+
+// A CPU reads from the page cache what that has room for, at the speed of its products; the rest is
+// waited for.
+TEST(Predict, ADiskIsWaitedForWhereThePageCacheHasNoRoom) {
+  const ModelSpec model = smollm2();
+  ClusterSpec cluster = bandwidth_only(1);  // 10 GB/s
+  cluster.ranks[0].disk_gb_per_s = 0.1;
+  cluster.ranks[0].memory_free_bytes = int64_t{8} << 30;
+  PlanRequest request;
+  request.context = 512;
+  const Plan resident = make_plan(model, cluster, request);
+  request.places = parse_places("layers all = disk");
+  const Plan plan = make_plan(model, cluster, request);
+  EXPECT_EQ(plan.prediction.disk_ms, 0);
+  EXPECT_DOUBLE_EQ(plan.prediction.total_ms, resident.prediction.total_ms);
+  EXPECT_EQ(weight_bytes_per_token(plan, model, 0), weight_bytes_per_token(resident, model, 0));
+
+  const int64_t on_disk = plan.rank_bytes(0, "weights", "disk");
+  const int64_t taken = plan.rank_bytes(0, "", "host");
+  EXPECT_EQ(plan.rank_bytes(0, "program", "host") - resident.rank_bytes(0, "program", "host"),
+            div_up(on_disk, 512));
+  // Room for a quarter of it, and for nothing; the planner leaves 1/32 of what is free.
+  const auto all_ms = static_cast<double>(on_disk) / 0.1e6;
+  for (const double share : {0.25, 0.0}) {
+    const double room = static_cast<double>(taken) + share * static_cast<double>(on_disk);
+    cluster.ranks[0].memory_free_bytes = static_cast<int64_t>(room * 32 / 31);
+    const double total = predict(plan, model, cluster, 0).total_ms;
+    EXPECT_NEAR(total, (1 - share) * all_ms, 0.05 * all_ms) << share;
+  }
 }
 
 TEST(WeightBytesPerToken, LayersNormsAndHeadButNoEmbeddingRowTable) {

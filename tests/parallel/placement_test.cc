@@ -113,6 +113,46 @@ TEST(Places, EveryMatrixLiesInOneHome) {
   EXPECT_NE(plan_fingerprint(all), plan_fingerprint(spilled));
 }
 
+// A GPU's rank: the weights by line, three pinned slots of whole pages around the greatest half,
+// and what the driver maps them with; two slots on the GPU as for halves from the host.
+TEST(Places, HalvesOnDiskHaveSlotsOnHostAndGpu) {
+  const ModelSpec model = llama_70b();
+  const Plan all = make_plan(model, gpu_cluster(), placed("layers all = resident"));
+  const Plan plan =
+      make_plan(model, gpu_cluster(), placed("layers 10-69 ffn = disk; layer 3 = disk"));
+  EXPECT_TRUE(check_plan(plan, model).empty());
+  const LayerSpec& layer = model.layers[0];
+  const int64_t ffn = half_bytes(model, layer, plan.parts[0].layers[3], Half::kFeedForward);
+  const int64_t attention = half_bytes(model, layer, plan.parts[0].layers[3], Half::kAttention);
+  EXPECT_EQ(plan.rank_bytes(0, "weights", "disk"), 61 * ffn + attention);
+  EXPECT_EQ(plan.rank_bytes(0, "weights", "host"), 0);
+  EXPECT_EQ(plan.rank_bytes(0, "weights", "gpu"),
+            all.rank_bytes(0, "weights", "gpu") - 61 * ffn - attention);
+  int64_t lines = 0;
+  for (const LedgerLine& line : plan.ledger) {
+    lines += line.place == "disk" && line.name == "weights" ? 1 : 0;
+  }
+  EXPECT_EQ(lines,
+            62);  // "layer 3 attention", "layer 3 feed-forward", "layer 10 feed-forward", ...
+  constexpr int64_t kPage = 4096;
+  const int64_t slots = 3 * (ffn / kPage + 2) * kPage;
+  const auto more = [&](const char* name, const char* place) {
+    return plan.rank_bytes(0, name, place) - all.rank_bytes(0, name, place);
+  };
+  EXPECT_EQ(more("activations", "host"), slots);
+  EXPECT_EQ(more("program", "gpu"), slots / 288);
+  EXPECT_EQ(more("activations", "gpu"), 2 * ffn);
+  // On a CPU the same slots, and no GPU to map them.
+  PlanRequest on_cpu = placed("layer 3 = disk");
+  on_cpu.device = DeviceChoice::kCpu;
+  const Plan cpu = make_plan(model, gpu_cluster(), on_cpu);
+  on_cpu.places.clear();
+  EXPECT_EQ(cpu.rank_bytes(0, "activations", "host") -
+                make_plan(model, gpu_cluster(), on_cpu).rank_bytes(0, "activations", "host"),
+            slots);
+  EXPECT_EQ(cpu.rank_bytes(0, "", "gpu"), 0);
+}
+
 TEST(Places, HybridColumnsAreCutOnBlocks) {
   const ModelSpec model = llama_70b();
   const Plan plan = make_plan(model, gpu_cluster(), placed("layers 5 ffn = hybrid 0.4"));

@@ -149,6 +149,79 @@ TEST(Spill, WhereTheHostIsFullTheDiskHoldsTheRest) {
   EXPECT_GT(plan.prediction.total_ms, 0.8 * disk_ms);
 }
 
+// However quick the disk: what the GPU or the host holds is never read from it.
+TEST(Spill, TheDiskIsTheLastPlace) {
+  const ModelSpec model = llama_70b();
+  ClusterSpec cluster = with_host_rates(gpus({80}));
+  cluster.ranks[0].disk_gb_per_s = 1000;
+  EXPECT_EQ(make_plan(model, cluster, {}).rank_bytes(0, "weights", "disk"), 0);
+  const Plan roomy = make_plan(model, cluster, in_gpu_memory("20GiB"));
+  EXPECT_GT(roomy.rank_bytes(0, "weights", "host"), 15 * kGiB);
+  EXPECT_EQ(roomy.rank_bytes(0, "weights", "disk"), 0);
+  // A host that lacks one byte of what that plan takes: as much goes to the disk as makes room for
+  // itself and its slots, and the rest of the host stays in use.
+  PlanRequest request = in_gpu_memory("20GiB");
+  request.host_memory = {{roomy.rank_bytes(0, "", "host") - 1, 0}};
+  const Plan tight = make_plan(model, cluster, request);
+  EXPECT_TRUE(tight.parts[0].gpu);
+  EXPECT_TRUE(check_plan(tight, model).empty());
+  EXPECT_LE(shortage(tight).bytes, 0);
+  const int64_t half =
+      half_bytes(model, model.layers[0], tight.parts[0].layers[0], Half::kFeedForward);
+  EXPECT_GT(tight.rank_bytes(0, "weights", "disk"), 0);
+  EXPECT_LE(tight.rank_bytes(0, "weights", "disk"), 6 * half);
+}
+
+// A half from disk on a GPU: the read runs beside products and copies, and the slowest way counts.
+TEST(SpillCost, ReadsFromDiskRunBesideTheBus) {
+  const ModelSpec model = llama_70b();
+  const auto step_ms = [&](const char* places, double disk_gb_per_s) {
+    ClusterSpec cluster = with_host_rates(gpus({80}));
+    cluster.ranks[0].disk_gb_per_s = disk_gb_per_s;
+    PlanRequest request;
+    request.device = DeviceChoice::kGpu;
+    request.places = parse_places(places);
+    return make_plan(model, cluster, request).prediction;
+  };
+  const ClusterSpec any = with_host_rates(gpus({80}));
+  PlanRequest request;
+  request.device = DeviceChoice::kGpu;
+  request.places = parse_places("layers all ffn = disk");
+  const auto bytes =
+      static_cast<double>(make_plan(model, any, request).rank_bytes(0, "weights", "disk"));
+  const Prediction resident = step_ms("layers all = resident", 2);
+  const Prediction streamed = step_ms("layers all ffn = streamed", 2);
+  // A disk slower than the bus bounds the step: its reads, one copy and one product are left.
+  const Prediction slow = step_ms("layers all ffn = disk", 2);
+  EXPECT_GT(slow.total_ms, bytes / 2e6);
+  EXPECT_LT(slow.total_ms, 1.02 * bytes / 2e6 + resident.total_ms / 40);
+  EXPECT_GT(slow.disk_ms, 0.9 * bytes / 2e6);
+  // One that is quicker costs no more than the bus; no disk makes a half quicker than the host's.
+  const Prediction quick = step_ms("layers all ffn = disk", 1000);
+  EXPECT_GE(quick.total_ms, streamed.total_ms);
+  EXPECT_LT(quick.total_ms, 1.01 * streamed.total_ms);
+}
+
+// 58 GB of pinned weights take 200 MB of page tables on the GPU: more than what the halves leave
+// beyond the need. A shorter context is never refused where a longer one fits.
+TEST(Spill, EveryContextUpToTheLongestFits) {
+  const ModelSpec model = testing::model_of(
+      {"123B", 88, 12288, 96, 8, 128, 28672, 32768, 131072, QuantType::kQ4_K, false});
+  ClusterSpec cluster = with_host_rates(gpus({12}), 40, 26);
+  cluster.ranks[0].gpu.free_bytes = 12'012'486'656;
+  cluster.ranks[0].memory_free_bytes = 60'129'542'144;
+  PlanRequest request = in_gpu_memory("12012486656B");
+  request.gpu_rows = 256;
+  request.limits.max_sequences = 1;
+  for (const int64_t context : {32, 2048, 4096, 8192, 12000, 16384, 20000, 22848}) {
+    request.context = context;
+    EXPECT_EQ(testing::refusal(model, cluster, request), "it was planned") << context;
+  }
+  request.context = 0;
+  request.objective = Objective::kContext;
+  EXPECT_GE(make_plan(model, cluster, request).kv.context, 22848);
+}
+
 TEST(Spill, WhatTheUserPlacedStays) {
   const ModelSpec model = llama_8b();
   const ClusterSpec cluster = with_host_rates(gpus({80}));

@@ -78,6 +78,16 @@ TEST(Toml, WhatIsNotReadIsRefusedAtItsLine) {
   expect_refused("\x01", "1", "a key of letters");
 }
 
+// Names are compared one by one: files of many are refused, not read for minutes.
+TEST(Toml, TooManyNamesAreRefused) {
+  std::string keys;
+  for (int i = 0; i < 1025; ++i) keys += "a" + std::to_string(i) + " = 1\n";
+  expect_refused(keys, "1025", "more than 1024 keys");
+  std::string tables;
+  for (int i = 0; i < 16385; ++i) tables += "[[t]]\n";
+  expect_refused(tables, "16385", "more than 16384 tables");
+}
+
 TEST(Toml, AnyBytesEndInATableOrAnError) {
   const std::string good = "a = [1, \"x\\n\"]\n[[t]]\nb = 1.5\n[t.u]\nc = true\n";
   std::mt19937 random(3);

@@ -2,9 +2,12 @@
 #include "parallel/watchdog.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -137,6 +140,44 @@ TEST(Watchdog, IdleAndQuickStepsAreFine) {
   }
   std::this_thread::sleep_for(milliseconds(300));
   EXPECT_LE(reports.all().size(), late);
+}
+
+// In a process of its own, which is stopped in the middle of a step for longer than the deadline
+// and ends the step a little after it goes on. Exit code 0: nothing was reported.
+[[noreturn]] void be_stopped_in_a_step(int begun) {
+  Reports reports;
+  {
+    Watchdog dog(
+        milliseconds(3000), [] { return std::string(); },
+        [&](const std::string& text) { reports.add(text); });
+    dog.begin(1);
+    const char word = 'b';
+    const auto start = Clock::now();
+    if (::write(begun, &word, 1) != 1) ::_exit(2);
+    while (Clock::now() - start < milliseconds(4000)) std::this_thread::sleep_for(milliseconds(10));
+    std::this_thread::sleep_for(milliseconds(300));  // looks come every 100
+    dog.end();
+  }
+  ::_exit(reports.all().empty() ? 0 : 1);
+}
+
+TEST(Watchdog, AStoppedProcessIsNotLate) {
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) be_stopped_in_a_step(pipe[1]);
+  char word = 0;
+  ASSERT_EQ(::read(pipe[0], &word, 1), 1);
+  ::kill(child, SIGSTOP);
+  std::this_thread::sleep_for(milliseconds(4500));
+  ::kill(child, SIGCONT);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  ::close(pipe[0]);
+  ::close(pipe[1]);
 }
 
 TEST(Watchdog, EndsAtOnce) {

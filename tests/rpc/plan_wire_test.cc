@@ -145,6 +145,7 @@ TEST(PlanWire, TheClusterComesBack) {
   cluster.ranks[1].gpu = {"gpu \xff",       "GPU-1", 2,      9,    1,     132,  int64_t{6} << 40,
                           int64_t{7} << 40, 3000.5,  450.25, 52.5, 54.25, 0.75, 1};
   cluster.ranks[1].host_reads = {{1, 8.5, 6.25, 51.5}, {16, 90.5, 84.25, 52.5}};
+  cluster.ranks[1].together = {32, 60.5, 55.25, 40.5};
   cluster.ranks[1].pin_gb_per_s = 1.75;
   cluster.ranks[1].numa_nodes = 2;
   cluster.ranks[1].disk_gb_per_s = 2.75;
@@ -188,6 +189,8 @@ TEST(PlanWire, TheClusterComesBack) {
   EXPECT_EQ(back.ranks[1].host_reads[1].gb_per_s, 90.5);
   EXPECT_EQ(back.ranks[1].host_reads[1].beside_bus_gb_per_s, 84.25);
   EXPECT_EQ(back.ranks[1].host_reads[0].bus_gb_per_s, 51.5);
+  EXPECT_EQ(back.ranks[1].together, cluster.ranks[1].together);
+  EXPECT_EQ(back.ranks[0].together.threads, 0);
   EXPECT_EQ(back.ranks[1].pin_gb_per_s, 1.75);
   EXPECT_EQ(back.ranks[1].numa_nodes, 2);
   EXPECT_EQ(back.ranks[1].disk_gb_per_s, 2.75);

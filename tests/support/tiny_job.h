@@ -63,7 +63,7 @@ class TinyJob {
       ThreadPool pool(threads);
       const cpu::Exec exec{&pool, isa};
       Mesh mesh = build_mesh(plan, std::move(world));
-      Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, folder_.file("spill"), {});
+      Pipeline pipeline(gguf, spec, plan, mesh, exec, 0, spill_folder(), {});
       TinyRank rank{plan, mesh, pipeline};
       body(rank);
       pipeline.finish();
@@ -95,6 +95,9 @@ class TinyJob {
         threads, isa);
     return all;
   }
+
+  // Where the ranks' weights on disk are.
+  std::string spill_folder() const { return folder_.file("spill"); }
 
   // Adds rows of one sequence to a step, each with its whole logits. Its pages are first_page,
   // first_page + stride, ...

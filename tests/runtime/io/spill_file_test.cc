@@ -1,26 +1,30 @@
-// SpillFile and ReadAhead: what was written comes back, in any order of slots and steps; a disk
-// without room, a file that ends early and folders that cannot be written are Errors.
+// SpillFile and ReadAhead: what was written comes back, in any order of slots and steps, copied or
+// as it lies in the page cache; a disk without room, a file that ends early and folders that cannot
+// be written are Errors.
 #include "runtime/io/spill_file.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
 #include "runtime/io/read_ahead.h"
+#include "tests/support/spill_files.h"
 #include "tests/support/temp_dir.h"
 
 namespace spillway {
 namespace {
 
+using testing::change_spill_files;
+using testing::cut_spill_files;
+using testing::forget_spill_files;
 using testing::TempDir;
 
 std::vector<std::byte> noise(int64_t n, unsigned seed) {
@@ -100,6 +104,11 @@ struct Shelf {
     arena = std::make_unique<Arena>("slots", n_slots * slot);
     for (int i = 0; i < n_slots; ++i) slots.push_back(arena->take(slot));
   }
+
+  bool cached(const FilePiece& piece) const { return file->cached(piece.offset, piece.bytes); }
+  bool right(const FilePiece& piece, const std::byte* got) const {
+    return std::equal(got, got + piece.bytes, data.begin() + piece.offset);
+  }
 };
 
 class ReadAheadSteps : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
@@ -107,16 +116,17 @@ class ReadAheadSteps : public ::testing::TestWithParam<std::tuple<int, int, int>
 TEST_P(ReadAheadSteps, GivesEveryPieceInOrder) {
   const auto [n_pieces, n_slots, n_threads] = GetParam();
   const Shelf shelf(n_pieces, n_slots, 5 << 20);
-  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, n_threads);
-  for (int step = 0; step < 3; ++step) {
-    for (const FilePiece& piece : shelf.pieces) {
-      const std::byte* got = reader.wait();
-      ASSERT_TRUE(std::equal(got, got + piece.bytes, shelf.data.begin() + piece.offset))
-          << "step " << step << ", " << piece.name;
-      reader.release();
+  for (const InCache in_cache : {InCache::kCopied, InCache::kMapped}) {
+    SCOPED_TRACE(in_cache == InCache::kMapped);
+    ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, n_threads, in_cache);
+    for (int step = 0; step < 3; ++step) {
+      for (const FilePiece& piece : shelf.pieces) {
+        ASSERT_TRUE(shelf.right(piece, reader.wait())) << "step " << step << ", " << piece.name;
+        reader.release();
+      }
     }
+    EXPECT_GE(reader.bytes_read(), 3 * static_cast<int64_t>(shelf.data.size()));
   }
-  EXPECT_GE(reader.bytes_read(), 3 * static_cast<int64_t>(shelf.data.size()));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ReadAheadSteps,
@@ -125,19 +135,84 @@ INSTANTIATE_TEST_SUITE_P(All, ReadAheadSteps,
                                            std::tuple(7, 3, 2), std::tuple(8, 3, 1),
                                            std::tuple(9, 2, 3), std::tuple(10, 4, 4)));
 
-TEST(ReadAhead, AnEndBeforeItsTimeNamesThePiece) {
-  const Shelf shelf(6, 2, 1 << 20);
-  // The file has no name, but the process has its descriptor.
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    std::error_code no_error;
-    const std::string target = std::filesystem::read_symlink(entry.path(), no_error).string();
-    if (target.find(shelf.dir.file("spill")) == std::string::npos) continue;
-    const int fd = std::stoi(entry.path().filename().string());
-    if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR) {
-      ASSERT_EQ(ftruncate(fd, round_up(shelf.pieces[4].offset, SpillFile::kAlignment)), 0);
+// Locked pages stay in the page cache whatever else needs memory.
+TEST(ReadAhead, GivesWhatThePageCacheHasAsItLiesThere) {
+  const Shelf shelf(4, 3, 1 << 20);
+  const auto mapped = shelf.file->mapped();
+  ASSERT_EQ(static_cast<int64_t>(mapped.size()), shelf.file->bytes());
+  if (mlock(mapped.data(), mapped.size()) != 0) GTEST_SKIP() << "pages cannot be locked here";
+  for (std::byte* slot : shelf.slots) std::fill_n(slot, 4096, std::byte{0xab});
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, InCache::kMapped);
+  for (int step = 0; step < 3; ++step) {
+    for (const FilePiece& piece : shelf.pieces) {
+      const std::byte* got = reader.wait();
+      EXPECT_EQ(got, mapped.data() + piece.offset) << piece.name;
+      EXPECT_TRUE(shelf.right(piece, got)) << piece.name;
+      reader.release();
     }
   }
-  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  for (const std::byte* slot : shelf.slots) {
+    EXPECT_TRUE(std::all_of(slot, slot + 4096, [](std::byte b) { return b == std::byte{0xab}; }));
+  }
+}
+
+// Which pages the kernel drops is its own affair: what was not there before and is not there
+// afterwards never was.
+TEST(ReadAhead, ReadsIntoSlotsWhatThePageCacheLost) {
+  const Shelf shelf(7, 3, 1 << 20);
+  ASSERT_EQ(forget_spill_files(shelf.dir.file("spill")), 1);
+  std::vector<bool> before;
+  for (const FilePiece& piece : shelf.pieces) before.push_back(shelf.cached(piece));
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, InCache::kMapped);
+  int in_slots = 0;
+  for (int step = 0; step < 2; ++step) {
+    for (size_t i = 0; i < shelf.pieces.size(); ++i) {
+      const FilePiece& piece = shelf.pieces[i];
+      const std::byte* got = reader.wait();
+      EXPECT_TRUE(shelf.right(piece, got)) << piece.name;
+      if (!before[i] && !shelf.cached(piece)) {
+        EXPECT_NE(got, shelf.file->mapped().data() + piece.offset) << piece.name;
+        ++in_slots;
+      }
+      reader.release();
+    }
+  }
+  if (in_slots == 0) GTEST_SKIP() << "this file system's page cache keeps what it was told to drop";
+}
+
+// Some stretches of pages lie in the page cache, others do not, as far as the kernel obeys.
+TEST(SpillFile, ReadsWhatIsPartlyInThePageCache) {
+  const TempDir dir;
+  constexpr int64_t kBytes = 4 << 20;
+  const auto data = noise(kBytes, 3);
+  SpillFile file(dir.file("spill"), "weights", kBytes);
+  file.write(0, data);
+  ASSERT_EQ(forget_spill_files(dir.file("spill")), 1);
+  const auto read_some = [](int fd) {
+    std::vector<std::byte> some(100'000);
+    int refused = posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);  // no pages beside those asked for
+    for (int64_t at = 0; at < kBytes; at += 300'000) {
+      if (pread(fd, some.data(), some.size(), at) <= 0) ++refused;
+    }
+    return refused;
+  };
+  ASSERT_EQ(change_spill_files(dir.file("spill"), read_some), 1);
+  Arena arena("read", kBytes);
+  std::byte* back = arena.take(kBytes);
+  file.read(0, {back, static_cast<size_t>(kBytes)});
+  EXPECT_TRUE(std::equal(data.begin(), data.end(), back));
+  file.read(8192, {back, 1 << 20});
+  EXPECT_TRUE(std::equal(back, back + (1 << 20), data.begin() + 8192));
+}
+
+class ReadAheadEnd : public ::testing::TestWithParam<InCache> {};
+
+TEST_P(ReadAheadEnd, BeforeItsTimeNamesThePiece) {
+  const Shelf shelf(6, 2, 1 << 20);
+  ASSERT_EQ(cut_spill_files(shelf.dir.file("spill"),
+                            round_up(shelf.pieces[4].offset, SpillFile::kAlignment)),
+            1);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2, GetParam());
   const std::string text = refusal([&] {
     for (int i = 0; i < 6; ++i) {
       reader.wait();
@@ -148,10 +223,43 @@ TEST(ReadAhead, AnEndBeforeItsTimeNamesThePiece) {
   EXPECT_NE(text.find("piece 4"), std::string::npos) << text;
 }
 
+INSTANTIATE_TEST_SUITE_P(CopiedAndMapped, ReadAheadEnd,
+                         ::testing::Values(InCache::kCopied, InCache::kMapped));
+
 TEST(ReadAhead, EndsWhileSlotsAreFull) {
   const Shelf shelf(5, 2, 1 << 20);
   ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
   reader.wait();
+}
+
+TEST(ReadAhead, APieceLiesInTheSamePlaceInEveryStep) {
+  const Shelf shelf(7, 3, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  for (size_t i = 0; i < 3 * shelf.pieces.size(); ++i) {
+    const std::byte* there = reader.at(i % shelf.pieces.size());
+    ASSERT_EQ(reader.wait(), there) << i;
+    reader.release();
+  }
+}
+
+// What was read before stop() may be taken; then everybody is told, and nobody waits.
+TEST(ReadAhead, StopEndsAWait) {
+  const Shelf shelf(5, 2, 1 << 20);
+  ReadAhead reader(*shelf.file, shelf.pieces, shelf.slots, 2);
+  std::string text;
+  std::thread taker([&] {
+    text = refusal([&] {
+      while (true) {
+        reader.wait();
+        reader.release();
+      }
+    });
+  });
+  reader.stop();
+  taker.join();
+  EXPECT_NE(text.find("is not read any more"), std::string::npos) << text;
+  EXPECT_NE(text.find("piece "), std::string::npos) << text;
+  EXPECT_NE(refusal([&] { reader.wait(); }), "nothing was refused");
 }
 
 }  // namespace
