@@ -29,7 +29,7 @@ def write_models(folder):
     for name, file in (("llama", gguf_writer.llama(**shape)), ("gemma", gguf_writer.gemma(**shape)),
                        ("odd", gguf_writer.llama(**odd))):
         architecture = "gemma3" if name == "gemma" else "llama"
-        file.set(architecture + ".context_length", gguf_writer.u32(512))
+        file.set(architecture + ".context_length", gguf_writer.u32(8192))
         file.write(os.path.join(folder, name + ".gguf"))
 
 
@@ -41,11 +41,12 @@ class DryGpu(harness.EndToEnd):
         cls.addClassCleanup(cls.folder.cleanup)
         write_models(cls.folder.name)
 
-    def command(self, model, *arguments):
+    def command(self, model, *arguments, n_tokens=3):
         if "--device" not in arguments:
             arguments += ("--device", "gpu")
-        return [PROGRAM, "run", "-m", os.path.join(self.folder.name, model + ".gguf"), "-p", PROMPT,
-                "-n", "3", "--temp", "0", "--ignore-eos", "-t", "1", *arguments]
+        return [PROGRAM, "run", "-m", os.path.join(self.folder.name, model + ".gguf"), "-t", "1",
+                "-p", PROMPT, "-n", str(n_tokens), "-c", str(n_tokens + 300), "--temp", "0",
+                "--ignore-eos", *arguments]
 
     def environment(self, seed=None, **more):
         env = {"DRY_GPU_COUNT": "4", "LD_LIBRARY_PATH": LIBRARIES, **more}
@@ -85,6 +86,27 @@ class DryGpu(harness.EndToEnd):
                     "layers all ffn = hybrid 0.4; layer 1 = streamed; layer 2 ffn = cpu")
         self.passes(2, "llama", "--tp", "2", "--comm", "staged", "--place",
                     "layers all ffn = hybrid 0.5; layers 0-1 = streamed")
+
+    def test_halves_on_disk(self):
+        disk = ("--spill-dir", self.folder.name, "--place")
+        self.passes(1, "gemma", *disk,
+                    "layers all = disk; layer 1 ffn = cpu; layer 2 ffn = hybrid 0.5",
+                    seeds=(None, SEED))
+        self.passes(2, "llama", "--tp", "2", "--comm", "staged", *disk,
+                    "layers all = disk; layers 0-1 ffn = cpu")
+        self.passes(2, "llama", "--pp", "2", "--ubatch-size", "16", *disk,
+                    "layers all = disk; layer 2 = streamed")
+
+    def test_a_disk_that_fails_ends_the_job(self):
+        with tempfile.TemporaryDirectory() as spill:
+            job = self.start(self.command(
+                "llama", "--place", "layers all = disk; layer 1 ffn = cpu", "--spill-dir", spill,
+                n_tokens=7000), env=self.environment(SEED))
+            job.wait_for_text(1)
+            self.assertTrue([pid for pid in job.processes() if harness.cut_spill_file(pid, spill)],
+                            job.describe())
+            self.assertEqual(job.wait(120), 1, job.describe())
+            self.assertIn("reading the spill file failed", job.errors(), job.describe())
 
     def test_stages_on_cpus_beside(self):
         self.passes(2, "llama", "--pp", "2", "--device", "gpu,cpu")
