@@ -76,6 +76,21 @@ TEST_F(DryGpu, AGraphRunsWhatWasCapturedAndNothingRunsBefore) {
   cudaGraphExecDestroy(graph);
 }
 
+TEST_F(DryGpu, FillsOfPartsOfPages) {
+  constexpr size_t kBytes = 3 * 4096;
+  void* pages = nullptr;
+  ASSERT_EQ(cudaMalloc(&pages, kBytes), cudaSuccess);
+  const auto* bytes = static_cast<const char*>(pages);
+  for (const size_t from : {0, 1, 4095, 4096}) {
+    for (const size_t to : {4097, 8192, 8195, 12288}) {
+      cudaMemset(pages, 7, kBytes);
+      cudaMemset(static_cast<char*>(pages) + from, 0, to - from);
+      for (size_t i = 0; i < kBytes; ++i) ASSERT_EQ(bytes[i], i < from || i >= to ? 7 : 0) << i;
+    }
+  }
+  cudaFree(pages);
+}
+
 TEST_F(DryGpu, RefusesTheMemoryThatItDoesNotHave) {
   void* much = nullptr;
   EXPECT_EQ(cudaMalloc(&much, size_t{9} << 30), cudaErrorMemoryAllocation);

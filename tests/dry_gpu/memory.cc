@@ -3,6 +3,7 @@
 // dry_gpu.h.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -30,7 +31,9 @@ constexpr size_t kReserved = size_t{600} << 20;  // as a driver takes for itself
 const char* const kKinds[] = {"ranges of pageable memory", "allocations or ranges pinned",
                               "allocations on a GPU"};
 
-size_t pages_of(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+constexpr size_t kPage = 4096;
+
+size_t pages_of(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 void add_block(const void* data, size_t bytes, Where where) {
   Memory& all = memory();
@@ -90,6 +93,16 @@ void check_kind(cudaMemcpyKind kind, Where to, Where from) {
                     (kind == cudaMemcpyDeviceToHost && !device_to && device_from) ||
                     (kind == cudaMemcpyDeviceToDevice && device_to && device_from);
   if (!good) breach("a copy between other kinds of memory than it says");
+}
+
+// Whole pages of zeros are given back: a probe's GiB of zeros takes no memory and no time.
+void fill(void* data, int value, size_t bytes) {
+  const size_t before = std::min(bytes, -reinterpret_cast<uintptr_t>(data) % kPage);
+  const size_t pages = value == 0 ? (bytes - before) / kPage * kPage : 0;
+  auto* at = static_cast<std::byte*>(data);
+  std::memset(at, value, before);
+  if (pages > 0 && madvise(at + before, pages, MADV_DONTNEED) != 0) breach("pages stay");
+  std::memset(at + before + pages, value, bytes - before - pages);
 }
 
 }  // namespace
@@ -218,7 +231,7 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t st
   }
   dry_gpu::enqueue(stream, [=] {
     dry_gpu::examine(data, bytes, "a fill of");
-    std::memset(data, value, bytes);
+    dry_gpu::fill(data, value, bytes);
   });
   return cudaSuccess;
 }
@@ -227,7 +240,7 @@ cudaError_t cudaMemset(void* data, int value, size_t bytes) {
   if (dry_gpu::examine(data, bytes, "a fill of") != Where::kDevice) {
     dry_gpu::breach("a fill of memory that is not the GPU's");
   }
-  std::memset(data, value, bytes);
+  dry_gpu::fill(data, value, bytes);
   return cudaSuccess;
 }
 
