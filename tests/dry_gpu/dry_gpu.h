@@ -7,7 +7,8 @@
 // What is not: kernels compute nothing, so all activations stay zeros and every candidate is token
 // 0; events are 0.05 ms apart; memory of another process is a copy of its own, which nobody else
 // sees. Two kernels' results are looked at before the first step and so are made up: sums by peers
-// (launches.cc). Nothing is shown about kernels, numbers, speed, or what ranks write to each other.
+// (launches.cc). Nothing is shown about kernels, numbers, speed, what ranks write to each other,
+// nor whether a copy waits for the kernels that use its memory.
 //
 // What is checked: a breach is "dry GPU: ..." on stderr and abort().
 //   memory    copies and fills lie within one allocation, of the kind that the copy says, which
