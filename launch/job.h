@@ -76,7 +76,7 @@ class Job {
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);
   // What follows is nobody's fault: an error that all share, or the orderly end.
   void quiet_down();
-  void connect(House& house);  // collective
+  void connect(House& house);  // collective; ends the job when a rank is lost or does not come
   RankProgress progress() const;
 
   const Options& options_;
