@@ -16,6 +16,8 @@
 #include "launch/gpu_probe.h"
 #include "launch/heap.h"
 #include "launch/rank_cores.h"
+#include "launch/simulated_connect.h"
+#include "parallel/patience.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
 #include "runtime/model/not_finite.h"
@@ -38,6 +40,15 @@ cpu::Isa isa_of(const std::string& name) {
                 std::string("the best it has is ") + cpu::isa_name(best));
   }
   return wanted;
+}
+
+// What ranks that connect may take. GPUs and NCCL want seconds, on a busy file system tens of them;
+// and each link between stages that does not work is given up after 20 s, one after the other.
+std::chrono::milliseconds connect_limit(const Options& options, const Plan& plan) {
+  constexpr double kStepTimeouts = 40;
+  const double links_s = 20.0 * static_cast<double>(plan.stages.size() - 1);
+  return std::chrono::milliseconds(
+      static_cast<int64_t>((kStepTimeouts * options.step_timeout_s + links_s) * 1000));
 }
 
 }  // namespace
@@ -269,15 +280,27 @@ void Job::guard_spill(const House& house) {
   guard_spill_file(mapped, file == nullptr ? "" : file->where());
 }
 
-// Only when all have loaded: a rank that could not would leave the others waiting in here.
+// Only when all have loaded: a rank that could not would leave the others waiting in here. On the
+// watchdog, since they wait where heartbeats go on: in NCCL, in a driver.
 void Job::connect(House& house) {
+  state_ = "connecting";
+  const WatchedStep watched(*watchdog_, "connecting", connect_limit(options_, house.plan));
   std::string error;
   try {
+    simulate_connect_fault(world_.rank);
     if (house.pipeline != nullptr) house.pipeline->connect(options_.comm, options_.check_hidden);
   } catch (const Error& e) {
+    // A lost rank, or the others wait for this one where they do not hear that it failed.
+    if (!world_.communicator->healthy()) fail(e);
     error = e.what();
   }
-  agree(world_, error);
+  const Patience patience(*world_.communicator, error);
+  try {
+    agree(world_, error);
+  } catch (const Error& e) {
+    if (!world_.communicator->healthy()) fail(e);
+    throw;
+  }
 }
 
 void Job::leave(std::unique_ptr<House> house) {

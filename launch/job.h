@@ -79,7 +79,7 @@ class Job {
   // What follows is nobody's fault: an error that all share, or the orderly end.
   void quiet_down();
   void guard_spill(const House& house);
-  void connect(House& house);  // collective
+  void connect(House& house);  // collective; ends the job when a rank is lost or does not come
   RankProgress progress() const;
 
   const Options& options_;

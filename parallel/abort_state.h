@@ -1,6 +1,6 @@
 // What a communicator and all that were split from it share between threads: whether the process
 // was told to give up, and what its main thread waits for. Used by the *_communicator.cc files.
-//   Thread: every method from any thread. Lock-free but for the text of the reason.
+//   Thread: every method from any thread. Lock-free but for texts: a reason, a call.
 //   Invariants: the first reason stays; raised() is true only after the reason is complete.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 
@@ -54,9 +55,24 @@ class WaitState {
     word_.store(static_cast<uint64_t>(op) << 56 | who << 40 | count, std::memory_order_relaxed);
   }
   void end() { word_.store(0, std::memory_order_relaxed); }
+  // Main thread, while it starts: it is in a library's call that waits for these ranks; "": it is
+  // not any more.
+  void call(const std::string& name, const std::vector<int>& ranks) {
+    std::string words = name;
+    for (size_t i = 0; i < ranks.size() && !name.empty(); ++i) {
+      words += (i == 0 ? " with ranks " : ", ") + std::to_string(ranks[i]);
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    call_ = words;
+  }
 
-  // Any thread: "all-reduce 57", "recv 12 from rank 3", "" between operations.
+  // Any thread: "all-reduce 57", "recv 12 from rank 3", "ncclCommInitRank with ranks 0, 1", ""
+  // between operations.
   std::string text() const {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!call_.empty()) return call_;
+    }
     const uint64_t word = word_.load(std::memory_order_relaxed);
     if (word == 0) return "";
     const auto op = static_cast<CommOp>(word >> 56);
@@ -70,6 +86,8 @@ class WaitState {
  private:
   std::atomic<uint64_t> word_{0};
   std::array<uint64_t, kCommOps> counts_{};  // main thread only
+  mutable std::mutex mutex_;
+  std::string call_;
 };
 
 }  // namespace spillway

@@ -62,6 +62,9 @@ class Communicator {
   // Main thread: it waits for what goes another way than over this communicator, for rows from
   // that rank or, `sending`, until that rank takes them; -1: not any more. waiting_for() says so.
   virtual void note_wait(int rank, bool sending) = 0;
+  // Main thread: it is in a call of another library ("ncclCommInitRank") that waits for the ranks
+  // of this group; "": not any more. It allocates: at start only.
+  virtual void note_call(const std::string& call) = 0;
 };
 
 }  // namespace spillway

@@ -198,7 +198,7 @@ class ChosenCommunicator final : public DeviceCommunicator {
       });
     }
     choose_fabrics(options.choice, group.size(), report_);
-    staged_ = make_staged_communicator(group, memory_, report_);
+    staged_ = make_staged_communicator(group, options, memory_, report_);
     if (!uses(CommChoice::kPeer)) peer_.reset();
     if (!uses(CommChoice::kNccl)) nccl_.reset();
   }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "kernels/core/tensor.h"
@@ -61,6 +62,9 @@ struct DeviceCommOptions {
   CommChoice choice = CommChoice::kAuto;
   int64_t max_rows = 0;  // of a step
   int64_t dim = 0;
+  // How the host waits where a sum makes it wait, e.g. looking meanwhile whom the GPU waits for;
+  // empty: in CUDA.
+  std::function<void(const cuda::Event&)> wait_for = {};
   int peer_parts = 0;  // thread blocks a row of a small sum by "peer"; 0: cuda::peer_parts()
 };
 

@@ -161,7 +161,8 @@ int64_t device_comm_rows(const StepLimits& limits) { return with_buckets(limits)
 // A group of more ranks than a mailbox is made for goes another way.
 int64_t device_comm_mailbox_bytes(int tp_size, int64_t max_rows, int64_t dim) {
   if (tp_size < 2 || tp_size > cuda::kMostPeers) return 0;
-  return cuda::peer_layout(tp_size, max_rows, dim).bytes;
+  // Whoever maps it maps the whole block that it lies in, so nothing else may lie there.
+  return round_up(cuda::peer_layout(tp_size, max_rows, dim).bytes, cuda::kHopMemoryUnit);
 }
 
 // Not less than the probe at start needs for a sum of a few rows.

@@ -19,8 +19,13 @@ inline constexpr int64_t kCudaContextBytes = int64_t{556} << 20;
 // Bytes of pinned host memory for one byte that the driver takes on the GPU to map them: 2.7 to 29
 // GiB of weights took 1/350 to 1/300 on that H100.
 inline constexpr int64_t kPinnedBytesAPageTableByte = 288;
-// Host memory that the loader pins for copies on their way to the GPU. A first estimate as well.
+// What the loader takes for copies on their way to the GPU: pinned host memory and as much of the
+// GPU's, until the weights are there. Then KV cache, activations and words for other GPUs take the
+// latter's place; load_peak_bytes() is by how much they are less.
 inline constexpr int64_t kLoadStagingBytes = int64_t{128} << 20;
+constexpr int64_t load_peak_bytes(int64_t taken_later) {
+  return taken_later < kLoadStagingBytes ? kLoadStagingBytes - taken_later : 0;
+}
 // GPU memory that NCCL and CUDA take, beyond that context, in a rank that sums with other GPUs or
 // sends rows to them: 362 to 374 MiB where two H100s did either (14 plans of an 8B, 2026-11-26).
 inline constexpr int64_t kGroupContextBytes = int64_t{374} << 20;

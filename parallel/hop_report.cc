@@ -93,7 +93,7 @@ std::string hop_obstacle(const std::vector<HopSeat>& seats, int from, int to, Co
       return ranks_text(rank, static_cast<int>(other)) + " share GPU " + seat.place.pci.data();
     }
   }
-  if (sender.place.process == receiver.place.process) {
+  if (same_process(sender.place, receiver.place)) {
     return ranks_text(from, to) + " are one process";
   }
   return "";

@@ -263,9 +263,13 @@ void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   add("gpu", "program", "CUDA context", kCudaContextBytes);
   const int64_t hops = device_hop_bytes(near.receives, near.sends, rows, model.dim);
   if (hops > 0) add("gpu", "activations", "hops", hops);
-  if (tp_size > 1) {
-    add("gpu", "activations", "comm", device_comm_bytes(tp_size, rows, model.dim));
-  }
+  const int64_t sums = tp_size > 1 ? device_comm_bytes(tp_size, rows, model.dim) : 0;
+  if (sums > 0) add("gpu", "activations", "comm", sums);
+  const Range& layers = plan.stages[part.stage].layers;
+  const int64_t later =
+      kv_buffers(model, part, layers, plan.kv).total() + hops + sums +
+      gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size).total();
+  if (load_peak_bytes(later) > 0) add("gpu", "program", "loading", load_peak_bytes(later));
   if (hops > 0 || tp_size > 1) {
     add("gpu", "program", "NCCL and CUDA with other GPUs", kGroupContextBytes);
   }

@@ -109,6 +109,7 @@ class MpiCommunicator final : public Communicator {
   bool healthy() const override { return !shared_->abort.raised(); }
   void abort(const std::string& reason) override { shared_->abort.raise(reason); }
   std::string waiting_for() const override { return shared_->waiting.text(); }
+  void note_call(const std::string& call) override { shared_->waiting.call(call, job_ranks_); }
   void note_wait(int rank, bool sending) override {
     if (rank < 0) return shared_->waiting.end();
     shared_->waiting.begin(sending ? CommOp::kSend : CommOp::kRecv, job_ranks_[rank]);

@@ -15,6 +15,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cuda/peer.h"
 #include "parallel/agreement.h"
+#include "parallel/patience.h"
 
 namespace spillway {
 namespace {
@@ -86,13 +87,12 @@ class NcclCommunicator final : public DeviceCommunicator {
     refuse(first_obstacle(group, obstacle_of([&] { connection_.nccl.open(); })));
     connect();
     // The first sum sets connections up, which a capture could not.
-    refuse(first_obstacle(group, obstacle_of([&] {
-                            all_reduce(stream_.handle(), memory.wire.data(), 32, ncclFloat);
-                          })));
-    refuse(first_obstacle(group, obstacle_of([&] {
-                            all_reduce(stream_.handle(), memory.wire.data(), 32, ncclBfloat16);
-                            stream_.synchronize();
-                          })));
+    together("ncclAllReduce, the first",
+             [&] { all_reduce(stream_.handle(), memory.wire.data(), 32, ncclFloat); });
+    together("ncclAllReduce, the first of bf16", [&] {
+      all_reduce(stream_.handle(), memory.wire.data(), 32, ncclBfloat16);
+      stream_.synchronize();
+    });
   }
 
   ~NcclCommunicator() override {
@@ -134,6 +134,17 @@ class NcclCommunicator final : public DeviceCommunicator {
     if (!obstacle.empty()) throw Error(obstacle, kWhere, "use --comm peer or --comm staged");
   }
 
+  // A call that waits within NCCL for the others, without a limit and deaf to abort(): the watchdog
+  // says which it is. Whoever comes out of it with an error has patience with those that do not.
+  template <typename Call>
+  void together(const char* name, const Call& call) {
+    group_.note_call(name);
+    const std::string obstacle = obstacle_of(call);
+    group_.note_call("");
+    const Patience patience(group_, obstacle);
+    refuse(first_obstacle(group_, obstacle));
+  }
+
   void connect() {
     ncclUniqueId id{};
     const std::string obstacle = obstacle_of([&] {
@@ -142,12 +153,11 @@ class NcclCommunicator final : public DeviceCommunicator {
     });
     refuse(first_obstacle(group_, obstacle));
     group_.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
-    refuse(first_obstacle(group_, obstacle_of([&] {
-                            connection_.nccl.check(
-                                connection_.nccl.init_rank(&connection_.comm, group_.size(), id,
-                                                           group_.rank()),
-                                "ncclCommInitRank");
-                          })));
+    together("ncclCommInitRank", [&] {
+      connection_.nccl.check(
+          connection_.nccl.init_rank(&connection_.comm, group_.size(), id, group_.rank()),
+          "ncclCommInitRank");
+    });
   }
 
   // In place.

@@ -100,12 +100,16 @@ class PeerCommunicator final : public DeviceCommunicator {
   }
 
   void prove(const cuda::Exec& exec, CommReport& report) {
-    const PeerProof proof{
-        group_, stream_, exec, mailboxes_, memory_.mailbox.bytes(), memory_.wire.data()};
+    const PeerProof proof{group_,
+                          stream_,
+                          exec,
+                          mailboxes_,
+                          memory_.mailbox.bytes(),
+                          memory_.wire.data(),
+                          memory_.wire.bytes()};
     refuse(proof.run());
-    report.pushes = proof.measure();
-    proof.clear();
-    cuda::fill_zero(stream_.handle(), memory_.wire.data(), memory_.wire.bytes());
+    refuse(proof.measure(report.pushes));
+    refuse(proof.clear());
   }
 
   Communicator& group_;

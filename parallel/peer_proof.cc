@@ -3,6 +3,7 @@
 #include "parallel/peer_proof.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/cuda/peer_memory.h"
 #include "parallel/agreement.h"
@@ -88,38 +89,48 @@ std::string PeerProof::run() const {
   return first_obstacle(group, found);
 }
 
-std::vector<CommReport::Push> PeerProof::measure() const {
+// GB/s of this rank's stores.
+double PeerProof::push_rate(int to, cuda::Event& start, cuda::Event& end) const {
   const int64_t words = section_bytes() / 4;
-  std::vector<CommReport::Push> pushes;
-  cuda::Event start;
-  cuda::Event end;
+  uint32_t* there = section(to, group.rank());
+  cuda::write_pattern(exec, there, words, 0);
+  start.record(stream);
+  for (int i = 0; i < kSpeedRuns; ++i) cuda::write_pattern(exec, there, words, 0);
+  end.record(stream);
+  end.synchronize();
+  return static_cast<double>(section_bytes()) * kSpeedRuns / end.ms_since(start) * 1e-6;
+}
+
+// A rank that fails goes on until all know: the others wait for it.
+std::string PeerProof::measure(std::vector<CommReport::Push>& pushes) const {
+  std::optional<cuda::Event> start;
+  std::optional<cuda::Event> end;
+  std::string found = obstacle_of([&] {
+    start.emplace();
+    end.emplace();
+  });
   for (int from = 0; from < group.size(); ++from) {
     for (int to = 0; to < group.size(); ++to) {
       if (from == to) continue;
       group.barrier();
       double rate = 0;
-      if (from == group.rank() && words > 0) {
-        cuda::write_pattern(exec, section(to, from), words, 0);
-        start.record(stream);
-        for (int i = 0; i < kSpeedRuns; ++i) {
-          cuda::write_pattern(exec, section(to, from), words, 0);
-        }
-        end.record(stream);
-        end.synchronize();
-        const double bytes = static_cast<double>(section_bytes()) * kSpeedRuns;
-        rate = bytes / end.ms_since(start) * 1e-6;
+      if (from == group.rank() && section_bytes() > 0 && found.empty()) {
+        found = obstacle_of([&] { rate = push_rate(to, *start, *end); });
       }
       pushes.push_back({from, to, greatest(group, rate)});
     }
   }
-  return pushes;
+  return first_obstacle(group, found);
 }
 
-void PeerProof::clear() const {
+std::string PeerProof::clear() const {
   group.barrier();
-  cuda::fill_zero(stream.handle(), mailboxes[static_cast<size_t>(group.rank())], mailbox_bytes);
-  stream.synchronize();
-  group.barrier();
+  const std::string found = obstacle_of([&] {
+    cuda::fill_zero(stream.handle(), mailboxes[static_cast<size_t>(group.rank())], mailbox_bytes);
+    cuda::fill_zero(stream.handle(), scratch, scratch_bytes);
+    stream.synchronize();
+  });
+  return first_obstacle(group, found);
 }
 
 }  // namespace spillway

@@ -21,18 +21,22 @@ struct PeerProof {
   const cuda::Exec& exec;
   const std::vector<std::byte*>& mailboxes;  // by rank, at this device's addresses
   int64_t mailbox_bytes = 0;                 // of each; zeros again afterwards
-  std::byte* scratch = nullptr;              // device memory, 4 bytes a rank
+  std::byte* scratch = nullptr;              // device memory, 4 bytes a rank at least
+  int64_t scratch_bytes = 0;
 
   // Collective. What is wrong with which pair of ranks, or "".
   std::string run() const;
-  // Collective: how fast each rank's kernels store into each other's mailbox.
-  std::vector<CommReport::Push> measure() const;
-  // Collective: the mailboxes as they must be before the first sum.
-  void clear() const;
+  // Collective: how fast each rank's kernels store into each other's mailbox. What went wrong on
+  // which rank, or "".
+  std::string measure(std::vector<CommReport::Push>& pushes) const;
+  // Collective: the mailboxes and the scratch as they must be before the first sum; the same
+  // answer.
+  std::string clear() const;
 
  private:
   int64_t section_bytes() const;
   uint32_t* section(int mailbox, int from) const;
+  double push_rate(int to, cuda::Event& start, cuda::Event& end) const;
   std::string missing(uint32_t salt, const char* how) const;
 };
 

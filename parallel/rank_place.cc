@@ -1,6 +1,7 @@
 // See rank_place.h.
 #include "parallel/rank_place.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,12 @@ std::string this_host() {
   std::string boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
   return std::string(name.data()) + " " + boot;
+}
+
+// The inode of this process's pid namespace; 0 where there is no /proc.
+uint64_t this_pid_space() {
+  struct stat space {};
+  return stat("/proc/self/ns/pid", &space) == 0 ? space.st_ino : 0;
 }
 
 std::string ranks_text(size_t a, size_t b) {
@@ -48,6 +55,7 @@ RankPlace rank_place_of(const cuda::DeviceInfo& device) {
   put(this_host(), mine.host);
   put(device.uuid, mine.uuid);
   put(device.pci, mine.pci);
+  mine.pid_space = this_pid_space();
   mine.process = static_cast<int32_t>(getpid());
   mine.major = device.major;
   return mine;
@@ -77,8 +85,7 @@ std::string peer_obstacle(const std::vector<RankPlace>& places, int most_ranks) 
   const std::string shared = shared_gpu(places);
   // Kernels that wait for each other would wait for time slices.
   if (!shared.empty()) return shared + ": their kernels would wait for each other's time slices";
-  const auto [c, d] = first_pair(
-      places, [](const RankPlace& p, const RankPlace& q) { return p.process == q.process; });
+  const auto [c, d] = first_pair(places, same_process);
   if (c != d) return ranks_text(c, d) + " are one process: CUDA IPC is for different ones";
   return "";
 }

@@ -17,6 +17,7 @@ struct RankPlace {
   std::array<char, 128> host{};  // name and boot: neither alone is enough
   std::array<char, 48> uuid{};   // of the GPU
   std::array<char, 32> pci{};
+  uint64_t pid_space = 0;  // containers on one host count processes from 1, each
   int32_t process = 0;
   int32_t major = 0;
 };
@@ -25,6 +26,11 @@ struct RankPlace {
 RankPlace rank_place_of(const cuda::DeviceInfo& device);
 // Of every rank of the group. Collective.
 std::vector<RankPlace> gather_places(Communicator& group, const cuda::DeviceInfo& device);
+
+// CUDA IPC is for different processes.
+inline bool same_process(const RankPlace& a, const RankPlace& b) {
+  return a.host == b.host && a.pid_space == b.pid_space && a.process == b.process;
+}
 
 // Two ranks on one GPU: "ranks 0 and 1 share GPU 0000:1b:00.0"; "" when there are none.
 std::string shared_gpu(const std::vector<RankPlace>& places);

@@ -52,6 +52,7 @@ class SoloCommunicator final : public Communicator {
   void abort(const std::string& reason) override { abort_->raise(reason); }
   std::string waiting_for() const override { return ""; }
   void note_wait(int, bool) override {}
+  void note_call(const std::string&) override {}
 
  private:
   [[noreturn]] static void refuse(int peer) {

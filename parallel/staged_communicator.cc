@@ -12,8 +12,9 @@ namespace {
 
 class StagedCommunicator final : public DeviceCommunicator {
  public:
-  StagedCommunicator(Communicator& group, CommMemory& memory, const CommReport& report)
-      : group_(group), memory_(memory), report_(report) {}
+  StagedCommunicator(Communicator& group, const DeviceCommOptions& options, CommMemory& memory,
+                     const CommReport& report)
+      : group_(group), memory_(memory), report_(report), wait_for_(options.wait_for) {}
 
   int rank() const override { return group_.rank(); }
   int size() const override { return group_.size(); }
@@ -42,7 +43,7 @@ class StagedCommunicator final : public DeviceCommunicator {
     std::byte* all = memory_.pieces();
     std::byte* mine = all + bytes * group_.rank();
     cuda::copy_to_host(exec.stream, mine, device, bytes);
-    cuda::synchronize(exec.stream);
+    wait(exec.stream);
     group_.all_gather({mine, size}, {all, size * static_cast<size_t>(group_.size())});
     auto* sum = reinterpret_cast<float*>(all);
     for (int r = 1; r < group_.size(); ++r) {
@@ -52,17 +53,27 @@ class StagedCommunicator final : public DeviceCommunicator {
     cuda::copy_to_device(exec.stream, device, sum, bytes);
   }
 
+  // What stands before the sum may be rows that another stage owes.
+  void wait(cuda::StreamHandle stream) {
+    if (wait_for_ == nullptr) return cuda::synchronize(stream);
+    reached_.record(stream);
+    wait_for_(reached_);
+  }
+
   Communicator& group_;
   CommMemory& memory_;
   const CommReport& report_;
+  std::function<void(const cuda::Event&)> wait_for_;
+  cuda::Event reached_;
 };
 
 }  // namespace
 
 std::unique_ptr<DeviceCommunicator> make_staged_communicator(Communicator& group,
+                                                             const DeviceCommOptions& options,
                                                              CommMemory& memory,
                                                              const CommReport& report) {
-  return std::make_unique<StagedCommunicator>(group, memory, report);
+  return std::make_unique<StagedCommunicator>(group, options, memory, report);
 }
 
 }  // namespace spillway

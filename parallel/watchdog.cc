@@ -26,8 +26,10 @@ struct Watchdog::Shared {
   std::function<void(const std::string&)> on_stuck;
 
   std::atomic<int64_t> step{0};
-  std::atomic<int64_t> begun_ns{0};  // 0: idle
-  std::atomic<int64_t> allowance_ms{0};
+  std::atomic<int64_t> begun_ns{0};        // 0: idle
+  std::atomic<const char*> name{nullptr};  // of what is no step
+  std::atomic<int64_t> limit_ms{0};
+  std::atomic<int64_t> grace_ms{0};  // for who waits
   std::atomic<uint64_t> steps_begun{0};
 
   std::mutex mutex;
@@ -40,9 +42,22 @@ struct Watchdog::Shared {
   Clock::time_point looked = Clock::now();
   Clock::time_point resumed{};  // the end of the last pause
 
+  void begin(int64_t number, const char* what, std::chrono::milliseconds limit,
+             std::chrono::milliseconds grace);
   void watch();
   void look(uint64_t& reported);
 };
+
+void Watchdog::Shared::begin(int64_t number, const char* what, std::chrono::milliseconds limit,
+                             std::chrono::milliseconds grace) {
+  begun_ns.store(0);  // between two steps the watchdog sees idleness, never a mixture
+  steps_begun.fetch_add(1);
+  step.store(number);
+  name.store(what);
+  limit_ms.store(limit.count());
+  grace_ms.store(grace.count());
+  begun_ns.store(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+}
 
 void Watchdog::Shared::look(uint64_t& reported) {
   // The time comes first: were this thread held up after it, the step only seems younger. Read
@@ -55,17 +70,20 @@ void Watchdog::Shared::look(uint64_t& reported) {
   const uint64_t count = steps_begun.load();
   const int64_t begun = begun_ns.load();
   const int64_t number = step.load();
-  const auto limit = deadline + std::chrono::milliseconds(allowance_ms.load());
+  const char* what = name.load();
+  const std::chrono::milliseconds limit(limit_ms.load());
+  const std::chrono::milliseconds grace(grace_ms.load());
   if (begun == 0 || count == reported || steps_begun.load() != count) return;
   const auto age = now - std::max(Clock::time_point(std::chrono::nanoseconds(begun)), resumed);
   if (age <= limit) return;
   // Who waits is the victim of who computes: the latter reports first and is the one that is named.
   const std::string waiting = describe();
-  if (!waiting.empty() && age <= limit + deadline / 3) return;
+  if (!waiting.empty() && age <= limit + grace) return;
   reported = count;
   const double seconds = std::chrono::duration<double>(limit).count();
-  on_stuck("step " + std::to_string(number) + " takes more than " + fixed_text(seconds, 1) +
-           " s, " + (waiting.empty() ? "computing" : "waiting in " + waiting));
+  on_stuck((what != nullptr ? what : "step " + std::to_string(number)) + " takes more than " +
+           fixed_text(seconds, 1) + " s, " +
+           (waiting.empty() ? "computing" : "waiting in " + waiting));
 }
 
 void Watchdog::Shared::watch() {
@@ -104,11 +122,11 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::begin(int64_t step, std::chrono::milliseconds allowance) {
-  shared_->begun_ns.store(0);  // between two steps the watchdog sees idleness, never a mixture
-  shared_->steps_begun.fetch_add(1);
-  shared_->step.store(step);
-  shared_->allowance_ms.store(allowance.count());
-  shared_->begun_ns.store(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+  shared_->begin(step, nullptr, shared_->deadline + allowance, shared_->deadline / 3);
+}
+
+void Watchdog::begin(const char* name, std::chrono::milliseconds limit) {
+  shared_->begin(step(), name, limit, limit / 3);
 }
 
 void Watchdog::end() { shared_->begun_ns.store(0); }

@@ -1,7 +1,7 @@
 // Watchdog: one thread that looks whether the main thread gets on. The main thread calls begin()
 // when it starts a step and end() when it is done; a step that takes longer than the deadline calls
 // on_stuck once, from the watchdog's thread, with a sentence ("step 9123 takes more than 3.0 s,
-// waiting in all-reduce 57").
+// waiting in all-reduce 57"). What is no step has a name and a limit of its own.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,8 @@ class Watchdog {
   // No locks, no allocation. Idle (between end and begin) never counts as stuck.
   // allowance: time that this step may take beyond the deadline, since it is known to be long.
   void begin(int64_t step, std::chrono::milliseconds allowance = std::chrono::milliseconds(0));
+  // name: what is done instead of a step ("connecting"); it outlives the watchdog.
+  void begin(const char* name, std::chrono::milliseconds limit);
   void end();
   int64_t step() const;
 
@@ -33,12 +35,17 @@ class Watchdog {
   std::unique_ptr<Shared> shared_;
 };
 
-// A step's time on the watchdog: begins here, ends with the scope, also when the step throws.
+// A step's time on the watchdog, or a named thing's: begins here, ends with the scope, also when
+// that throws.
 class WatchedStep {
  public:
   WatchedStep(Watchdog& watchdog, int64_t step, std::chrono::milliseconds allowance)
       : watchdog_(watchdog) {
     watchdog_.begin(step, allowance);
+  }
+  WatchedStep(Watchdog& watchdog, const char* name, std::chrono::milliseconds limit)
+      : watchdog_(watchdog) {
+    watchdog_.begin(name, limit);
   }
   ~WatchedStep() { watchdog_.end(); }
   WatchedStep(const WatchedStep&) = delete;

@@ -68,8 +68,18 @@ struct Library::State {
   }
 
   const Product& describe(const Shape& shape) {
-    const auto [rows, cols, n, stride, out_alignment] = shape;
     Product& p = products.try_emplace(shape, lt).first->second;
+    try {
+      fill(p, shape);
+    } catch (...) {
+      products.erase(shape);  // the next call asks again
+      throw;
+    }
+    return p;
+  }
+
+  void fill(Product& p, const Shape& shape) const {
+    const auto [rows, cols, n, stride, out_alignment] = shape;
     LT(lt.operation_create(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const cublasOperation_t transposed = CUBLAS_OP_T;
     LT(lt.operation_set(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
@@ -104,7 +114,6 @@ struct Library::State {
                   std::to_string(rows) + " x " + std::to_string(cols) + " x " + std::to_string(n));
     }
     p.algorithm = result.algo;
-    return p;
   }
 };
 

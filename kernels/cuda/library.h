@@ -1,5 +1,6 @@
 // Library: bf16 products of many rows through cuBLASLt, with a workspace that the plan has counted.
-// Keeps the algorithm of every shape it has seen, so that a step asks for none.
+// Keeps the algorithm of every shape it has seen, so that a shape is asked about once: that takes
+// about a kilobyte of the host's heap, also beyond the start, and none of the device's memory.
 //   Thread: its device's. Owns the handle; the workspace is the caller's.
 #pragma once
 

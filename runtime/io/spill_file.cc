@@ -162,6 +162,8 @@ void SpillFile::read(int64_t offset, std::span<std::byte> to) const {
       n = ::pread(direct ? direct_ : fd_, to.data(), n_bytes, offset);
     }
     if (n < 0 && errno == EINTR) continue;
+    // A file system may open directly and then refuse to read so: by way of the cache.
+    if (n < 0 && errno == EINVAL) n = ::pread(fd_, to.data(), to.size(), offset);
     if (n <= 0) {
       throw Error("reading the spill file failed at byte " + std::to_string(offset) + ": " +
                       (n == 0 ? "it ends there" : std::strerror(errno)),

@@ -103,11 +103,14 @@ struct GpuExecutor::State {
   // What may fail on one rank alone comes when the group is through with what it does together.
   void connect(CommChoice comm, HiddenCheck check) {
     if (mesh.tp->size() > 1) {
-      tp = make_device_communicator(*mesh.tp, stream,
-                                    {comm, device_comm_rows(plan.limits), model.dim});
+      DeviceCommOptions options{comm, device_comm_rows(plan.limits), model.dim};
+      if (plan.stages.size() > 1) {
+        options.wait_for = [this](const cuda::Event& event) { wait_for_others(event); };
+      }
+      tp = make_device_communicator(*mesh.tp, stream, options);
       aside.emplace();
     }
-    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size());
+    if (check != HiddenCheck::kOff) hidden.emplace(check, layers().size(), mesh.tp->size());
     stream.synchronize();
   }
 
@@ -255,7 +258,8 @@ struct GpuExecutor::State {
     if (plan.stages.size() == 1) {
       spill.wait_for(stream);
     } else {
-      wait_for_others();
+      reached.record(stream);
+      wait_for_others(reached);
     }
     waited += std::chrono::steady_clock::now() - begin;
   }
@@ -290,11 +294,10 @@ struct GpuExecutor::State {
     if (tracing) trace.spans.back().*moment = tracer->now_ns();
   }
 
-  void wait_for_others() {
+  void wait_for_others(const cuda::Event& event) {
     constexpr int kPollsALook = 64;
-    reached.record(stream);
     int noted = -1;
-    for (int polls = 1; !reached.reached(); ++polls) {
+    for (int polls = 1; !event.reached(); ++polls) {
       mesh.world->progress();
       if (polls % kPollsALook != 0) continue;
       bool sending = false;

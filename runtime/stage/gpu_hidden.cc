@@ -5,8 +5,8 @@
 
 namespace spillway {
 
-GpuHidden::GpuHidden(HiddenCheck where, int64_t n_layers)
-    : hashes_(where, n_layers),
+GpuHidden::GpuHidden(HiddenCheck where, int64_t n_layers, int n_ranks)
+    : hashes_(where, n_layers, n_ranks),
       bytes_(static_cast<int64_t>(hashes_.values().size_bytes())),
       sums_("hashes of the residual stream", bytes_),
       host_("hashes of the residual stream", bytes_) {}

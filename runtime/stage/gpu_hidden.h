@@ -14,7 +14,7 @@ namespace spillway {
 
 class GpuHidden {
  public:
-  GpuHidden(HiddenCheck where, int64_t n_layers);
+  GpuHidden(HiddenCheck where, int64_t n_layers, int n_ranks);
 
   // In the order of a step: begin(), after() for every half, 0 being the stream as it entered,
   // end(). All in stream order, nothing waits.

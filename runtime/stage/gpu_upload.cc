@@ -8,8 +8,11 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "parallel/gpu_ledger.h"
 
 namespace spillway {
+
+static_assert(GpuUpload::kSlots * GpuUpload::kSlotBytes == kLoadStagingBytes);
 
 struct GpuUpload::Slot {
   cuda::PinnedMemory host{"loading, a slot", kSlotBytes};

@@ -1,7 +1,9 @@
 // GpuUpload: a GGUF's tensors into packed weights in device memory. Threads copy file pages into
 // pinned slots, the copy engine takes them to the device, a kernel packs them there; the three
 // overlap over a ring of slots.
-//   Owns its slots, pinned and on the device, until it goes: it lives while loading.
+//   Owns its slots, pinned and on the device, until it goes: before the KV cache and the
+//   activations are taken, whose place the slots have until then. Where these are less, the ledger
+//   has the rest as "loading" (kLoadStagingBytes of parallel/gpu_ledger.h).
 //   Thread: main. finish() waits for everything and throws what failed.
 #pragma once
 

@@ -22,8 +22,8 @@ enum class HiddenCheck { kOff, kStage, kSums };
 // attention of the stage's layer i, 2i + 2 after its feed-forward part.
 class HiddenHashes {
  public:
-  HiddenHashes() = default;  // off
-  HiddenHashes(HiddenCheck where, int64_t n_layers);
+  HiddenHashes() = default;                                        // off
+  HiddenHashes(HiddenCheck where, int64_t n_layers, int n_ranks);  // of the stage
 
   bool on() const { return where_ != HiddenCheck::kOff; }
   HiddenCheck where() const { return where_; }
@@ -34,10 +34,13 @@ class HiddenHashes {
   // one then is.
   bool take(int64_t point);
   std::span<uint64_t> values() { return values_; }
+  // Room for every rank's, one rank after the other.
+  std::span<uint64_t> all() { return all_; }
 
  private:
   HiddenCheck where_ = HiddenCheck::kOff;
   std::vector<uint64_t> values_;  // 0 where none was taken
+  std::vector<uint64_t> all_;
   int64_t next_ = 0;
 };
 
@@ -48,7 +51,8 @@ std::optional<Error> hidden_difference(const StagePlan& stage, HiddenCheck where
                                        std::span<const uint64_t> all);
 
 // Collective over a stage's group. On a difference its first rank throws the Error above, and the
-// others wait for the end of the job, which is near: one rank speaks for all.
+// others wait for the end of the job, which is near: one rank speaks for all. Else allocates
+// nothing.
 void compare_hidden(Communicator& group, const StagePlan& stage, int64_t step, HiddenHashes& mine);
 
 }  // namespace spillway

@@ -83,7 +83,8 @@ void Pipeline::load_on_cpu(const Gguf& gguf, const std::string& spill_folder,
 void Pipeline::connect(CommChoice comm, HiddenCheck check) {
   if (mesh_.tp->size() == 1) check = HiddenCheck::kOff;
   if (gpu_ == nullptr && check != HiddenCheck::kOff) {
-    hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size());
+    hashes_ = HiddenHashes(check, plan_.stages[static_cast<size_t>(mesh_.stage)].layers.size(),
+                           mesh_.tp->size());
   }
   if (!plan_.uses_gpu()) return;
   std::exception_ptr error;

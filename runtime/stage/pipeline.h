@@ -1,7 +1,8 @@
 // Pipeline: one rank's legs of a step: embedding on the first stage, receive, layers, send, head on
 // the last stage, logits gathered on the front. The same call on every rank of the job.
 //   Owns the rank's arenas, weights and executor; the mesh is the caller's and must outlive it.
-//   Thread: the rank's main thread. After connect() nothing allocates.
+//   Thread: the rank's main thread. After connect() nothing allocates, but for cuBLASLt's
+//   description of a product of many rows whose shape comes for the first time (library.h).
 //
 // Steps in flight. Every rank runs start() for all steps in the same order and posts what it sends,
 // so that stage s computes step k while stage s - 1 computes step k + 1. A rank that waits within

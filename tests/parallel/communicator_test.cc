@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <thread>
 
 #include "kernels/core/error.h"
 #include "parallel/abort_state.h"
 #include "parallel/mesh.h"
+#include "parallel/patience.h"
 #include "parallel/planner.h"
 #include "parallel/solo_communicator.h"
 #include "tests/parallel/model_shapes.h"
@@ -57,6 +59,32 @@ TEST(SoloDeathTest, HasNoPeers) {
   EXPECT_DEATH(solo->recv({}, 0), "group of one");
   EXPECT_DEATH(solo->post({}, 1), "group of one");
   EXPECT_DEATH(solo->finish(0), "ticket");
+}
+
+TEST(Patience, EndsTheWaitOfWhoFailedAlone) {
+  const auto solo = make_solo_communicator();
+  {
+    const Patience none(*solo, "");
+    const Patience enough(*solo, "it failed", std::chrono::hours(1));
+  }
+  EXPECT_TRUE(solo->healthy());
+  const Patience patience(*solo, "it failed", std::chrono::milliseconds(5));
+  while (solo->healthy()) std::this_thread::yield();
+  try {
+    solo->barrier();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.message(), "it failed");
+  }
+}
+
+TEST(WaitState, ACallOfALibraryNamesItsRanks) {
+  WaitState state;
+  state.begin(CommOp::kBarrier, -1);
+  state.call("ncclCommInitRank", {0, 2, 3});
+  EXPECT_EQ(state.text(), "ncclCommInitRank with ranks 0, 2, 3");
+  state.call("", {0, 2, 3});
+  EXPECT_EQ(state.text(), "barrier 1");
 }
 
 TEST(WaitState, TextOfEveryKind) {
@@ -109,6 +137,7 @@ class FakeWorld final : public Communicator {
   void abort(const std::string&) override {}
   std::string waiting_for() const override { return ""; }
   void note_wait(int, bool) override {}
+  void note_call(const std::string&) override {}
 
  private:
   int rank_;

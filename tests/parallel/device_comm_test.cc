@@ -110,6 +110,11 @@ TEST(RankPlace, SaysWhoCannotReachWhom) {
   // Two parts of one GPU have one place on the bus.
   expect_obstacle({a, b, place("one boot", "MIG-3", "0:1", 12)}, "0 and 2 of the group share GPU");
   expect_obstacle({a, b, place("one boot", "GPU-3", "0:3", 10)}, "one process");
+  // Two containers of one host count their processes alike.
+  RankPlace elsewhere = place("one boot", "GPU-3", "0:3", 10);
+  elsewhere.pid_space = a.pid_space + 1;
+  EXPECT_EQ(peer_obstacle({a, b, elsewhere}, 8), "");
+  EXPECT_NE(rank_place_of({}).pid_space, 0u);
   expect_obstacle(std::vector<RankPlace>(9, a), "at most 8 ranks, the group has 9");
   // The same place on the bus of another host is another GPU.
   EXPECT_EQ(shared_gpu({a, place("two boot", "GPU-2", "0:1", 10)}), "");
@@ -146,18 +151,20 @@ TEST(Agreement, TheFirstObstacleIsEverybodys) {
 }
 
 // By hand from the layout: two slots of every rank's rows, 8 bytes a value as f32 with its time,
-// 2 as bf16.
+// 2 as bf16; in blocks of 2 MiB, which is what CUDA IPC shares.
 TEST(DeviceCommBytes, AreTheMailboxAndTheWire) {
   const int64_t lines = 2 * 2 * 64 * 4096 * 8;
   const int64_t halves = 2 * 2 * 512 * 4096 * 2;
   const int64_t flags = 2 * 2 * 512 * 4;
   const int64_t times = 64 * 8 * 4 + 512 * 4;
-  EXPECT_EQ(device_comm_mailbox_bytes(2, 2048, 4096), lines + halves + flags + times);
+  const int64_t mailbox = int64_t{13} << 21;  // 25 177 088 bytes
+  EXPECT_EQ(mailbox / (2 << 20), (lines + halves + flags + times) / (2 << 20) + 1);
+  EXPECT_EQ(device_comm_mailbox_bytes(2, 2048, 4096), mailbox);
   EXPECT_EQ(device_comm_wire_bytes(2048, 4096), 2048 * 4096 * 2);
-  EXPECT_EQ(device_comm_bytes(2, 2048, 4096), lines + halves + flags + times + 2048 * 4096 * 2);
+  EXPECT_EQ(device_comm_bytes(2, 2048, 4096), mailbox + 2048 * 4096 * 2);
   EXPECT_EQ(device_comm_pinned_bytes(2, 2048, 4096), 4096 + 2 * (int64_t{4} << 20));
   // Few rows need no half of a mailbox for many, but the probe's scratch.
-  EXPECT_EQ(device_comm_mailbox_bytes(4, 8, 96), 2 * 4 * 8 * 96 * 8 + 8 * 8 * 4);
+  EXPECT_EQ(device_comm_mailbox_bytes(4, 8, 96), 2 << 20);
   EXPECT_EQ(device_comm_wire_bytes(8, 96), 64 * 96 * 2);
   EXPECT_EQ(device_comm_pinned_bytes(4, 8, 96), 4096 + 4 * 4096);
   EXPECT_EQ(device_comm_bytes(1, 2048, 4096), 0);

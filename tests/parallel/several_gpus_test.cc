@@ -299,6 +299,13 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
     }
     return bytes;
   };
+  // With what the loader takes beyond the KV cache and the activations that come in its place.
+  const auto program = [&](int rank) {
+    const int64_t later =
+        plan.rank_bytes(rank, "kv", "gpu") + plan.rank_bytes(rank, "activations", "gpu");
+    EXPECT_EQ(line(rank, "loading"), (int64_t{128} << 20) - later);
+    return plan.rank_bytes(rank, "program", "gpu") - line(rank, "loading");
+  };
   for (const int rank : {0, 1}) {
     EXPECT_EQ(line(rank, "comm"), device_comm_bytes(2, rows, 576));
     EXPECT_GT(line(rank, "comm"), 0);
@@ -308,10 +315,10 @@ TEST(SeveralGpusLedger, AGroupHasPartialsAndACommunicator) {
                                      plan.kv, false, 2)
                       .total() +
                   line(rank, "comm") + line(rank, "hops"));
-    EXPECT_EQ(plan.rank_bytes(rank, "program", "gpu"), kCudaContextBytes + kGroupContextBytes);
+    EXPECT_EQ(program(rank), kCudaContextBytes + kGroupContextBytes);
   }
   EXPECT_EQ(line(2, "comm"), 0);
-  EXPECT_EQ(plan.rank_bytes(2, "program", "gpu"), kCudaContextBytes + kGroupContextBytes);
+  EXPECT_EQ(program(2), kCudaContextBytes + kGroupContextBytes);
   EXPECT_EQ(device_comm_bytes(1, rows, 576), 0);
   EXPECT_EQ(device_comm_pinned_bytes(1, rows, 576), 0);
   // The groups are all there is.

@@ -77,6 +77,22 @@ TEST(Watchdog, AnAllowanceMovesTheDeadlineOfOneStep) {
   EXPECT_NE(reports.all()[0].find("step 2"), std::string::npos);
 }
 
+TEST(Watchdog, WhatIsNoStepHasANameAndALimitOfItsOwn) {
+  Reports reports;
+  Watchdog dog(
+      milliseconds(1), [] { return std::string("ncclCommInitRank with ranks 0, 1"); },
+      [&](const std::string& text) { reports.add(text); });
+  {
+    const WatchedStep watched(dog, "loading", milliseconds(600000));
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  EXPECT_TRUE(reports.all().empty());
+  const WatchedStep watched(dog, "connecting", milliseconds(100));
+  ASSERT_TRUE(reports.wait_for(1));
+  EXPECT_EQ(reports.all()[0],
+            "connecting takes more than 0.1 s, waiting in ncclCommInitRank with ranks 0, 1");
+}
+
 // Two watchdogs would race on a busy machine; what each waits for does not: who computes reports at
 // the first look beyond the deadline, who waits not before a third more of it has passed.
 TEST(Watchdog, WhoComputesReportsBeforeWhoWaits) {

@@ -49,6 +49,7 @@ class FlippedBit final : public Communicator {
   void abort(const std::string& reason) override { group_->abort(reason); }
   std::string waiting_for() const override { return group_->waiting_for(); }
   void note_wait(int rank, bool sending) override { group_->note_wait(rank, sending); }
+  void note_call(const std::string& call) override { group_->note_call(call); }
 
  private:
   std::unique_ptr<Communicator> group_;

@@ -193,6 +193,7 @@ class ThreadCommunicator : public Communicator {
   void abort(const std::string& reason) override { hub_->abort(reason); }
   std::string waiting_for() const override { return ""; }
   void note_wait(int, bool) override {}
+  void note_call(const std::string&) override {}
 
  private:
   // Sent and not finished yet.

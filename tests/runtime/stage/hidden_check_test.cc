@@ -12,7 +12,8 @@ namespace spillway::testing {
 namespace {
 
 TEST(HiddenHashes, PointsAreTakenOnceAndInOrder) {
-  HiddenHashes all(HiddenCheck::kSums, 2);
+  HiddenHashes all(HiddenCheck::kSums, 2, 3);
+  EXPECT_EQ(all.all().size(), 3 * all.values().size());
   EXPECT_EQ(all.last_point(), 4);
   all.begin();
   EXPECT_TRUE(all.take(0));
@@ -27,7 +28,7 @@ TEST(HiddenHashes, PointsAreTakenOnceAndInOrder) {
 }
 
 TEST(HiddenHashes, AStageHasItsLastPointAlone) {
-  HiddenHashes stage(HiddenCheck::kStage, 3);
+  HiddenHashes stage(HiddenCheck::kStage, 3, 2);
   for (int64_t point = 0; point < 6; ++point) EXPECT_FALSE(stage.take(point)) << point;
   EXPECT_TRUE(stage.take(6));
   HiddenHashes off;

@@ -23,7 +23,7 @@ std::string said(Communicator& group, int odd, int64_t flipped_point) {
   ThreadPool pool(1);
   const cpu::Exec exec{&pool, cpu::best_isa()};
   std::vector<float> x(size_t{3} * 50, 1.5F);
-  HiddenHashes hashes(HiddenCheck::kSums, kLayers);
+  HiddenHashes hashes(HiddenCheck::kSums, kLayers, group.size());
   hashes.begin();
   for (int64_t point = 0; point <= hashes.last_point(); ++point) {
     if (group.rank() == odd && point == flipped_point) x[77] = 1.75F;
