@@ -1,6 +1,5 @@
 // The planner: every split is sound, requests that contradict themselves are refused with a way
 // out, memory is respected, shares and layers follow speed.
-#include "parallel/placement.h"
 #include "parallel/planner.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "parallel/placement.h"
 #include "tests/parallel/model_shapes.h"
 
 namespace spillway {
