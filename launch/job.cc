@@ -110,7 +110,8 @@ void Job::probe_and_join(const GpuSpec& gpu) {
   facts.gpu = gpu;
   const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts);
   say_warnings(rates.warning);
-  if (world_.front() && !options_.quiet && !options_.json && !rates.note.empty()) {
+  const bool tell = !options_.quiet && !options_.json && !rates.note.empty();
+  if (world_.front() && tell && (rates.kept || explains())) {
     std::fprintf(stderr, "%s\n", rates.note.c_str());
   }
   const auto [address, secret] = start_coordinator(rates);
@@ -260,8 +261,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
   guard_spill(*house);
   connect(*house);
   state_ = "ready";
-  const bool explain = options_.show_plan || (options_.verb == Verb::kBench && !options_.json);
-  if (show_progress && world_.front() && explain && !options_.quiet) {
+  if (show_progress && world_.front() && explains() && !options_.quiet) {
     std::fputs(house->pipeline->comm_report().c_str(), stderr);
   }
   if (show_progress && bar_ != nullptr) {

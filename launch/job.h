@@ -81,6 +81,10 @@ class Job {
   void guard_spill(const House& house);
   void connect(House& house);  // collective; ends the job when a rank is lost or does not come
   RankProgress progress() const;
+  // Whether the user wants to see how the job is laid out and why.
+  bool explains() const {
+    return options_.show_plan || (options_.verb == Verb::kBench && !options_.json);
+  }
 
   const Options& options_;
   WorkerNote& note_;

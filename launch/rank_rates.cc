@@ -90,6 +90,7 @@ JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus
     rates.mine = with_rates(facts, kept.ranks[static_cast<size_t>(world.rank)]);
     rates.link = kept.link;
     rates.pairs = std::move(kept.pairs);
+    rates.kept = true;
     return rates;
   }
   // All measure before the link's probe, so that nobody waits there while another is still busy.

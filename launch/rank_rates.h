@@ -15,7 +15,8 @@ struct JobRates {
   RankSpec mine;  // facts and rates
   LinkSpec link;
   std::vector<PairSpec> pairs;
-  std::string note;     // where they come from, for the front to print; "": measured just now
+  bool kept = false;    // by an earlier probe
+  std::string note;     // where they come from, for the front to print
   std::string warning;  // of this rank, or ""
 };
 

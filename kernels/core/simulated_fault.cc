@@ -5,6 +5,7 @@
 #include <atomic>
 #include <charconv>
 #include <memory>
+#include <utility>
 
 #include "kernels/core/error.h"
 
@@ -15,6 +16,7 @@ struct Wanted {
   std::string text;  // deed and name
   int64_t from = 1;  // the first time that is refused
   std::atomic<int64_t> asked{0};
+  std::unique_ptr<Wanted> before;  // the last one, which a thread may still be asking
 };
 
 // Never freed: a thread may ask while the process ends.
@@ -33,10 +35,16 @@ bool has_deed(std::string_view text) {
   return false;
 }
 
+// From one thread at a time.
+void want(std::unique_ptr<Wanted> fault) {
+  fault->before.reset(wanted.load());
+  wanted.store(fault.release());
+}
+
 }  // namespace
 
 void simulate_fault(const std::string& text) {
-  if (text.empty()) return wanted.store(nullptr);
+  if (text.empty()) return want(std::make_unique<Wanted>());
   auto fault = std::make_unique<Wanted>();
   fault->text = text;
   if (const size_t mark = text.rfind(" #"); mark != std::string::npos) {
@@ -52,7 +60,7 @@ void simulate_fault(const std::string& text) {
     throw Error("\"" + text + "\" is no deed on a line of the ledger", "simulated fault",
                 "such as \"allocate host kv\": docs/failure.md");
   }
-  wanted.store(fault.release());
+  want(std::move(fault));
 }
 
 bool fault_awaited(std::string_view deed, std::string_view name) {
