@@ -27,6 +27,11 @@ nlohmann::ordered_json rate_json(const Measured& m, double predicted) {
   return {{"median", m.median}, {"least", m.least}, {"most", m.most}, {"predicted", predicted}};
 }
 
+// Of rank 0, without what lies on the disk, which is not resident.
+int64_t planned_memory(const Plan& plan) {
+  return plan.rank_bytes(0) - plan.rank_bytes(0, "", "disk");
+}
+
 void print_json(const Options& options, Job& job, const House& house, const Speed& r,
                 const Profile& profile) {
   nlohmann::ordered_json out;
@@ -48,7 +53,7 @@ void print_json(const Options& options, Job& job, const House& house, const Spee
   }
   if (options.profile) out["profile"] = profile_json(profile);
   out["resident_bytes"] = job.resident_bytes();
-  out["planned_bytes"] = house.plan.rank_bytes(0);
+  out["planned_bytes"] = planned_memory(house.plan);
   // The model's name is the file's, and need not be UTF-8.
   std::cout << out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
@@ -74,7 +79,8 @@ void print_table(const Options& options, Job& job, const House& house, const Spe
   }
   if (r.host_us > 0) std::printf("\nhost time of a decode step: %.1f us\n", r.host_us);
   std::printf("\nmemory of rank 0: %s resident, %s planned\n",
-              size_text(job.resident_bytes()).c_str(), size_text(house.plan.rank_bytes(0)).c_str());
+              size_text(job.resident_bytes()).c_str(),
+              size_text(planned_memory(house.plan)).c_str());
 }
 
 double step_ms(double tokens_per_step, const Measured& m) {
