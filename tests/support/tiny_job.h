@@ -12,6 +12,7 @@
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/ops.h"
 #include "parallel/mesh.h"
+#include "parallel/placement.h"
 #include "parallel/planner.h"
 #include "runtime/io/gguf.h"
 #include "runtime/model/spec.h"
@@ -122,6 +123,18 @@ class TinyJob {
   Gguf gguf;
   ModelSpec spec;
 };
+
+// For one rank on a GPU that nobody has, with weights as --place says.
+inline Plan made_up_gpu_plan(const TinyJob& job, const std::string& places) {
+  ClusterSpec cluster = assumed_cluster(1);
+  cluster.ranks[0].gpu.name = "Made Up 9000";
+  cluster.ranks[0].gpu.total_bytes = int64_t{80} << 30;
+  cluster.ranks[0].gpu.free_bytes = int64_t{79} << 30;
+  PlanRequest request = tiny_request();
+  request.device = DeviceChoice::kGpu;
+  request.places = parse_places(places);
+  return make_plan(job.spec, cluster, request);
+}
 
 // n tokens that look random and are the same everywhere.
 inline std::vector<int32_t> tiny_tokens(int64_t n, int64_t vocab, uint32_t seed = 7) {

@@ -145,13 +145,3 @@ INSTANTIATE_TEST_SUITE_P(Sampling, Decode, ::testing::Bool());
 
 }  // namespace
 }  // namespace spillway
-
-int main(int argc, char** argv) {
-  int level = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  ::testing::InitGoogleTest(&argc, argv);
-  const int failed = RUN_ALL_TESTS();
-  if (failed != 0) MPI_Abort(MPI_COMM_WORLD, 1);
-  MPI_Finalize();
-  return 0;
-}

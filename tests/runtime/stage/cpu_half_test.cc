@@ -19,17 +19,6 @@ const std::byte* end_of(const PackedMatrix& w) {
   return w.data + packed_bytes(w.type, w.rows, w.cols);
 }
 
-Plan gpu_plan(const TinyJob& job, const char* places) {
-  ClusterSpec cluster = assumed_cluster(1);
-  cluster.ranks[0].gpu.name = "Made Up 9000";
-  cluster.ranks[0].gpu.total_bytes = int64_t{80} << 30;
-  cluster.ranks[0].gpu.free_bytes = int64_t{79} << 30;
-  PlanRequest request = tiny_request();
-  request.device = DeviceChoice::kGpu;
-  request.places = parse_places(places);
-  return make_plan(job.spec, cluster, request);
-}
-
 // A rank's weights with both homes in memory of the test's.
 struct Loaded {
   Loaded(const TinyJob& job, const Plan& plan, const cpu::Exec& exec)
@@ -64,7 +53,7 @@ TEST(HostHome, HalvesLieSideBySide) {
   const TinyJob job(shape(QuantType::kQ8_0, "llama"));
   ThreadPool pool(2);
   const Plan plan =
-      gpu_plan(job, "layers 0 = streamed; layer 1 ffn = cpu; layer 2 ffn = hybrid 0.5");
+      made_up_gpu_plan(job, "layers 0 = streamed; layer 1 ffn = cpu; layer 2 ffn = hybrid 0.5");
   ASSERT_TRUE(plan.parts[0].gpu);
   const Loaded loaded(job, plan, {&pool, cpu::best_isa()});
   EXPECT_EQ(loaded.host.used(), loaded.host.bytes());
@@ -103,7 +92,7 @@ TEST_P(CpuHalfTest, BitsOfTheCpusLayer) {
   const TinyJob job(shape(type, architecture));
   ThreadPool pool(3);
   const cpu::Exec exec{&pool, cpu::best_isa()};
-  const Plan plan = gpu_plan(job, "layers 0-1 ffn = cpu; layer 2 ffn = hybrid 0.5");
+  const Plan plan = made_up_gpu_plan(job, "layers 0-1 ffn = cpu; layer 2 ffn = hybrid 0.5");
   const Loaded loaded(job, plan, exec);
   Arena pinned("pinned", spill_pinned_buffers(job.spec, plan.parts[0], plan.limits).total());
   const CpuHalf half(job.spec, plan, 0, exec, pinned);

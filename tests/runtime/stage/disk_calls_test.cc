@@ -38,23 +38,14 @@ struct Loaded {
   TempDir dir;
   ThreadPool pool{2};
   cpu::Exec exec{&pool, cpu::best_isa()};
-  Plan plan = placed("layers 0-2 = disk; layers 3-4 ffn = disk; layer 3 attn = streamed");
+  Plan plan =
+      made_up_gpu_plan(job, "layers 0-2 = disk; layers 3-4 ffn = disk; layer 3 attn = streamed");
   Arena device{"device", bytes_in(plan, WeightHome::kDevice)};
   Arena host{"host", bytes_in(plan, WeightHome::kHost)};
   DiskHalves halves{exec, job.spec, plan, 0, dir.file("spill"), InCache::kCopied};
   WeightWriter writer = cpu_writer(exec);
   Weights weights = load(plan, device, host, halves.target());
 
-  Plan placed(const char* places) const {
-    ClusterSpec cluster = assumed_cluster(1);
-    cluster.ranks[0].gpu.name = "Made Up 9000";
-    cluster.ranks[0].gpu.total_bytes = int64_t{80} << 30;
-    cluster.ranks[0].gpu.free_bytes = int64_t{79} << 30;
-    PlanRequest request = tiny_request();
-    request.device = DeviceChoice::kGpu;
-    request.places = parse_places(places);
-    return make_plan(job.spec, cluster, request);
-  }
   int64_t bytes_in(const Plan& p, WeightHome home) const {
     return weight_buffers(job.spec, p.parts[0], p.stages[0].layers, true, true, home).total();
   }
@@ -86,7 +77,7 @@ TEST(DiskHalves, StepsBringTheBitsOfResidentWeightsToTheSamePlaces) {
   Loaded l;
   ASSERT_TRUE(l.plan.parts[0].gpu);
   // The same weights in memory.
-  const Plan resident = l.placed("layers all = resident");
+  const Plan resident = made_up_gpu_plan(l.job, "layers all = resident");
   Arena whole("whole", l.bytes_in(resident, WeightHome::kDevice));
   Arena none("none", 0);
   const Weights expected = l.load(resident, whole, none, {});

@@ -1,7 +1,6 @@
 // --check-hidden between real ranks, run by ctest under mpirun with 2 and with 3 of them: rows with
 // a bit that flips on one rank are named by the group's first rank.
 #include <gtest/gtest.h>
-#include <mpi.h>
 
 #include <numeric>
 
@@ -60,13 +59,3 @@ TEST(MpiHidden, TheFirstRankNamesAFlippedBit) {
 
 }  // namespace
 }  // namespace spillway
-
-int main(int argc, char** argv) {
-  int level = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  ::testing::InitGoogleTest(&argc, argv);
-  const int failed = RUN_ALL_TESTS();
-  if (failed != 0) MPI_Abort(MPI_COMM_WORLD, 1);
-  MPI_Finalize();
-  return 0;
-}

@@ -28,17 +28,6 @@ TinyOptions six_layers() {
   return options;
 }
 
-Plan gpu_plan(const TinyJob& job, const std::string& places) {
-  ClusterSpec cluster = assumed_cluster(1);
-  cluster.ranks[0].gpu.name = "Made Up 9000";
-  cluster.ranks[0].gpu.total_bytes = int64_t{80} << 30;
-  cluster.ranks[0].gpu.free_bytes = int64_t{79} << 30;
-  PlanRequest request = tiny_request();
-  request.device = DeviceChoice::kGpu;
-  request.places = parse_places(places);
-  return make_plan(job.spec, cluster, request);
-}
-
 bool equal(const PackedMatrix& a, const PackedMatrix& b) {
   return a.rows == b.rows && a.cols == b.cols && a.type == b.type &&
          std::equal(a.data, a.data + packed_bytes(a.type, a.rows, a.cols), b.data);
@@ -67,8 +56,8 @@ struct Rank {
 
   Rank(const TinyJob& job_in, const char* places, const char* in_memory)
       : job(job_in),
-        plan(gpu_plan(job, places)),
-        memory_plan(gpu_plan(job, in_memory)),
+        plan(made_up_gpu_plan(job, places)),
+        memory_plan(made_up_gpu_plan(job, in_memory)),
         spill(job.spec, plan, 0, cpu, job.spill_folder()),
         weights(load(plan, {&writer, &device}, {&writer, spill.host_arena()}, spill.disk_target())),
         expected(load(memory_plan, {&writer, &memory_device}, {&writer, &memory_host}, {})),
