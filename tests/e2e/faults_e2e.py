@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import tempfile
 import time
 
@@ -45,36 +44,39 @@ class Faults(harness.EndToEnd):
             with self.subTest(what):
                 job, workers = self.running(ranks)
                 time.sleep(delay)
-                since = time.monotonic()
-                os.kill(workers[rank], signal.SIGKILL)
+                since = self.kill_worker(workers[rank])
                 took = self.check_end(job, rank, since)
                 print("  %s: gone in %.2f s" % (what, took))
+
+    def test_killed_while_starting(self):
+        """As soon as a rank lives: it may be connecting to mpirun, in MPI_Init. All ranks end and
+        the words are said; that mpirun itself ends is not asked here: the PMIx server of Open MPI
+        4.1 can wait for ever for a lock that such a half connection holds (one time in 20)."""
+        for rank in (0, 1):
+            with self.subTest(rank=rank):
+                job = self.start(generate(2, *LONG))
+                since = self.kill_worker(job.wait_for_workers(2)[rank])
+                while job.ranks() and time.monotonic() - since < SOON_S:
+                    time.sleep(0.02)
+                self.assertEqual(job.ranks(), {}, job.describe())
+                job.wait_for_words(r"\brank %d\b" % rank, since)
+                job.end()
 
     def test_killed_while_loading(self):
         for rank in (0, 1):
             with self.subTest(rank=rank):
                 job = self.start(generate(2, *LONG))
                 workers = job.wait_for_workers(2)
-                since = time.monotonic()
-                os.kill(workers[rank], signal.SIGKILL)
-                while job.ranks() and time.monotonic() - since < SOON_S:
-                    time.sleep(0.02)
-                self.assertEqual(job.ranks(), {}, job.describe())
-                job.wait_for_words(r"\brank %d\b" % rank, since)
-                if not self.mpirun_hangs(job):
-                    self.assertEqual(job.wait(5), 1, job.describe())
-                    self.assertEqual(job.left_over(), {}, job.describe())
+                # The model is opened after MPI_Init.
+                job.wait_for(lambda: harness.maps(workers[rank], harness.model()),
+                             60, "rank that loads the model")
+                since = self.kill_worker(workers[rank])
+                self.check_end(job, rank, since)
 
-    def mpirun_hangs(self, job):
-        """Whether mpirun stays though all its ranks are gone: Open MPI 4.1, one time in 40, when a
-        rank is killed while it connects to mpirun in MPI_Init, and with these words alone."""
-        try:
-            job.process.wait(SOON_S)
-            return False
-        except subprocess.TimeoutExpired:
-            self.assertIn("PMIX ERROR: UNREACHABLE", job.errors(), job.describe())
-            print("  mpirun hangs after all its ranks have gone (Open MPI's PMIx)")
-            return True
+    def kill_worker(self, pid):
+        since = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return since
 
     def test_silent_rank_is_named(self):
         for rank in range(1, MOST_RANKS):

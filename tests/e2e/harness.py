@@ -82,6 +82,15 @@ def cut_spill_file(pid, folder):
     return cut
 
 
+def maps(pid, path):
+    """Whether the process has this file mapped."""
+    try:
+        with open("/proc/%d/maps" % pid) as file:
+            return os.path.realpath(path) in file.read()
+    except OSError:
+        return False
+
+
 class Job:
     """A command with all processes it starts, in a session of its own.
 
