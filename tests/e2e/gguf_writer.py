@@ -1,6 +1,6 @@
 """Writes small GGUF files, sound or not, with nothing but the standard library.
 
-Called by hostile_e2e.py, probe_e2e.py and tests/gpu/post_norms.py. A third opinion on the format
+Called by the tests beside it and by tests/gpu. A third opinion on the format
 beside runtime/io and the C++ tests' builder (github.com/ggml-org/ggml, docs/gguf.md). Values are
 (type number, bytes); tensors hold their data.
 """

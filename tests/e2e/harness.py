@@ -9,6 +9,7 @@ test looks at and ends nothing but its own job, and never by name.
   SPILLWAY_E2E_GPUS     jobs of so many GPUs instead of CPUs, for tests that can do that: faults
 """
 
+import atexit
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import threading
 import time
 import unittest
 import uuid
+import weakref
 
 SKIPPED = 77  # the exit code that ctest shows as "skipped"
 MARK = "SPILLWAY_E2E_JOB"
@@ -91,6 +93,17 @@ def maps(pid, path):
         return False
 
 
+JOBS = weakref.WeakSet()
+
+
+@atexit.register
+def end_all():
+    """What a test leaves that was interrupted."""
+    for job in JOBS:
+        if job.process.poll() is None:
+            job.end()
+
+
 class Job:
     """A command with all processes it starts, in a session of its own.
 
@@ -114,6 +127,7 @@ class Job:
             command, env=full_env, cwd=cwd, start_new_session=True,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        JOBS.add(self)
         self.threads = [threading.Thread(target=self._read_stdout, daemon=True),
                         threading.Thread(target=self._read_stderr, daemon=True)]
         for thread in self.threads:

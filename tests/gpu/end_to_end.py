@@ -27,6 +27,8 @@ PROMPTS = [
     "The best way to learn a language is",
     "List of animals: cat, dog,",
 ]
+JOBS = max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+THREADS = [] if JOBS == 1 else ["-t", "4"]
 
 
 def run(arguments):
@@ -38,7 +40,13 @@ def run(arguments):
 
 def text_of(options, prompt, device, model=None, *extra):
     return run([options.spillway, "run", "-m", model or options.model, "-p", prompt, "-n", "64",
-                "--temp", "0", "--ignore-eos", "-q", "--device", device, *extra])
+                "--temp", "0", "--ignore-eos", "-q", "--device", device, *THREADS, *extra])
+
+
+def in_order(call):
+    """What it says about each prompt."""
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(call, PROMPTS))
 
 
 def plain_texts(options):
@@ -48,10 +56,12 @@ def plain_texts(options):
     with tempfile.TemporaryDirectory() as folder:
         plain = str(pathlib.Path(folder) / "plain.gguf")
         run([options.spillway, "quantize", "-q", options.model, plain, "F32"])
+
+        def texts(prompt):
+            return [text_of(options, prompt, device, plain, *exact) for device in ("cpu", "gpu")]
+
         equal = 0
-        for prompt in PROMPTS:
-            cpu = text_of(options, prompt, "cpu", plain, *exact)
-            gpu = text_of(options, prompt, "gpu", plain, *exact)
+        for prompt, (cpu, gpu) in zip(PROMPTS, in_order(texts)):
             equal += cpu == gpu
             if cpu != gpu:
                 print(f"F32 parts: {prompt}\n  CPU: {cpu!r}\n  GPU: {gpu!r}")
@@ -72,10 +82,11 @@ def main():
     options = parser.parse_args()
     failed = 0
     equal = 0
-    for prompt in PROMPTS:
-        cpu = text_of(options, prompt, "cpu")
-        gpu = text_of(options, prompt, "gpu")
-        again = text_of(options, prompt, "gpu")
+
+    def texts(prompt):
+        return [text_of(options, prompt, device) for device in ("cpu", "gpu", "gpu")]
+
+    for prompt, (cpu, gpu, again) in zip(PROMPTS, in_order(texts)):
         same = cpu == gpu
         equal += same
         failed += gpu != again or not gpu.strip()

@@ -18,7 +18,11 @@ import gguf_writer  # noqa: E402  found by the line above
 
 
 def passes(arguments):
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
+    except subprocess.TimeoutExpired as late:
+        print("FAILED, no end in 100 s:", *arguments, late.stdout, late.stderr, flush=True)
+        return False
     print("ok" if done.returncode == 0 else "FAILED", *arguments[-9:], flush=True)
     if done.returncode != 0:
         print(done.stdout + done.stderr)

@@ -34,7 +34,7 @@ def main():
                    str(ranks)] if ranks > 1 else []
             begin = time.monotonic()
             ran = subprocess.run([*mpi, program, *arguments], env=env, capture_output=True,
-                                 text=True, check=False)
+                                 text=True, timeout=150, check=False)
             seconds = time.monotonic() - begin
             if ran.returncode != 0:
                 sys.exit("probe_check: %s\n%s" % (" ".join(arguments), ran.stderr))

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Weights that do not lie on the GPU give what weights that do give.
 
-    spill.py SPILLWAY MODEL [-n TOKENS]
+    spill.py SPILLWAY MODEL [-n TOKENS] [--jobs N]
 
 `verify --place` for several placements, each against the same rank with all weights on its GPU:
 what is only copied there in every step must give the same bits, what the CPU multiplies a small KL
 divergence, and both their own bits again when repeated. Then greedy text after a short and a long
 prompt, twice. What lies on disk must give the text of what lies in host memory, also on several
-ranks; a file of weights that ends while it is read must end the job.
+ranks; a file of weights that ends while it is read must end the job. Several such jobs run beside
+each other, in --jobs parts of the machine.
 """
 import argparse
+import concurrent.futures
+import json
 import os
 import re
 import subprocess
@@ -20,7 +23,8 @@ os.environ.setdefault("SPILLWAY_E2E_GPUS", "1")  # harness' jobs see the GPU
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402
 
-# placement, whether its bits are those of resident weights
+# For 30 layers, as the demo's model has; in_layers() makes them fit others. Placement, whether its
+# bits are those of resident weights
 PLACES = [
     ("layers all = streamed", True),
     ("layers all ffn = streamed; layers 0-2 attn = streamed", True),
@@ -55,28 +59,41 @@ PROMPTS = ["Once upon a time", "Water boils at one hundred degrees. " * 12]
 
 
 def run(arguments):
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    """(stdout, ""), or (None, what went wrong)."""
+    command = " ".join(arguments)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired as late:
+        return None, f"{command}\nno end in 300 s: {late.stdout}{late.stderr}"
     if done.returncode != 0:
-        return None, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+        return None, f"{command}\nexit code {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout, ""
+
+
+def in_layers(places, layers):
+    """The same of a model of so many layers instead of 30."""
+    return re.sub(r"(?<=layers )[0-9]+-[0-9]+|(?<=layer )[0-9]+|(?<=layers )[0-9]+",
+                  lambda found: "-".join(str(int(number) * layers // 30)
+                                         for number in found.group().split("-")), places)
 
 
 def verify(options, places, same_bits, *extra):
     out, error = run([options.spillway, "verify", "-m", options.model, "--device", "gpu", "--place",
-                      places, "-n", str(options.tokens), *extra])
+                      places, "-n", str(options.tokens), *options.threads, *extra])
     if out is None:
         return error
     first = out.splitlines()[0]
-    print(f"{places}: {first.split('max ')[-1]}", flush=True)
+    print(f"{' '.join(extra)} {places}: {first.split('max ')[-1]}", flush=True)
     if same_bits and ", same bits" not in first:
-        return "the bits are not those of resident weights"
+        return f"the bits are not those of resident weights: {out}"
     return ""
 
 
 def text_twice(options, places):
     for prompt in PROMPTS:
         texts = [run([options.spillway, "run", "-m", options.model, "-p", prompt, "-n", "24",
-                      "--temp", "0", "--ignore-eos", "-q", "--device", "gpu", "--place", places])
+                      "--temp", "0", "--ignore-eos", "-q", "--device", "gpu", "--place", places,
+                      *options.threads])
                  for _ in range(2)]
         for text, error in texts:
             if text is None:
@@ -96,7 +113,7 @@ def as_from_host(options, split, places):
             text, error = run([*launcher, options.spillway, "run", "-m", options.model, "-p",
                                prompt, "-n", "24", "--temp", "0", "--ignore-eos", "-q", "--device",
                                "gpu", "--ubatch-size", "16", "--place",
-                               places.format(home, home), *several])
+                               places.format(home, home), *options.threads, *several])
             if text is None:
                 return error
             texts.append(text)
@@ -113,7 +130,10 @@ def ends_early(options):
         with harness.Job([options.spillway, "run", "-m", options.model, "-p", "Once upon a time",
                           "-n", "8000", "-c", "8192", "--ignore-eos", "--device", "gpu", "--place",
                           "layers all = disk; layers 3-4 ffn = cpu", "--spill-dir", folder]) as job:
-            job.wait_for_text(1)
+            try:
+                job.wait_for_text(1)
+            except AssertionError as error:
+                return str(error)
             if not any([harness.cut_spill_file(pid, folder) for pid in job.processes()]):
                 return f"no spill file in {folder}: {job.describe()}"
             code = job.wait(200)
@@ -134,32 +154,45 @@ def refused(options):
     return ""
 
 
+def layers_of(options):
+    out, error = run([options.spillway, "inspect", "--json", "-m", options.model])
+    if out is None:
+        sys.exit(error)
+    return next(value for key, value in json.loads(out)["metadata"].items()
+                if key.endswith(".block_count"))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("spillway")
     parser.add_argument("model")
     parser.add_argument("-n", dest="tokens", type=int, default=16)
+    parser.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0)) // 4))
     options = parser.parse_args()
-    failed = False
+    options.jobs = min(options.jobs, 4)
+    options.threads = [] if options.jobs == 1 else ["-t", "2"]
+    layers = layers_of(options)
+    checks = []  # what, a call that says what is wrong with it
     for places, same_bits in PLACES:
-        for problem in (verify(options, places, same_bits), text_twice(options, places)):
+        places = in_layers(places, layers)
+        checks.append((places, verify, (places, same_bits)))
+        checks.append((places, text_twice, (places,)))
+    for split, places in SPLITS:
+        places = in_layers(places, layers)
+        checks.append((f"--split {split}, {places}", verify,
+                       (places, False, "--split", split, "--ranks", "2", "--share-gpus")))
+    for split, places in ON_DISK:
+        places = in_layers(places, layers)
+        checks.append((f"{split}, {places}", as_from_host, (split, places)))
+    checks += [("a file that ends", ends_early, ()), ("attention on the CPU", refused, ())]
+    failed = False
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        jobs = [(what, pool.submit(call, options, *given)) for what, call, given in checks]
+        for what, job in jobs:
+            problem = job.result()
             if problem:
                 failed = True
-                print(f"FAILED, {places}: {problem}", flush=True)
-    for split, places in SPLITS:
-        problem = verify(options, places, False, "--split", split, "--ranks", "2", "--share-gpus")
-        if problem:
-            failed = True
-            print(f"FAILED, --split {split}, {places}: {problem}", flush=True)
-    for split, places in ON_DISK:
-        problem = as_from_host(options, split, places)
-        if problem:
-            failed = True
-            print(f"FAILED, {split}, {places}: {problem}", flush=True)
-    for problem in (ends_early(options), refused(options)):
-        if problem:
-            failed = True
-            print(f"FAILED: {problem}")
+                print(f"FAILED, {what}: {problem}", flush=True)
     return failed
 
 
