@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "tests/dry_gpu/dry_gpu.h"
@@ -83,6 +84,8 @@ void enter_synchronous(const char* function) {
   if (thread_captures()) breach(std::string(function) + " while the thread captures");
 }
 void call_host_function(cudaHostFn_t function, void* context) {
+  static std::mutex one_at_a_time;  // CUDA may have one thread for those of all streams
+  const std::lock_guard lock(one_at_a_time);
   in_host_function = true;
   function(context);
   in_host_function = false;
@@ -162,9 +165,14 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
   std::snprintf(text, static_cast<size_t>(bytes), "0000:%02x:00.0", device + 16);
   return cudaSuccess;
 }
-cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) {
+cudaError_t cudaDeviceEnablePeerAccess(int other, unsigned) {
   enter("cudaDeviceEnablePeerAccess");
-  return cudaSuccess;
+  static std::mutex mutex;
+  static std::set<std::pair<int, int>> enabled;
+  if (other == dry_gpu::selected) return dry_gpu::refuse(cudaErrorInvalidDevice);
+  const std::lock_guard lock(mutex);
+  const bool first = enabled.insert({dry_gpu::selected, other}).second;
+  return first ? cudaSuccess : dry_gpu::refuse(cudaErrorPeerAccessAlreadyEnabled);
 }
 
 #if CUDART_VERSION >= 12050

@@ -2,10 +2,12 @@
 #include "tests/dry_gpu/dry_gpu.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdlib>
+#include <thread>
 #include <utility>
 
 extern "C" void __cudaRegisterFunction(void**, const char*, char*, const char*, int, uint3*, uint3*,
@@ -111,6 +113,45 @@ TEST_F(DryGpuDeathTest, Memory) {
   EXPECT_DEATH(cudaFree(freed), "freed twice");
 }
 
+TEST_F(DryGpuDeathTest, WhatCannotBePinned) {
+  constexpr size_t kPage = 4096;
+  const auto pages_of = [](int protection) {
+    void* out = mmap(nullptr, 3 * kPage, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return static_cast<char*>(out);
+  };
+  char* pages = pages_of(PROT_READ | PROT_WRITE);
+  ASSERT_EQ(cudaHostRegister(pages + 100, kPage, 0), cudaSuccess);
+  EXPECT_DEATH(cudaHostRegister(pages + kPage + 200, 8, 0), "pinned twice, or a page of it");
+  EXPECT_DEATH(cudaHostRegister(pages + 8, 8, 0), "pinned twice, or a page of it");
+  EXPECT_EQ(cudaHostRegister(pages + 2 * kPage, kPage, 0), cudaSuccess);
+  EXPECT_DEATH(cudaHostRegister(pages_of(PROT_READ), kPage, 0), "cannot be written");
+  EXPECT_DEATH(cudaHostRegister(pages, 0, 0), "nothing is pinned");
+  cudaHostUnregister(pages + 100);
+  cudaHostUnregister(pages + 2 * kPage);
+  munmap(pages, 3 * kPage);
+}
+
+TEST_F(DryGpuDeathTest, MemoryOfOtherProcesses) {
+  cudaIpcMemHandle_t handle{};
+  EXPECT_DEATH(cudaIpcGetMemHandle(&handle, device), "part of a block");
+  void* block = nullptr;
+  ASSERT_EQ(cudaMalloc(&block, size_t{2} << 20), cudaSuccess);
+  EXPECT_DEATH(cudaIpcGetMemHandle(&handle, static_cast<char*>(block) + 64), "no beginning");
+  ASSERT_EQ(cudaIpcGetMemHandle(&handle, block), cudaSuccess);
+  void* opened = nullptr;
+  EXPECT_EQ(cudaIpcOpenMemHandle(&opened, handle, 0), cudaErrorInvalidValue);  // its own
+  (void)cudaGetLastError();
+  cudaFree(block);
+}
+
+TEST_F(DryGpu, AnotherGpusMemoryIsReachedOnce) {
+  ASSERT_EQ(kTwoGpus, 0);
+  EXPECT_EQ(cudaDeviceEnablePeerAccess(0, 0), cudaErrorInvalidDevice);
+  EXPECT_EQ(cudaDeviceEnablePeerAccess(1, 0), cudaSuccess);
+  EXPECT_EQ(cudaDeviceEnablePeerAccess(1, 0), cudaErrorPeerAccessAlreadyEnabled);
+  (void)cudaGetLastError();
+}
+
 TEST_F(DryGpuDeathTest, MemoryOfAGraphThatWasFreed) {
   begin();
   to_device(64, first);
@@ -149,10 +190,26 @@ TEST_F(DryGpuDeathTest, OrderAndThreads) {
   EXPECT_DEATH(cudaLaunchHostFunc(
                    first, [](void* data) { cudaFree(data); }, device),
                "a host function of a stream calls cudaFree");
+  cudaEvent_t without_time = nullptr;
+  cudaEventCreateWithFlags(&without_time, cudaEventDisableTiming);
+  cudaEventRecord(event, first);
+  cudaEventRecord(without_time, first);
+  float ms = 0;
+  EXPECT_DEATH(cudaEventElapsedTime(&ms, event, without_time), "an event that has none");
+  cudaEventDestroy(without_time);
   ASSERT_EQ(kTwoGpus, 0);
   cudaSetDevice(1);
   EXPECT_DEATH(to_device(64, first), "a stream of GPU 0 in a thread of GPU 1");
   cudaSetDevice(0);
+}
+
+TEST_F(DryGpuDeathTest, AnotherThreadsCapture) {
+  const auto elsewhere = [this](bool captured) {
+    if (captured) begin();
+    std::thread([this] { to_device(64, first); }).join();
+  };
+  elsewhere(false);
+  EXPECT_DEATH(elsewhere(true), "a stream that another thread captures");
 }
 
 TEST_F(DryGpuDeathTest, WhatIsNotGivenBack) { EXPECT_DEATH(_exit(0), "at the end"); }

@@ -166,9 +166,6 @@ cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) {
 cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) {
   breach("a kernel is launched by <<<>>>");
 }
-cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
-  breach("a kernel is launched by <<<>>>");
-}
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function,
                                 void** arguments) {
@@ -180,6 +177,15 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
   dry_gpu::check_attributes(*config, launched.name);
   dry_gpu::enqueue(config->stream, dry_gpu::effect(launched, arguments));
   return cudaSuccess;
+}
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments,
+                             size_t shared_bytes, cudaStream_t stream) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelExC(&config, function, arguments);
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, const void* function) {
   enter("cudaFuncGetAttributes");

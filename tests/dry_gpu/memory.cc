@@ -2,9 +2,13 @@
 // is pages of this process; freed ones stay reserved, so that no address means two allocations. See
 // dry_gpu.h.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <mutex>
 
@@ -95,6 +99,40 @@ void check_kind(cudaMemcpyKind kind, Where to, Where from) {
   if (!good) breach("a copy between other kinds of memory than it says");
 }
 
+// What CUDA asks of memory to pin: whole pages of it, none of them pinned already, that can be
+// written.
+void check_pinnable(uintptr_t begin, size_t bytes) {
+  if (bytes == 0) breach("nothing is pinned");
+  const uintptr_t first = begin / kPage * kPage;
+  const uintptr_t end = first + pages_of(begin - first + bytes);
+  {
+    const std::lock_guard lock(memory().mutex);
+    for (const auto& [start, block] : memory().blocks) {
+      const bool apart = start + pages_of(block.bytes) <= first || start >= end;
+      if (!apart && !block.freed) breach("memory is pinned twice, or a page of it");
+    }
+  }
+  uintptr_t at = first;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; at < end && std::getline(maps, line);) {
+    uintptr_t from = 0;
+    uintptr_t to = 0;
+    char write = 0;
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %*c%c", &from, &to, &write) != 3)
+      continue;
+    if (from <= at && at < to && write == 'w') at = to;
+  }
+  if (at < end) breach("memory is pinned that cannot be written");
+}
+
+// A handle: the process and the bytes that it is about.
+struct Shared {
+  pid_t process;
+  size_t bytes;
+};
+// Whoever opens a handle maps all of the blocks that its memory lies in.
+constexpr size_t kIpcBlock = size_t{2} << 20;
+
 // Whole pages of zeros are given back: a probe's GiB of zeros takes no memory and no time.
 void fill(void* data, int value, size_t bytes) {
   const size_t before = std::min(bytes, -reinterpret_cast<uintptr_t>(data) % kPage);
@@ -158,9 +196,7 @@ cudaError_t cudaFreeHost(void* data) {
 }
 cudaError_t cudaHostRegister(void* data, size_t bytes, unsigned) {
   enter_synchronous("cudaHostRegister");
-  if (dry_gpu::examine(data, bytes, "pinned:") != Where::kPageable) {
-    dry_gpu::breach("memory is pinned twice");
-  }
+  dry_gpu::check_pinnable(reinterpret_cast<uintptr_t>(data), bytes);
   dry_gpu::add_block(data, bytes, Where::kPinned);
   return cudaSuccess;
 }
@@ -176,7 +212,7 @@ cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
   return cudaSuccess;
 }
 
-// A handle is the number of bytes; the mapping, as many that nobody else sees.
+// A mapping is as many bytes, which nobody else sees.
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* data) {
   enter("cudaIpcGetMemHandle");
   const std::lock_guard lock(dry_gpu::memory().mutex);
@@ -184,16 +220,21 @@ cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* data) {
   if (found == dry_gpu::memory().blocks.end() || found->second.where != Where::kDevice) {
     dry_gpu::breach("a handle is wanted for what is no beginning of an allocation on a GPU");
   }
+  const dry_gpu::Shared shared{getpid(), found->second.bytes};
+  if (shared.bytes % dry_gpu::kIpcBlock != 0) {
+    dry_gpu::breach("a handle is wanted for part of a block, whose rest others would see");
+  }
   *handle = {};
-  std::memcpy(handle, &found->second.bytes, sizeof(size_t));
+  std::memcpy(handle, &shared, sizeof(shared));
   return cudaSuccess;
 }
 cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned) {
   enter_synchronous("cudaIpcOpenMemHandle");
   if (!dry_gpu::settings().ipc) return dry_gpu::refuse(cudaErrorInvalidValue);
-  size_t bytes = 0;
-  std::memcpy(&bytes, &handle, sizeof(bytes));
-  *out = dry_gpu::take_pages(bytes, Where::kDevice);
+  dry_gpu::Shared shared{};
+  std::memcpy(&shared, &handle, sizeof(shared));
+  if (shared.process == getpid()) return dry_gpu::refuse(cudaErrorInvalidValue);
+  *out = dry_gpu::take_pages(shared.bytes, Where::kDevice);
   return cudaSuccess;
 }
 cudaError_t cudaIpcCloseMemHandle(void* data) {

@@ -88,6 +88,7 @@ void enqueue(cudaStream_t handle, std::function<void()> run) {
     add(lock, stream, {{}, std::move(run)});
     return;
   }
+  if (!thread_captures()) breach("a stream that another thread captures is given work");
   auto& nodes = stream.capture->nodes;
   nodes.push_back({std::move(run), stream.last});
   stream.last = {nodes.size() - 1};
@@ -180,9 +181,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event_handle, u
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned flags) {
   enter("cudaEventCreate");
   *out = new CUevent_st;
+  (*out)->timed = (flags & cudaEventDisableTiming) == 0;
   (*out)->device = dry_gpu::current_device();
   dry_gpu::count_alive("events", 1);
   return cudaSuccess;
@@ -232,6 +234,7 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) 
   const Lock lock(all().mutex);
   for (const cudaEvent_t handle : {start, end}) {
     const CUevent_st& event = dry_gpu::outside_of_captures(handle);
+    if (!event.timed) breach("time is asked of an event that has none");
     if (event.recorded == 0 || event.reached != event.recorded) {
       breach("time is asked of an event that has not been reached");
     }

@@ -56,6 +56,7 @@ struct CUstream_st {
 };
 struct CUevent_st {
   int device = 0;
+  bool timed = true;
   int64_t recorded = 0;                       // calls of cudaEventRecord
   int64_t reached = 0;                        // the last of them that its stream got to
   std::shared_ptr<dry_gpu::Capture> capture;  // of the last call
