@@ -1,6 +1,7 @@
 """Ranks that fail, hang, die or fall silent while the ranks connect, between loading and the first
 step: named soon, exit code not 0, nothing left running. The hang and the failure are simulated
-(launch/simulated_connect.h), since ranks on CPUs do next to nothing there."""
+(launch/simulated_connect.h), since ranks on CPUs do next to nothing there. With SPILLWAY_E2E_GPUS
+the other ranks connect GPUs meanwhile."""
 
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 
 import gguf_writer as gguf
 import harness
-from harness import SOON_S, mpirun, program
+from harness import SOON_S, mpirun, on_device, program
 
 SIMULATED = r"a fault is simulated: .* while connecting"
 
@@ -26,8 +27,8 @@ class Connect(harness.EndToEnd):
         """A job whose ranks connect now, and the moment when they began."""
         job = self.start(
             mpirun(ranks) + [program(), "run", "-m", self.model, "-p", "he", "-n", "4", "-t", "1",
-                             "--device", "cpu", "--tp", str(ranks),
-                             "--step-timeout", str(step_timeout)],
+                             "--tp", str(ranks), "--step-timeout", str(step_timeout),
+                             *on_device(ranks)],
             env={"SPILLWAY_SIMULATE_CONNECT": fault})
         workers = job.wait_for_workers(ranks)
         job.wait_for_words(SIMULATED)

@@ -13,7 +13,7 @@ from harness import SOON_S, generate
 # GPUs are quick: as many tokens as the model's context holds.
 LONG = ["-p", "Once upon a time", "--ignore-eos"] + (
     ["-n", "8000", "-c", "8192"] if harness.GPUS > 0 else ["-n", "1500"])
-MOST_RANKS = harness.GPUS if harness.GPUS > 0 else 3
+MOST_RANKS = max(2, harness.GPUS) if harness.GPUS > 0 else 3
 TRIES = int(os.environ.get("SPILLWAY_E2E_KILLS", "10"))
 
 
@@ -104,7 +104,8 @@ class Faults(harness.EndToEnd):
 
     def test_a_job_that_is_stopped_goes_on(self):
         """All its processes at once, for longer than a rank may be silent and a step may take."""
-        job = self.start(generate(2, "-p", "Once upon a time", "--ignore-eos", "-n", "300"))
+        some = LONG if harness.GPUS > 0 else LONG[:3] + ["-n", "300"]
+        job = self.start(generate(2, *some))
         job.wait_for_text(1)
         pids = list(job.ranks())
         for number in (signal.SIGSTOP, signal.SIGCONT):

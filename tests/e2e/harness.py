@@ -6,7 +6,8 @@ test looks at and ends nothing but its own job, and never by name.
 
   SPILLWAY_E2E_PROGRAM  the spillway binary; set by CMake
   SPILLWAY_TEST_MODEL   the model; set by tests/run, else looked for in launch/fetch_model's cache
-  SPILLWAY_E2E_GPUS     jobs of so many GPUs instead of CPUs, for tests that can do that: faults
+  SPILLWAY_E2E_GPUS     jobs on so many GPUs instead of CPUs, for tests that can do that: connect,
+                        faults, ledger; the ranks share a single one
 """
 
 import atexit
@@ -27,7 +28,6 @@ MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOLDER = os.path.join(ROOT, "tests", "e2e")
 GPUS = int(os.environ.get("SPILLWAY_E2E_GPUS", "0"))
-
 
 NO_CACHE = "/dev/null"  # no folder can be made in it
 
@@ -99,7 +99,7 @@ JOBS = weakref.WeakSet()
 @atexit.register
 def end_all():
     """What a test leaves that was interrupted."""
-    for job in JOBS:
+    for job in list(JOBS):
         if job.process.poll() is None:
             job.end()
 
@@ -300,9 +300,16 @@ class EndToEnd(unittest.TestCase):
         return job
 
 
+def on_device(ranks):
+    """Arguments of a job of so many ranks: where it computes."""
+    if GPUS == 0:
+        return ["--device", "cpu"]
+    return ["--device", "gpu"] + (["--share-gpus"] if ranks > GPUS else [])
+
+
 def generate(ranks, *arguments, mpi=(), threads=1):
     """The command line of a run on `ranks` ranks of `threads` threads each."""
-    device = ["--device", "gpu"] if GPUS > 0 else []
+    device = on_device(ranks) if GPUS > 0 else []
     return mpirun(ranks, *mpi) + [program(), "run", "-m", model(), "-t", str(threads)] + list(
         arguments) + device
 

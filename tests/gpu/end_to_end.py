@@ -6,9 +6,11 @@
 Perplexities must be within 0.2 %, and a second run on the GPU must give what the first one gave.
 Texts of the quantised model are compared and counted, no more: they part at near-ties, since int8
 codes of activations amplify any rounding (docs/numerics.md). With the same weights as F32, where
-nothing is coded, all ten texts must be equal to the CPU's.
+nothing is coded, all ten texts must be equal to the CPU's. Prompts run beside each other.
 """
 import argparse
+import concurrent.futures
+import os
 import pathlib
 import re
 import subprocess
