@@ -12,17 +12,20 @@
 //
 // What is checked: a breach is "dry GPU: ..." on stderr and abort().
 //   memory    copies and fills lie within one allocation, of the kind that the copy says, which
-//             lives when they are asked for and when they run; what is captured is pinned
+//             lives when they are asked for and when they run; what is captured is pinned; what is
+//             pinned can be written, each page once; other processes get whole blocks of CUDA IPC
 //   captures  what the capture has no part in is not waited for, nor is the captured waited for,
-//             asked about or forked outside; all of it is joined at its end; nothing synchronous
+//             asked about or forked outside; all of it is joined at its end; nothing synchronous,
+//             nothing from another thread
 //   launches  a kernel that is known, shapes and shared memory within the device's limits
 //   threads   streams and events belong to the calling thread's GPU; host functions call no CUDA
+//   cuBLASLt  pointers and workspace are as the preference promised
 //   the end   streams, events, graphs and memory are given back when a rank ends well
 //
 // Streams run what they are asked for at once, on the calling thread; with DRY_GPU_SEED each has a
 // thread and works late, by random delays of that seed, and graphs run their nodes in a random
-// order that their edges allow, one at a time: a host function holds up its whole graph, as where
-// CUDA has one thread for the calls of all streams.
+// order that their edges allow, one at a time. One host function runs at a time, whatever stream or
+// graph it is of: CUDA may have one thread for all, which one that waits holds up.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -46,22 +46,22 @@ class DryGpu(harness.EndToEnd):
         cls.addClassCleanup(cls.folder.cleanup)
         write_models(cls.folder.name)
 
-    def command(self, model, *arguments, n_tokens=3):
+    def command(self, model, *arguments, n_tokens=3, prompt=PROMPT):
         if "--device" not in arguments:
             arguments += ("--device", "gpu")
         return [PROGRAM, "run", "-m", os.path.join(self.folder.name, model + ".gguf"), "-t", "1",
-                "-p", PROMPT, "-n", str(n_tokens), "-c", str(n_tokens + 300), "--temp", "0",
-                "--ignore-eos", *arguments]
+                "-p", prompt, "-n", str(n_tokens), "-c", str(n_tokens + 120 + len(prompt)),
+                "--temp", "0", "--ignore-eos", *arguments]
 
     def environment(self, seed=None, **more):
         env = {"DRY_GPU_COUNT": "4", "LD_LIBRARY_PATH": LIBRARIES, **more}
         return env if seed is None else {"DRY_GPU_SEED": seed, **env}
 
-    def passes(self, ranks, model, *arguments, seeds=(SEED,), **env):
+    def passes(self, ranks, model, *arguments, seeds=(SEED,), prompt=PROMPT, **env):
         launcher = mpirun(ranks, "--bind-to", "none") if ranks > 1 else []
         for seed in seeds:
             with self.subTest(ranks=ranks, model=model, arguments=arguments, seed=seed):
-                job = self.succeed([*launcher, *self.command(model, *arguments)],
+                job = self.succeed([*launcher, *self.command(model, *arguments, prompt=prompt)],
                                    env=self.environment(seed, **env))
                 if "gpu,cpu" not in arguments:  # there the head is a CPU's
                     self.assertEqual(job.text(), "zzz\n", job.describe())
@@ -76,6 +76,19 @@ class DryGpu(harness.EndToEnd):
 
     def test_sums_through_the_hosts(self):
         self.passes(2, "gemma", "--tp", "2", "--comm", "staged", seeds=(None, SEED))
+
+    def test_sums_beside_products(self):
+        # From 1024 rows on, on a stream of their own.
+        for comm in ("peer", "staged"):
+            self.passes(2, "gemma", "--tp", "2", "--comm", comm, prompt=PROMPT * 8)
+        self.passes(2, "llama", "--tp", "2", "--comm", "peer", "--place",
+                    "layers all ffn = streamed; layer 1 = disk", "--spill-dir", self.folder.name,
+                    prompt=PROMPT * 8)
+
+    def test_hidden_streams_compared(self):
+        self.passes(2, "gemma", "--tp", "2", "--comm", "peer", "--check-hidden", "sums")
+        self.passes(2, "llama", "--tp", "2", "--comm", "staged", "--check-hidden", "stage",
+                    prompt=PROMPT * 8)
 
     def test_stages(self):
         self.passes(2, "odd", "--pp", "2", "--ubatch-size", "64")
