@@ -55,6 +55,9 @@ ON_DISK = [
     ("1+1", "layers all = {}; layers 8-11 ffn = hybrid 0.5; layers 22-23 = resident"),
     ("1:1", "layers all ffn = {}; layers 8-11 ffn = cpu"),
 ]
+# Up to how many rows the CPU multiplies, and in what steps a prompt is read, decides bits; a plan
+# would choose by rates as measured.
+CPU_ROWS = ["--cpu-rows", "8"]
 PROMPTS = ["Once upon a time", "Water boils at one hundred degrees. " * 12]
 
 
@@ -93,7 +96,7 @@ def text_twice(options, places):
     for prompt in PROMPTS:
         texts = [run([options.spillway, "run", "-m", options.model, "-p", prompt, "-n", "24",
                       "--temp", "0", "--ignore-eos", "-q", "--device", "gpu", "--place", places,
-                      *options.threads])
+                      "--ubatch-size", "256", *CPU_ROWS, *options.threads])
                  for _ in range(2)]
         for text, error in texts:
             if text is None:
@@ -113,7 +116,7 @@ def as_from_host(options, split, places):
             text, error = run([*launcher, options.spillway, "run", "-m", options.model, "-p",
                                prompt, "-n", "24", "--temp", "0", "--ignore-eos", "-q", "--device",
                                "gpu", "--ubatch-size", "16", "--place",
-                               places.format(home, home), *options.threads, *several])
+                               places.format(home, home), *CPU_ROWS, *options.threads, *several])
             if text is None:
                 return error
             texts.append(text)
