@@ -1,9 +1,11 @@
-"""launch/demo, launch/deps and launch/fetch_model, with stand-ins for apt, cmake, ninja and mpirun.
+"""launch/demo, launch/deps and launch/fetch_model, with stand-ins for apt, cmake, ninja and mpirun;
+tests/gpu/run, with stand-ins for what it runs.
 
 The real demo is tried in test_demo_for_real; everything else runs on a copy of the scripts in a
 temporary folder and touches neither the network nor the packages of the machine."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -223,6 +225,72 @@ class RealDemo(harness.EndToEnd):
         job.wait_for_text(1)
         print("  second demo: first text after %.1f s" % (time.monotonic() - started))
         self.assertEqual(job.wait(60), 0, job.describe())
+
+
+class GpuRun(harness.EndToEnd):
+    """Which parts it takes, in what order, and what it says of them."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = folder.name
+        self.logs = os.path.join(self.root, "logs")
+        for name, body in (("nvidia-smi", "echo a GPU, 580"), ("python3", "exit 77"),
+                           ("compute-sanitizer", "true"), ("runtime_cuda_tests", "true"),
+                           ("kernels_cuda_tests", "echo why; exit 3"), ("spillway", "true"),
+                           ("model.gguf", "")):
+            self.stand_in(name, body)
+
+    def stand_in(self, name, body):
+        path = os.path.join(self.root, name)
+        with open(path, "w") as file:
+            file.write("#!/bin/bash\n" + body + "\n")
+        os.chmod(path, 0o755)
+
+    def run_steps(self, steps, **env):
+        environment = {key: value for key, value in os.environ.items()
+                       if not key.startswith("SPILLWAY_")}
+        environment.update(PATH=self.root + ":" + os.environ["PATH"], SPILLWAY_STEPS=steps,
+                           SPILLWAY_MODEL=os.path.join(self.root, "model.gguf"),
+                           SPILLWAY_GPU_LOGS=self.logs, **env)
+        done = subprocess.run([os.path.join(harness.ROOT, "tests", "gpu", "run"), "--from",
+                               self.root], env=environment, capture_output=True, text=True,
+                              timeout=120, stdin=subprocess.DEVNULL, check=False)
+        said = re.findall(r"^(\S.*?) +\d+ s  (.*?) +%s/\S+$" % self.logs, done.stdout,
+                          re.MULTILINE)
+        return done, said
+
+    def test_goes_on_when_a_part_fails(self):
+        done, said = self.run_steps("tests spill sanitizer")
+        self.assertEqual(said, [("CUDA ops", "FAILED (3)"), ("spilled halves, small", "ok"),
+                                ("spilled halves", "skipped"), ("memcheck", "ok"),
+                                ("racecheck", "ok")], done)
+        self.assertIn("    why\n", done.stdout)
+        self.assertEqual(done.stderr, "tests/gpu/run: failed: CUDA ops: FAILED (3)\n", done)
+        self.assertEqual(done.returncode, 1, done)
+        with open(os.path.join(self.logs, "CUDA_ops.log")) as file:
+            self.assertEqual(file.read(), "why\n")
+
+    def test_passes(self):
+        done, _ = self.run_steps("spill")
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn("all passed", done.stdout)
+
+    def test_what_has_no_time_is_named(self):
+        self.stand_in("runtime_cuda_tests", "exec sleep 1000")
+        done, said = self.run_steps("spill tests", SPILLWAY_GPU_SECONDS="11")
+        self.assertNotIn("ok", dict(said).values(), done)
+        self.assertNotIn("CUDA ops", dict(said), done)
+        self.assertEqual(done.stderr,
+                         'tests/gpu/run: no time for all of: SPILLWAY_STEPS="spill tests"\n', done)
+        self.assertEqual(done.returncode, 1, done)
+
+    def test_what_cannot_be(self):
+        self.assertIn("no step 'nothing'", self.run_steps("tests nothing")[0].stderr)
+        self.stand_in("nvidia-smi", "exit 9")
+        done, said = self.run_steps("tests")
+        self.assertEqual((done.returncode, said), (1, []), done)
+        self.assertEqual(done.stderr, "tests/gpu/run: no GPU: nvidia-smi shows none\n")
 
 
 if __name__ == "__main__":
