@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <thread>
 #include <utility>
@@ -142,6 +143,27 @@ TEST_F(DryGpuDeathTest, MemoryOfOtherProcesses) {
   EXPECT_EQ(cudaIpcOpenMemHandle(&opened, handle, 0), cudaErrorInvalidValue);  // its own
   (void)cudaGetLastError();
   cudaFree(block);
+}
+
+// As where CUDA has one thread for those of all streams.
+TEST_F(DryGpu, HostFunctionsOfTwoStreamsRunOneAtATime) {
+  struct Visits {
+    std::atomic<int> inside{0};
+    std::atomic<int> together{0};
+  } visits;
+  const auto visit = [](void* data) {
+    auto& all = *static_cast<Visits*>(data);
+    if (++all.inside > 1) ++all.together;
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+    --all.inside;
+  };
+  const auto visit_often = [&](cudaStream_t stream) {
+    for (int i = 0; i < 20; ++i) cudaLaunchHostFunc(stream, visit, &visits);
+  };
+  std::thread beside([&] { visit_often(second); });
+  visit_often(first);
+  beside.join();
+  EXPECT_EQ(visits.together, 0);
 }
 
 TEST_F(DryGpu, AnotherGpusMemoryIsReachedOnce) {
