@@ -1,6 +1,6 @@
 """GPU ranks where no GPU is: the program with the CUDA runtime of tests/dry_gpu, whose header says
 what is checked and what is not. Every job must end well, which means without a breach. Each runs
-with a thread a stream, and those of few ranks with work done at once as well. About 30 s.
+with a thread a stream, and those of few ranks with work done at once as well. About a minute.
 
   SPILLWAY_E2E_DRY_GPU  spillway_dry_gpu; set by CMake
 """
@@ -76,6 +76,26 @@ class DryGpu(harness.EndToEnd):
 
     def test_sums_through_the_hosts(self):
         self.passes(2, "gemma", "--tp", "2", "--comm", "staged", seeds=(None, SEED))
+
+    def test_nccl_that_does_not_connect(self):
+        libraries = os.path.join(os.path.dirname(PROGRAM), "dry_gpu", "nccl")
+        for told, words in (("nothing", r"a sum of 1 rows came out wrong"),
+                            ("rank 1 fails", r"NCCL: ncclCommInitRank: refused"),
+                            # Within 40 step timeouts.
+                            ("rank 1 hangs", r"rank 1 \(.*connecting takes more than 10\.0 s, "
+                             "waiting in ncclCommInitRank")):
+            with self.subTest(told):
+                timeout = ("--step-timeout", "0.25") if told.endswith("hangs") else ()
+                job = self.start(
+                    mpirun(2, "--bind-to", "none") +
+                    self.command("llama", "--tp", "2", "--comm", "nccl", *timeout),
+                    env=self.environment(SEED, DRY_NCCL=told,
+                                         LD_LIBRARY_PATH=libraries + os.pathsep + LIBRARIES))
+                self.assertNotEqual(job.wait(120), 0, job.describe())
+                if "built without NCCL" in job.errors():
+                    self.skipTest("nccl.h was not there")
+                self.assertRegex(job.errors(), words, job.describe())
+                self.assertEqual(job.left_over(20), {}, job.describe())
 
     def test_sums_beside_products(self):
         # From 1024 rows on, on a stream of their own.
