@@ -38,7 +38,7 @@ struct House {
 class Job {
  public:
   // Steps 1 to 3: MPI, the model's header, the probe, the control plane; then `plan()` is what the
-  // coordinator decided. Throws Error on every rank when it fails on one.
+  // coordinator decided. Throws SharedError on every rank when it fails on one.
   Job(const Options& options, WorkerNote& note);
   ~Job();
 
@@ -62,11 +62,14 @@ class Job {
   void set_state(const char* state) { state_ = state; }
   // Orderly end, collective; of the house too, which must not outlive it.
   void leave(std::unique_ptr<House> house);
-  // A step or a peer failed on this rank: says so once (here, or through the coordinator) and ends
-  // the process with exit code 1.
-  [[noreturn]] void fail(const Error& error);
+  // An error that all ranks throw alike ends the job, and the front will say it. Collective: when
+  // it returns nobody takes another's hanging up for a fault any more.
+  void part(const SharedError& error);
+  // A step or a peer failed on this rank: the job says so once, with the rank, and this process
+  // ends with exit code 1.
+  [[noreturn]] void fail(const std::exception& error);
   // What the error says, and for NotFinite which weight of the file is to blame.
-  std::string sentence(const Error& error) const;
+  std::string sentence(const std::exception& error) const;
 
  private:
   void open_model();
@@ -105,5 +108,9 @@ class Job {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<WorkerAgent> agent_;
 };
+
+// A job from its first line to its end: what body(job) returns is the exit code of a rank; it ends
+// with job.leave(). What it throws ends the job on all ranks: as SharedError it goes on to main.
+int run_job(const Options& options, WorkerNote& note, const std::function<int(Job&)>& body);
 
 }  // namespace spillway
