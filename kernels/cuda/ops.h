@@ -41,8 +41,9 @@ struct Exec {
   // the numbers come from: docs/bench/gpu.md.
   int64_t most_vector_rows = 8;
   int64_t most_tile_rows = 128;
-  bool bf16_tiles = false;  // tiles take bf16 input: where tensor cores do, at full rate
-  bool strips = true;       // bf16 tiles by strips (tile_strip.cuh), or as tile_bf16.cuh
+  // Tiles take bf16 input (tile_strip.cuh) where tensor cores do at full rate; else int8
+  // (tile.cuh), as on every GeForce.
+  bool bf16_tiles = false;
   const TilePlan* tile_plan = nullptr;  // for every product of strips; nullptr: by its shape
   // Beyond most_tile_rows, up to so many rows: wgmma with weights from codes in registers, where
   // the build and the device have it (wide.h).
