@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
@@ -112,5 +113,21 @@ class Job {
 // A job from its first line to its end: what body(job) returns is the exit code of a rank; it ends
 // with job.leave(). What it throws ends the job on all ranks: as SharedError it goes on to main.
 int run_job(const Options& options, WorkerNote& note, const std::function<int(Job&)>& body);
+
+// What the front of a job computes, its engine's owner's run(). A request that cannot be (a prompt
+// that is empty, a model whose logits are no numbers) leaves the house sound: it is said here, and
+// all leave in order, with exit code 1.
+template <typename Front>
+int run_front(const Job& job, Front& front) {
+  try {
+    front.run();
+  } catch (const Error& error) {
+    if (!front.sound()) throw;
+    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
+    front.stop();
+    return 1;
+  }
+  return 0;
+}
 
 }  // namespace spillway

@@ -227,20 +227,6 @@ class PerplexityFront {
   double seconds_ = 0;
 };
 
-int run_front(const Options& options, Job& job, House& house, const Text& text) {
-  PerplexityFront front(options, job, house, text);
-  try {
-    front.run();
-  } catch (const Error& error) {
-    // A model without a figure: the house is sound, everybody leaves in order.
-    if (!front.sound()) throw;
-    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
-    front.stop();
-    return 1;
-  }
-  return 0;
-}
-
 int perplexity(const Options& options, Job& job) {
   Text text;
   std::string error;
@@ -256,7 +242,8 @@ int perplexity(const Options& options, Job& job) {
   job.set_state("running");
   int code = 0;
   if (job.world().front()) {
-    code = run_front(options, job, *house, text);
+    PerplexityFront front(options, job, *house, text);
+    code = run_front(job, front);
   } else {
     follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
   }

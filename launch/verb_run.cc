@@ -171,20 +171,6 @@ class RunFront {
   FinishReason finish_reason_ = FinishReason::kStop;
 };
 
-int run_front(const Options& options, Job& job, House& house, const Tokenizer& tokenizer) {
-  RunFront front(options, job, house, tokenizer);
-  try {
-    front.run();
-  } catch (const Error& error) {
-    // A request that cannot be: the house is sound, everybody leaves in order.
-    if (!front.sound()) throw;
-    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
-    front.stop();
-    return 1;
-  }
-  return 0;
-}
-
 int run(const Options& options, Job& job) {
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
@@ -203,7 +189,8 @@ int run(const Options& options, Job& job) {
   job.set_state("running");
   int code = 0;
   if (job.world().front()) {
-    code = run_front(options, job, *house, *tokenizer);
+    RunFront front(options, job, *house, *tokenizer);
+    code = run_front(job, front);
   } else {
     follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
   }

@@ -51,6 +51,16 @@ struct Exec {
   int64_t most_wide_rows = 2048;
 };
 
+// On that device, with nothing but what every op needs.
+inline Exec exec_on(const Stream& stream, const DeviceInfo& device) {
+  Exec exec;
+  exec.stream = stream.handle();
+  exec.multiprocessors = device.multiprocessors;
+  exec.major = device.major;
+  exec.overlap = device.major >= 9;
+  return exec;
+}
+
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.
 struct ActivationBlock {
   float scale;

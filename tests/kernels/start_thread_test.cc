@@ -6,14 +6,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "kernels/core/error.h"
 #include "kernels/core/simulated_fault.h"
 #include "kernels/core/thread_pool.h"
+#include "tests/support/simulated_refusal.h"
 
 namespace spillway {
 namespace {
@@ -22,19 +21,7 @@ constexpr char kWayOut[] =
     ": Resource temporarily unavailable (raise the limits of processes (ulimit -u) and memory "
     "(ulimit -v), or take fewer threads (-t))";
 
-class StartThread : public ::testing::Test {
- protected:
-  void TearDown() override { simulate_fault(""); }
-
-  static std::string refusal(const std::function<void()>& body) {
-    try {
-      body();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "nothing was refused";
-  }
-};
+class StartThread : public testing::SimulatedRefusal {};
 
 TEST_F(StartThread, EveryBodyRunsOnceWithItsIndex) {
   std::vector<int> calls(5, 0);  // not atomic: one thread an element
