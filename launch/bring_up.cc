@@ -39,7 +39,7 @@ World bring_up(int launched_size) {
   int provided = 0;
   if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS ||
       provided < MPI_THREAD_FUNNELED) {
-    throw Error("MPI did not start with MPI_THREAD_FUNNELED", world.host);
+    throw RankError("MPI did not start with MPI_THREAD_FUNNELED", world.host);
   }
   world.mpi = true;
   MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);

@@ -37,6 +37,12 @@ class SharedError : public Error {
   using Error::Error;
 };
 
+// An error of this rank alone, before the ranks know each other: it says so itself.
+class RankError : public Error {
+ public:
+  using Error::Error;
+};
+
 // One error for all: when any rank's `error` is not empty, every rank throws it as SharedError,
 // with the rank that had it unless all had the same. Collective.
 void agree(World& world, const std::string& error);

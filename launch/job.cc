@@ -17,6 +17,7 @@
 #include "launch/heap.h"
 #include "launch/rank_cores.h"
 #include "launch/simulated_connect.h"
+#include "parallel/agreement.h"
 #include "parallel/patience.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
@@ -28,6 +29,10 @@ namespace {
 
 // For the destructors of what an error leaves behind: all there is to wait for is goodbyes.
 constexpr std::chrono::seconds kUnwinding{5};
+
+// For a fault that an error may be an effect of, and for the coordinator's word on an error's own.
+constexpr std::chrono::seconds kExplanation{1};
+constexpr std::chrono::seconds kTelling{5};
 
 cpu::Isa isa_of(const std::string& name) {
   const cpu::Isa best = cpu::best_isa();
@@ -51,33 +56,56 @@ std::chrono::milliseconds connect_limit(const Options& options, const Plan& plan
       static_cast<int64_t>((kStepTimeouts * options.step_timeout_s + links_s) * 1000));
 }
 
+// Of the ranks that lose the front, one of every host says so.
+bool speaks_for_host(const World& world) {
+  const int front_host = world.hosts[0];
+  const int mine = world.hosts[static_cast<size_t>(world.rank)];
+  return world.local_rank == (mine == front_host ? 1 : 0);
+}
+
+// The fault gate ends the process sooner.
+[[noreturn]] void wait_for_end() {
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  _exit(1);
+}
+
 }  // namespace
 
 Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(note) {
   block_signals();
   bound_heap();
   world_ = bring_up(launched_as().size);
-  gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
+  agree(world_, obstacle_of([this] {
+          gate_ = std::make_unique<FaultGate>(*world_.communicator, world_.front());
+        }));
   try {
     open_model();
     const GpuSpec gpu = find_gpu();
     const int cores = settle_cores(world_, gpu.numa_node);
-    pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
-    exec_ = {pool_.get(), isa_of(options.isa)};
+    agree(world_, obstacle_of([&] {
+            pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
+            exec_ = {pool_.get(), isa_of(options.isa)};
+          }));
     probe_and_join(gpu);
-  } catch (const std::exception& error) {
-    // What all ranks throw alike, the front says; the rest is this rank's alone.
-    const bool shared = dynamic_cast<const Error*>(&error) != nullptr;
-    end_at_latest(shared && !world_.front() ? "" : words_of(error), kUnwinding);
-    quiet_down();
+  } catch (const SharedError& error) {
+    part(error);
     throw;
+  } catch (const std::exception& error) {
+    fail(error);
   }
 }
 
-Job::~Job() {
-  const bool unwinding = std::uncaught_exceptions() > 0;
-  if (unwinding) end_at_latest("an error, and its end took too long", kUnwinding);
+Job::~Job() { quiet_down(); }
+
+void Job::part(const SharedError& error) {
+  end_at_latest(world_.front() ? error.what() : "", kUnwinding);
   quiet_down();
+  if (gate_->explained(std::chrono::seconds(0))) wait_for_end();  // it was said another way
+  try {
+    world_.communicator->barrier();
+  } catch (const Error&) {
+    // A rank that is lost now changes nothing.
+  }
 }
 
 void Job::quiet_down() {
@@ -187,13 +215,15 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
   worker.secret = secret;
   worker.inventory = inventory;
   worker.header_hash = model_.header_hash;
-  agent_ = std::make_unique<WorkerAgent>(
-      worker, [this] { return progress(); },
-      // The front speaks for all; when it is gone itself every rank says so.
-      [this](const std::string& sentence) {
-        const bool coordinator_gone = sentence.find("(coordinator)") != std::string::npos;
-        gate_->fault(sentence, world_.front() || coordinator_gone);
-      });
+  // The front speaks for all.
+  const auto on_fault = [this](const std::string& sentence) {
+    const bool coordinator_gone = sentence.find("(coordinator)") != std::string::npos;
+    gate_->fault(sentence, world_.front() || (coordinator_gone && speaks_for_host(world_)));
+  };
+  agree(world_, obstacle_of([&] {
+          agent_ = std::make_unique<WorkerAgent>(
+              worker, [this] { return progress(); }, on_fault);
+        }));
   std::string error;
   try {
     plan_ = agent_->join();
@@ -214,10 +244,7 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
   watchdog_ = std::make_unique<Watchdog>(
       std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),
       [this] { return world_.communicator->waiting_for(); },
-      [this](const std::string& sentence) {
-        agent_->report_fault("rank " + std::to_string(world_.rank) + " (" + world_.host +
-                             "): " + sentence);
-      });
+      [this](const std::string& sentence) { agent_->report_fault(sentence); });
 }
 
 RankProgress Job::progress() const {
@@ -317,29 +344,44 @@ void Job::leave(std::unique_ptr<House> house) {
   finish(world_);
 }
 
-std::string Job::sentence(const Error& error) const {
-  if (dynamic_cast<const NotFinite*>(&error) == nullptr) return error.what();
+std::string Job::sentence(const std::exception& error) const {
+  const auto* damaged = dynamic_cast<const NotFinite*>(&error);
+  if (damaged == nullptr) return words_of(error);
   const auto found = find_not_finite(*gguf_, std::chrono::seconds(10));
   if (!found) return error.what();
   return Error("tensor " + found->tensor + " holds " + std::to_string(found->value) + " in row " +
-                   std::to_string(found->row) + "; " + error.message(),
-               found->path + ", offset " + std::to_string(found->offset) + ", " + error.where(),
+                   std::to_string(found->row) + "; " + damaged->message(),
+               found->path + ", offset " + std::to_string(found->offset) + ", " + damaged->where(),
                "the file is damaged; download or convert it again")
       .what();
 }
 
-void Job::fail(const Error& error) {
+void Job::fail(const std::exception& error) {
   const std::string sentence = this->sentence(error);
+  if (world_.size == 1) gate_->fault(sentence, true);
   // A dead peer shows as an error here and, a moment later, by name at the coordinator.
-  if (!gate_->explained()) {
-    if (agent_ != nullptr) {
-      agent_->report_fault("rank " + std::to_string(world_.rank) + " (" + world_.host +
-                           "): " + sentence);
+  if (!gate_->explained(kExplanation)) {
+    // Through the coordinator it comes back to all ranks, and the front says it with this rank's
+    // name; that takes its grace, and longer on a busy machine.
+    const bool told = agent_ != nullptr && agent_->report_fault(sentence);
+    if (!told || !gate_->explained(kTelling)) {
+      gate_->fault("rank " + std::to_string(world_.rank) + " (" + world_.host + "): " + sentence,
+                   true);
     }
-    gate_->fault(sentence, true);
   }
-  std::this_thread::sleep_for(std::chrono::seconds(2));
-  _exit(1);
+  wait_for_end();
+}
+
+int run_job(const Options& options, WorkerNote& note, const std::function<int(Job&)>& body) {
+  Job job(options, note);
+  try {
+    return body(job);
+  } catch (const SharedError& error) {
+    job.part(error);
+    throw;
+  } catch (const std::exception& error) {
+    job.fail(error);
+  }
 }
 
 }  // namespace spillway

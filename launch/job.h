@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
@@ -38,7 +39,7 @@ struct House {
 class Job {
  public:
   // Steps 1 to 3: MPI, the model's header, the probe, the control plane; then `plan()` is what the
-  // coordinator decided. Throws Error on every rank when it fails on one.
+  // coordinator decided. Throws SharedError on every rank when it fails on one.
   Job(const Options& options, WorkerNote& note);
   ~Job();
 
@@ -62,11 +63,14 @@ class Job {
   void set_state(const char* state) { state_ = state; }
   // Orderly end, collective; of the house too, which must not outlive it.
   void leave(std::unique_ptr<House> house);
-  // A step or a peer failed on this rank: says so once (here, or through the coordinator) and ends
-  // the process with exit code 1.
-  [[noreturn]] void fail(const Error& error);
+  // An error that all ranks throw alike ends the job, and the front will say it. Collective: when
+  // it returns nobody takes another's hanging up for a fault any more.
+  void part(const SharedError& error);
+  // A step or a peer failed on this rank: the job says so once, with the rank, and this process
+  // ends with exit code 1.
+  [[noreturn]] void fail(const std::exception& error);
   // What the error says, and for NotFinite which weight of the file is to blame.
-  std::string sentence(const Error& error) const;
+  std::string sentence(const std::exception& error) const;
 
  private:
   void open_model();
@@ -105,5 +109,25 @@ class Job {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<WorkerAgent> agent_;
 };
+
+// A job from its first line to its end: what body(job) returns is the exit code of a rank; it ends
+// with job.leave(). What it throws ends the job on all ranks: as SharedError it goes on to main.
+int run_job(const Options& options, WorkerNote& note, const std::function<int(Job&)>& body);
+
+// What the front of a job computes, its engine's owner's run(). A request that cannot be (a prompt
+// that is empty, a model whose logits are no numbers) leaves the house sound: it is said here, and
+// all leave in order, with exit code 1.
+template <typename Front>
+int run_front(const Job& job, Front& front) {
+  try {
+    front.run();
+  } catch (const Error& error) {
+    if (!front.sound()) throw;
+    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
+    front.stop();
+    return 1;
+  }
+  return 0;
+}
 
 }  // namespace spillway

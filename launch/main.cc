@@ -81,6 +81,7 @@ void print_error(const std::string& words, bool here) {
 int run_main(int argc, char** argv) {
   const LaunchedAs launched = launched_as();
   const bool front = launched.rank == 0;
+  const std::string rank = launched.size > 1 ? "rank " + std::to_string(launched.rank) + ": " : "";
   try {
     const Options options = parse_options(argc, argv);
     if (!options.help.empty()) {
@@ -94,13 +95,13 @@ int run_main(int argc, char** argv) {
     return dispatch(options, *note);
   } catch (const SharedError& error) {
     print_error(error.what(), front);
+  } catch (const RankError& error) {
+    print_error(rank + error.what(), true);
   } catch (const Error& error) {
     // Before the ranks know each other an error is everybody's: a bad flag, a bad address.
     print_error(error.what(), front);
   } catch (const std::exception& error) {
-    // No memory, no thread: of this rank alone.
-    const std::string rank =
-        launched.size > 1 ? "rank " + std::to_string(launched.rank) + ": " : "";
+    // No memory for a table: of this rank alone.
     print_error(rank + words_of(error), true);
   }
   return 1;

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 
 namespace spillway {
 namespace {
@@ -76,37 +77,42 @@ void block_signals() {
 }
 
 FaultGate::FaultGate(Communicator& world, bool front) : world_(world), front_(front) {
-  signals_ = std::thread([this] { watch_signals(); });
+  watch_ = start_thread("signals", [this] { watch(); });
 }
 
 FaultGate::~FaultGate() {
   close();
-  if (signals_.joinable()) signals_.join();
-  if (reaper_.joinable()) reaper_.join();
+  watch_.join();
 }
 
-void FaultGate::watch_signals() {
+void FaultGate::watch() {
   const sigset_t set = end_signals();
-  while (!closed_) {
+  while (state_ != State::kClosed) {
+    if (told_) end_soon();
     const timespec tick{0, 50 * 1000000};
     const int got = sigtimedwait(&set, nullptr, &tick);
-    if (got != SIGINT && got != SIGTERM) continue;
-    // mpirun ends us because of another rank: the coordinator names that one within this moment.
-    for (int i = 0; got == SIGTERM && i < 25 && !faulted_; ++i) std::this_thread::sleep_for(20ms);
-    fault(got == SIGINT ? "interrupted" : "ended by SIGTERM", front_);
-    return;
+    if (got == SIGINT || got == SIGTERM) take_signal(got);
   }
 }
 
+void FaultGate::take_signal(int number) {
+  // mpirun ends us because of another rank: the coordinator names that one within this moment.
+  for (int i = 0; number == SIGTERM && i < 25 && state_ == State::kOpen; ++i) {
+    std::this_thread::sleep_for(20ms);
+  }
+  fault(number == SIGINT ? "interrupted" : "ended by SIGTERM", front_);
+}
+
 void FaultGate::fault(const std::string& sentence, bool print_here) {
-  if (closed_ || faulted_.exchange(true)) return;
+  State open = State::kOpen;
+  if (!state_.compare_exchange_strong(open, State::kFaulted)) return;
   if (print_here) {
     std::fflush(stdout);
     std::fprintf(stderr, "\nspillway: %s\n", sentence.c_str());
     std::fflush(stderr);
   }
   world_.abort(sentence);
-  reaper_ = std::thread([this] { end_soon(); });
+  told_ = true;
 }
 
 void FaultGate::end_soon() {
@@ -115,11 +121,17 @@ void FaultGate::end_soon() {
   _exit(1);
 }
 
-bool FaultGate::explained() const {
-  for (int i = 0; i < 50 && !faulted_; ++i) std::this_thread::sleep_for(20ms);
-  return faulted_;
+bool FaultGate::explained(std::chrono::milliseconds patience) const {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (state_ != State::kFaulted && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(20ms);
+  }
+  return state_ == State::kFaulted;
 }
 
-void FaultGate::close() { closed_ = true; }
+void FaultGate::close() {
+  State open = State::kOpen;
+  state_.compare_exchange_strong(open, State::kClosed);
+}
 
 }  // namespace spillway

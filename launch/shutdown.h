@@ -16,8 +16,9 @@ namespace spillway {
 
 class FaultGate {
  public:
-  // Starts the signal thread: SIGINT and SIGTERM end the job with one line. Block these signals in
-  // the calling thread first: block_signals(). front: this rank prints what concerns all.
+  // Starts its thread, which also ends the process after a fault, when no other thread may be had:
+  // SIGINT and SIGTERM end the job with one line. Block these signals in the calling thread first:
+  // block_signals(). front: this rank prints what concerns all. Throws Error without a thread.
   FaultGate(Communicator& world, bool front);
   ~FaultGate();
 
@@ -25,22 +26,24 @@ class FaultGate {
   // communicator, and sees to it that the process is gone within a second.
   void fault(const std::string& sentence, bool print_here);
 
-  // The main thread caught an error: waits a moment for a fault that explains it. Whether one was
-  // seen (then it is printed already).
-  bool explained() const;
-  // The job ended well: no fault counts any more.
+  // The main thread caught an error: waits for a fault that explains it, `patience` at most.
+  // Whether one was seen (then it is printed already, or the front prints it).
+  bool explained(std::chrono::milliseconds patience) const;
+  // No fault counts any more, unless there has been one.
   void close();
 
  private:
-  void watch_signals();
+  void watch();
+  void take_signal(int number);
   void end_soon();
+
+  enum class State { kOpen, kFaulted, kClosed };
 
   Communicator& world_;
   bool front_;
-  std::atomic<bool> faulted_{false};
-  std::atomic<bool> closed_{false};
-  std::thread signals_;
-  std::thread reaper_;
+  std::atomic<State> state_{State::kOpen};  // changes once
+  std::atomic<bool> told_{false};  // the fault is printed, and the communicator knows of it
+  std::thread watch_;
 };
 
 // The error's own words, and for what the standard library throws when the host has no memory and

@@ -16,7 +16,7 @@
 #include <new>
 #include <string_view>
 
-#include "kernels/core/error.h"
+#include "launch/bring_up.h"
 
 namespace spillway {
 namespace {
@@ -87,7 +87,9 @@ LaunchedAs launched_as() {
 WorkerNote* supervise(const LaunchedAs& launched) {
   void* page =
       mmap(nullptr, sizeof(WorkerNote), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) throw Error(std::string("cannot map a page: ") + std::strerror(errno));
+  if (page == MAP_FAILED) {
+    throw RankError(std::string("cannot map a page: ") + std::strerror(errno));
+  }
   auto* note = new (page) WorkerNote;
   if (launched.size == 0) return note;
 
@@ -103,7 +105,10 @@ WorkerNote* supervise(const LaunchedAs& launched) {
   if (getppid() != launcher) _exit(1);
   const pid_t parent = getpid();
   const pid_t worker = fork();
-  if (worker < 0) throw Error(std::string("cannot start the worker: ") + std::strerror(errno));
+  if (worker < 0) {
+    throw RankError(std::string("cannot start the worker: ") + std::strerror(errno), "",
+                    "raise the limits of processes (ulimit -u) and memory (ulimit -v)");
+  }
   if (worker > 0) be_parent(worker, launched, *note, watched);
 
   prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -21,7 +21,7 @@ struct LaunchedAs {
 LaunchedAs launched_as();
 
 // Without mpirun: returns a note at once. Under mpirun: forks; returns in the worker, while the
-// parent waits for it and exits with its code, never returning. Throws Error when fork fails.
+// parent waits for it and exits with its code, never returning. Throws RankError when fork fails.
 WorkerNote* supervise(const LaunchedAs& launched);
 
 }  // namespace spillway

@@ -24,7 +24,6 @@ using Named = std::pair<std::string_view, Term>;
 constexpr Named kOurs[] = {
     {"gemv_kernel", Term::kMatrix},
     {"tile_kernel", Term::kMatrix},
-    {"bf16_tile_kernel", Term::kMatrix},
     {"strip_kernel", Term::kMatrix},
     {"wide_kernel", Term::kMatrix},
     {"dequant_kernel", Term::kMatrix},

@@ -126,16 +126,13 @@ int verb_bench(const Options& options, WorkerNote& note) {
     throw Error("-c " + std::to_string(sized.context) + " is less than the " +
                 std::to_string(least) + " tokens of the tests");
   }
-  Job job(sized, note);
-  std::unique_ptr<House> house = job.build(job.plan(), true);
-  job.set_state("running");
-  try {
+  return run_job(sized, note, [&](Job& job) {
+    std::unique_ptr<House> house = job.build(job.plan(), true);
+    job.set_state("running");
     bench(options, job, *house);
-  } catch (const Error& e) {
-    job.fail(e);
-  }
-  job.leave(std::move(house));
-  return 0;
+    job.leave(std::move(house));
+    return 0;
+  });
 }
 
 }  // namespace spillway

@@ -133,6 +133,8 @@ class PerplexityFront {
     }
   }
 
+  // Whether the ranks can go on together, whatever the model said.
+  bool sound() const { return job_.world().communicator->healthy() && engine_.sound(); }
   // Ends the followers when the front cannot go on.
   void stop() { engine_.stop(); }
 
@@ -225,24 +227,7 @@ class PerplexityFront {
   double seconds_ = 0;
 };
 
-int run_front(const Options& options, Job& job, House& house, const Text& text) {
-  PerplexityFront front(options, job, house, text);
-  try {
-    front.run();
-  } catch (const Error& error) {
-    // A model without a figure: the house is sound, everybody leaves in order.
-    if (!job.world().communicator->healthy()) throw;
-    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
-    front.stop();
-    return 1;
-  }
-  return 0;
-}
-
-}  // namespace
-
-int verb_perplexity(const Options& options, WorkerNote& note) {
-  Job job(options, note);
+int perplexity(const Options& options, Job& job) {
   Text text;
   std::string error;
   if (job.world().front()) {
@@ -256,17 +241,20 @@ int verb_perplexity(const Options& options, WorkerNote& note) {
   std::unique_ptr<House> house = job.build(job.plan(), true);
   job.set_state("running");
   int code = 0;
-  try {
-    if (job.world().front()) {
-      code = run_front(options, job, *house, text);
-    } else {
-      follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
-    }
-  } catch (const Error& e) {
-    job.fail(e);
+  if (job.world().front()) {
+    PerplexityFront front(options, job, *house, text);
+    code = run_front(job, front);
+  } else {
+    follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
   }
   job.leave(std::move(house));
   return code;
+}
+
+}  // namespace
+
+int verb_perplexity(const Options& options, WorkerNote& note) {
+  return run_job(options, note, [&](Job& job) { return perplexity(options, job); });
 }
 
 }  // namespace spillway

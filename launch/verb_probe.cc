@@ -98,8 +98,9 @@ Probed probe(World& world, const Options& options) {
   const GpuSource gpus = cuda_gpus();
   const GpuSpec gpu = gpu_of(world, options, gpus);
   const int cores = settle_cores(world, gpu.numa_node);
-  ThreadPool pool(options.threads > 0 ? options.threads : cores);
-  const cpu::Exec exec{&pool, cpu::best_isa()};
+  std::optional<ThreadPool> pool;
+  agree(world, obstacle_of([&] { pool.emplace(options.threads > 0 ? options.threads : cores); }));
+  const cpu::Exec exec{&*pool, cpu::best_isa()};
   const RankSpec facts = facts_of(world, exec, gpu);
   const std::string fingerprint = cluster_fingerprint(gather_texts(world, rank_fingerprint(facts)));
   std::optional<Probed> found;

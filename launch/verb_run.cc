@@ -74,6 +74,8 @@ class RunFront {
     if (!options_.quiet) print_statistics();
   }
 
+  // Whether the ranks can go on together, whatever the request did.
+  bool sound() const { return job_.world().communicator->healthy() && engine_.sound(); }
   // Ends the followers when the front cannot go on.
   void stop() { engine_.stop(); }
 
@@ -169,24 +171,7 @@ class RunFront {
   FinishReason finish_reason_ = FinishReason::kStop;
 };
 
-int run_front(const Options& options, Job& job, House& house, const Tokenizer& tokenizer) {
-  RunFront front(options, job, house, tokenizer);
-  try {
-    front.run();
-  } catch (const Error& error) {
-    // A request that cannot be: the house is sound, everybody leaves in order.
-    if (!job.world().communicator->healthy()) throw;
-    std::fprintf(stderr, "spillway: %s\n", job.sentence(error).c_str());
-    front.stop();
-    return 1;
-  }
-  return 0;
-}
-
-}  // namespace
-
-int verb_run(const Options& options, WorkerNote& note) {
-  Job job(options, note);  // who am I, what have I, join, plan
+int run(const Options& options, Job& job) {
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
   }
@@ -203,17 +188,21 @@ int verb_run(const Options& options, WorkerNote& note) {
   agree(job.world(), error);
   job.set_state("running");
   int code = 0;
-  try {
-    if (job.world().front()) {
-      code = run_front(options, job, *house, *tokenizer);
-    } else {
-      follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
-    }
-  } catch (const Error& e) {
-    job.fail(e);
+  if (job.world().front()) {
+    RunFront front(options, job, *house, *tokenizer);
+    code = run_front(job, front);
+  } else {
+    follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());
   }
   job.leave(std::move(house));
   return code;
+}
+
+}  // namespace
+
+int verb_run(const Options& options, WorkerNote& note) {
+  // Who am I, what have I, join, plan; then the above.
+  return run_job(options, note, [&](Job& job) { return run(options, job); });
 }
 
 }  // namespace spillway

@@ -173,16 +173,11 @@ int verb_sweep(const Options& options, WorkerNote& note) {
     throw Error("-c " + std::to_string(sized.context) + " is less than the " +
                 std::to_string(tokens_of(options)) + " tokens of the tests");
   }
-  Job job(sized, note);
-  try {
+  return run_job(sized, note, [&](Job& job) {
     Sweep(sized, job).run();
-  } catch (const SharedError&) {
-    throw;
-  } catch (const Error& e) {
-    job.fail(e);
-  }
-  job.leave(nullptr);
-  return 0;
+    job.leave(nullptr);
+    return 0;
+  });
 }
 
 }  // namespace spillway

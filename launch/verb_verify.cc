@@ -282,18 +282,12 @@ int verb_verify(const Options& options, WorkerNote& note) {
     throw Error("--ranks " + std::to_string(options.ranks) + ", but mpirun started " +
                 std::to_string(launched));
   }
-  Job job(options, note);
-  bool pass = false;
-  try {
-    pass = Verifier(options, job).run();
-  } catch (const SharedError&) {
-    throw;
-  } catch (const Error& e) {
-    job.fail(e);
-  }
-  job.leave(nullptr);
-  // Followers know nothing of the comparison: the front's word is the job's exit code.
-  return job.world().front() && !pass ? 1 : 0;
+  return run_job(options, note, [&](Job& job) {
+    const bool pass = Verifier(options, job).run();
+    job.leave(nullptr);
+    // Followers know nothing of the comparison: the front's word is the job's exit code.
+    return job.world().front() && !pass ? 1 : 0;
+  });
 }
 
 }  // namespace spillway

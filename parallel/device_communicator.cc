@@ -29,15 +29,6 @@ constexpr std::chrono::seconds kPatience{10};
 constexpr int64_t kMostProbeRows = 512;
 constexpr int kGraphRuns = 4;
 
-cuda::Exec exec_of(const cuda::Stream& stream, const cuda::DeviceInfo& device) {
-  cuda::Exec exec;
-  exec.stream = stream.handle();
-  exec.multiprocessors = device.multiprocessors;
-  exec.major = device.major;
-  exec.overlap = device.major >= 9;
-  return exec;
-}
-
 // One fabric's examination, in the wire's memory: a sum with a known result, then its time.
 class Examination {
  public:
@@ -167,7 +158,7 @@ class ChosenCommunicator final : public DeviceCommunicator {
                      const DeviceCommOptions& options)
       : group_(group), memory_(take_memory(group, options)) {
     const cuda::DeviceInfo device = cuda::selected_device();
-    const cuda::Exec exec = exec_of(stream, device);
+    const cuda::Exec exec = cuda::exec_on(stream, device);
     const std::vector<RankPlace> places = gather_places(group, device);
     const Examination examination(group, stream, exec, memory_, options.dim);
     report_.large_rows = examination.large_rows();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 
 namespace spillway {
 namespace {
@@ -62,8 +63,18 @@ double read_rate(int fd, int64_t bytes, double seconds) {
     }
   };
   std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) threads.emplace_back(work);
-  for (std::thread& thread : threads) thread.join();
+  const auto join = [&] {
+    for (std::thread& thread : threads) thread.join();
+  };
+  try {
+    start_threads(
+        "probe of the disk", kThreads, [&](int) { work(); }, threads);
+  } catch (...) {
+    failed = true;  // ends those that could be started
+    join();
+    throw;
+  }
+  join();
   return failed ? 0 : static_cast<double>(done) / seconds_since(start) * 1e-9;
 }
 

@@ -136,7 +136,9 @@ std::vector<std::future<std::optional<Plan>>> plans_with_more(const std::string&
   same.devices = pins.devices;
   std::vector<std::future<std::optional<Plan>>> plans;
   for (const PlanRequest& one : {asked, same}) {
-    plans.push_back(std::async(std::launch::async, [&model, cluster, one]() -> std::optional<Plan> {
+    // Where no thread can be had it is made when it is asked for.
+    constexpr auto kPolicy = std::launch::async | std::launch::deferred;
+    plans.push_back(std::async(kPolicy, [&model, cluster, one]() -> std::optional<Plan> {
       try {
         return make_plan(model, cluster, one);
       } catch (const Error&) {

@@ -6,13 +6,13 @@
 
 #if __has_include(<nccl.h>)
 
-#include <dlfcn.h>
 #include <nccl.h>
 
 #include <atomic>
 #include <exception>
 
 #include "kernels/core/check.h"
+#include "kernels/core/opened_library.h"
 #include "kernels/cuda/peer.h"
 #include "parallel/agreement.h"
 #include "parallel/patience.h"
@@ -20,10 +20,12 @@
 namespace spillway {
 namespace {
 
-constexpr const char* kLibrary = "libnccl.so.2";
 constexpr const char* kWhere = "sums by NCCL";
+constexpr OpenedLibrary::Words kWords = {
+    "NCCL", kWhere, "install it (package libnccl2), or use --comm peer or --comm staged",
+    "install NCCL 2.18 or later"};
 
-// The functions that are used, from the library. It stays open: NCCL's threads run in it.
+// The functions that are used, from the library.
 struct Nccl {
   decltype(&::ncclGetErrorString) error_string = nullptr;
   decltype(&::ncclGetUniqueId) get_unique_id = nullptr;
@@ -33,32 +35,19 @@ struct Nccl {
   decltype(&::ncclAllReduce) all_reduce = nullptr;
 
   void open() {
-    void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      const char* why = dlerror();
-      throw Error(std::string("NCCL cannot be opened: ") + (why != nullptr ? why : kLibrary),
-                  kWhere, "install it (package libnccl2), or use --comm peer or --comm staged");
-    }
-    find(library, "ncclGetErrorString", error_string);
-    find(library, "ncclGetUniqueId", get_unique_id);
-    find(library, "ncclCommInitRank", init_rank);
-    find(library, "ncclCommDestroy", destroy);
-    find(library, "ncclCommAbort", abort);
-    find(library, "ncclAllReduce", all_reduce);
+    const OpenedLibrary library(kWords, {"libnccl.so.2"});
+    library.find("ncclGetErrorString", error_string);
+    library.find("ncclGetUniqueId", get_unique_id);
+    library.find("ncclCommInitRank", init_rank);
+    library.find("ncclCommDestroy", destroy);
+    library.find("ncclCommAbort", abort);
+    library.find("ncclAllReduce", all_reduce);
   }
 
   void check(ncclResult_t status, const char* what) const {
     if (status == ncclSuccess) return;
     throw Error(std::string("NCCL: ") + what + ": " + error_string(status), kWhere,
                 "NCCL_DEBUG=INFO says more; or use --comm peer or --comm staged");
-  }
-
- private:
-  template <typename Function>
-  static void find(void* library, const char* name, Function& out) {
-    out = reinterpret_cast<Function>(dlsym(library, name));
-    if (out != nullptr) return;
-    throw Error(std::string(kLibrary) + " has no " + name, kWhere, "install NCCL 2.18 or later");
   }
 };
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/core/start_thread.h"
 #include "parallel/size_text.h"
 
 namespace spillway {
@@ -109,7 +110,7 @@ Watchdog::Watchdog(std::chrono::milliseconds deadline, std::function<std::string
       std::clamp(deadline / 4, std::chrono::milliseconds(1), std::chrono::milliseconds(100));
   shared_->describe = std::move(describe);
   shared_->on_stuck = std::move(on_stuck);
-  shared_->thread = std::thread([shared = shared_.get()] { shared->watch(); });
+  shared_->thread = start_thread("watchdog", [shared = shared_.get()] { shared->watch(); });
 }
 
 Watchdog::~Watchdog() {

@@ -6,11 +6,31 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <algorithm>
+#include <thread>
+
+#include "kernels/core/start_thread.h"
 #include "rpc/protocol.h"
 
 namespace spillway {
+namespace {
 
-void keep_grpc_up() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
+// gRPC 1.51 starts a pool of as many as there are cores, from 2 to 32, and six for timers,
+// resolvers and what is to be done; 1.30 starts fewer.
+int most_threads_of_grpc() {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(cores, 2, 32) + 6;
+}
+
+bool start_grpc() {
+  check_threads("gRPC", most_threads_of_grpc());
+  grpc_init();
+  return true;
+}
+
+}  // namespace
+
+void keep_grpc_up() { [[maybe_unused]] static const bool kept = start_grpc(); }
 
 std::shared_ptr<grpc::Channel> open_channel(const HostPort& address) {
   keep_grpc_up();

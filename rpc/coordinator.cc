@@ -18,6 +18,7 @@
 #include "coordinator.grpc.pb.h"
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 #include "rpc/address.h"
 #include "rpc/listener.h"
 #include "rpc/plan_wire.h"
@@ -112,7 +113,7 @@ Coordinator::Impl::Impl(CoordinatorOptions given, CoordinatorCallbacks called)
   CHECK(!options.secret.empty());
   CHECK(callbacks.make_plan != nullptr);
   server_ = listen_at(options.listen, options.n_ranks, this, &address);
-  watch_ = std::thread([this] { watch(); });
+  watch_ = start_thread("coordinator's watch", [this] { watch(); });
 }
 
 Coordinator::Impl::~Impl() {

@@ -6,6 +6,7 @@
 #include <grpcpp/server_builder.h>
 
 #include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 #include "rpc/channel.h"
 #include "rpc/protocol.h"
 
@@ -16,6 +17,9 @@ std::unique_ptr<grpc::Server> listen_at(const std::string& listen, int n_ranks,
   // Tried with a socket of our own first, since gRPC does not hand out the system's reason.
   const HostPort wanted = resolve_for_listening(parse_host_port(listen, true));
   keep_grpc_up();
+  // The server aborts the process when it cannot start its first thread, and turns ranks away
+  // without one for each; four more are this rank's own, which come before theirs.
+  check_threads("coordinator's server", 2 + n_ranks + 4);
   grpc::ResourceQuota quota("coordinator");
   quota.SetMaxThreads(2 * n_ranks + 16);  // a stream holds one; the rest for status and strangers
   grpc::ServerBuilder builder;

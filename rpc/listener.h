@@ -14,7 +14,8 @@ namespace spillway {
 
 // Serves `service`, which must outlive the server, at `listen` (port 0: any free one) with the
 // threads that n_ranks open streams need. *bound: the numeric address. Throws Error: bad address,
-// port taken, not an address of this host.
+// port taken, not an address of this host,
+// no threads to be had for it.
 std::unique_ptr<grpc::Server> listen_at(const std::string& listen, int n_ranks,
                                         grpc::Service* service, HostPort* bound);
 

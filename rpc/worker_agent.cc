@@ -15,6 +15,7 @@
 #include "coordinator.grpc.pb.h"
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 #include "rpc/channel.h"
 #include "rpc/plan_wire.h"
 #include "rpc/protocol.h"
@@ -117,7 +118,7 @@ void WorkerAgent::Impl::open() {
   to_wire(options.inventory, hello->mutable_inventory());
   heard_ = Clock::now();
   stream_->Write(message);  // a broken stream shows at the first Read
-  listen_ = std::thread([this] { listen(); });
+  listen_ = start_thread("coordinator's listener", [this] { listen(); });
 }
 
 Plan WorkerAgent::Impl::wait_for_plan() {
@@ -246,7 +247,11 @@ bool WorkerAgent::Impl::write(const rpc::WorkerMessage& message) {
 
 WorkerAgent::WorkerAgent(WorkerOptions options, std::function<RankProgress()> progress,
                          std::function<void(const std::string&)> on_fault)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(progress), std::move(on_fault))) {}
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(progress), std::move(on_fault))) {
+  // Here, so that all ranks know of it before the coordinator waits for one that cannot join.
+  keep_grpc_up();
+  check_threads("connection to the coordinator", 2);  // impl_->listen_ and beat_
+}
 
 WorkerAgent::~WorkerAgent() = default;
 
@@ -255,22 +260,23 @@ Plan WorkerAgent::join() {
   impl_->open();
   Plan plan = impl_->wait_for_plan();
   Impl* impl = impl_.get();
-  impl_->beat_ = std::thread([impl] { impl->beat(); });
+  impl_->beat_ = start_thread("heartbeats", [impl] { impl->beat(); });
   return plan;
 }
 
 const ClusterSpec& WorkerAgent::cluster() const { return impl_->cluster_; }
 
-void WorkerAgent::report_fault(const std::string& sentence) {
+bool WorkerAgent::report_fault(const std::string& sentence) {
   {
     std::lock_guard<std::mutex> lock(impl_->mutex_);
-    if (!impl_->joined_ || impl_->leaving_ || !impl_->end_reason_.empty()) return;
+    if (!impl_->joined_ || impl_->leaving_ || !impl_->end_reason_.empty()) return false;
   }
   rpc::WorkerMessage message;
   message.mutable_fault()->set_sentence(sentence);
-  if (!impl_->write(message)) return;
+  if (!impl_->write(message)) return false;
   std::lock_guard<std::mutex> lock(impl_->mutex_);
   impl_->reported_ = true;
+  return true;
 }
 
 void WorkerAgent::leave() {

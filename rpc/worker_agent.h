@@ -33,6 +33,7 @@ class WorkerAgent {
   // returned and before leave() is called, from a thread of the agent, which it must not destroy:
   // the coordinator named a fault, or is itself gone ("rank 0 (coordinator) at 127.0.0.1:41233 is
   // gone").
+  // Throws Error when the system has no threads for a connection.
   WorkerAgent(WorkerOptions options, std::function<RankProgress()> progress,
               std::function<void(const std::string&)> on_fault);
   ~WorkerAgent();
@@ -45,8 +46,8 @@ class WorkerAgent {
   const ClusterSpec& cluster() const;
   // Tells the coordinator of a fault that this rank found (its watchdog, its loader); the job ends
   // within a second, with this sentence unless another rank turns out to be dead. No effect before
-  // join(), after leave() or after a fault.
-  void report_fault(const std::string& sentence);
+  // join(), after leave() or after a fault. Whether it was sent.
+  bool report_fault(const std::string& sentence);
   // Orderly end: no fault will be reported for this rank any more. Waits at most 0.5 s for the
   // coordinator's answer.
   void leave();

@@ -9,54 +9,31 @@
 #include <utility>
 
 #include "kernels/core/check.h"
-#include "kernels/core/error.h"
+#include "kernels/core/reserve.h"
 #include "kernels/core/simulated_fault.h"
-
-#ifndef MADV_POPULATE_WRITE  // Linux 5.14; older C libraries lack the name
-#define MADV_POPULATE_WRITE 23
-#endif
 
 namespace spillway {
 namespace {
 
-Error cannot_reserve(const std::string& name, int64_t bytes, int error_number) {
-  return Error("cannot reserve " + std::to_string(bytes) + " bytes: " + std::strerror(error_number),
-               "host memory for " + name,
-               "free memory on this host, or let less be planned for it: --host-memory, -c");
-}
-
-// Asks for every page of [base, base + bytes) now. Returns 0 or the error's number.
-//
-// In slices, because the kernel holds the address space's lock while it fills one: a thread that
-// maps memory meanwhile (gRPC's, to send a heartbeat) waits for it, and a rank that filled 1 GiB in
-// one call was silent for over 3 s on a busy machine, which the coordinator takes for dead.
-int populate(std::byte* base, size_t bytes) {
-  constexpr size_t kSlice = 64 << 20;
-  for (size_t at = 0; at < bytes; at += kSlice) {
-    const size_t n = std::min(kSlice, bytes - at);
-    if (madvise(base + at, n, MADV_POPULATE_WRITE) == 0) continue;
-    if (errno != EINVAL) return errno;
-    std::memset(base + at, 0, n);  // a kernel that does not know the advice
-  }
-  return 0;
-}
+constexpr char kTodo[] =
+    "free memory on this host, or let less be planned for it: --host-memory, -c";
 
 }  // namespace
 
 Arena::Arena(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {
   CHECK_GE(bytes, 0);
   if (bytes == 0) return;
-  if (fault_simulated("allocate host", name_)) throw cannot_reserve(name_, bytes, ENOMEM);
+  if (fault_simulated("allocate host", name_)) throw cannot_reserve(name_, bytes, ENOMEM, kTodo);
   const auto size = static_cast<size_t>(bytes);
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED) throw cannot_reserve(name_, bytes, errno);
+  if (base == MAP_FAILED) throw cannot_reserve(name_, bytes, errno, kTodo);
   // 2 MiB pages spare the TLB in matrix products that walk gigabytes; only advice, may fail.
   madvise(base, size, MADV_HUGEPAGE);
   base_ = static_cast<std::byte*>(base);
   owned_ = true;
-  if (const int error_number = populate(base_, size); error_number != 0) {
+  if (const int error_number = populate(base_, bytes); error_number != 0) {
     munmap(base, size);  // the destructor of what was not constructed never runs
-    throw cannot_reserve(name_, bytes, error_number);
+    throw cannot_reserve(name_, bytes, error_number, kTodo);
   }
 }
 

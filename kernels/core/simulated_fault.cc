@@ -22,8 +22,9 @@ struct Wanted {
 // Never freed: a thread may ask while the process ends.
 std::atomic<Wanted*> wanted{nullptr};
 
-constexpr std::array<std::string_view, 7> kDeeds = {
-    "allocate host", "allocate gpu", "allocate disk", "pin", "read disk", "write disk", "map"};
+constexpr std::array<std::string_view, 8> kDeeds = {
+    "allocate host", "allocate gpu", "allocate disk", "pin",
+    "read disk",     "write disk",   "map",           "start"};
 
 bool has_deed(std::string_view text) {
   for (const std::string_view deed : kDeeds) {

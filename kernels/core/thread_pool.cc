@@ -8,12 +8,11 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "kernels/core/check.h"
-#include "kernels/core/error.h"
+#include "kernels/core/start_thread.h"
 
 namespace spillway {
 namespace {
@@ -141,16 +140,15 @@ ThreadPool::ThreadPool(int n_threads, bool pin, int first_cpu)
   CHECK_GE(n_threads, 1);
   CHECK_GE(first_cpu, 0);
   const cpu_set_t allowed = allowed_cpus();
+  const auto work = [shared = shared_.get(), allowed, pin, first_cpu](int index) {
+    const int worker = index + 1;  // the caller is worker 0
+    shared->work_until_stopped(worker, pin ? nth_cpu(allowed, first_cpu + worker) : -1);
+  };
   try {
-    for (int worker = 1; worker < n_threads; ++worker) {
-      const int cpu = pin ? nth_cpu(allowed, first_cpu + worker) : -1;
-      shared_->threads.emplace_back(
-          [shared = shared_.get(), worker, cpu] { shared->work_until_stopped(worker, cpu); });
-    }
-  } catch (const std::system_error& error) {
+    start_threads("thread pool", n_threads - 1, work, shared_->threads);
+  } catch (...) {
     shared_->stop_and_join();
-    throw Error("cannot start " + std::to_string(n_threads) + " threads: " + error.what(),
-                "thread pool", "ask for fewer threads or raise the limit (ulimit -u)");
+    throw;
   }
   if (pin) {
     shared_->pinned = true;

@@ -17,6 +17,7 @@ namespace spillway {
 class ThreadPool {
  public:
   // n_threads >= 1. pin: bind worker i to the i-th CPU this process may run on, from first_cpu on.
+  // Throws Error when the system has not that many threads to give.
   explicit ThreadPool(int n_threads, bool pin = false, int first_cpu = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

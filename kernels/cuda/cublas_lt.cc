@@ -3,58 +3,42 @@
 
 #include <dlfcn.h>
 
-#include <array>
-
 #include "kernels/core/error.h"
+#include "kernels/core/opened_library.h"
 
 namespace spillway::cuda {
 namespace {
 
-constexpr const char* kWhere = "products of many rows";
+constexpr OpenedLibrary::Words kWords = {
+    "cuBLASLt", "products of many rows",
+    "install it (it comes with the CUDA toolkit; PyPI: nvidia-cublas), or put its folder into "
+    "LD_LIBRARY_PATH",
+    "install the one of the CUDA toolkit that spillway was built with"};
 
-// That of the headers: other versions have other structs.
-std::string library_name() { return "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR); }
-
-// Where the loader looks (the folder that it was built with among it), then where toolkits put it.
-void* open_library() {
-  const std::array<const char*, 2> folders = {"", "/usr/local/cuda/lib64/"};
-  std::string why;
-  for (const char* folder : folders) {
-    void* library = dlopen((folder + library_name()).c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library != nullptr) return library;
-    const char* said = dlerror();
-    if (why.empty() && said != nullptr) why = said;
-  }
-  throw Error("cuBLASLt cannot be opened: " + (why.empty() ? library_name() : why), kWhere,
-              "install it (it comes with the CUDA toolkit; PyPI: nvidia-cublas), or put its folder "
-              "into LD_LIBRARY_PATH");
-}
-
-template <typename Function>
-void find(void* library, const char* name, Function& out) {
-  out = reinterpret_cast<Function>(dlsym(library, name));
-  if (out != nullptr) return;
-  throw Error(library_name() + " has no " + name, kWhere,
-              "install the one of the CUDA toolkit that spillway was built with");
+// Where the loader looks (the folder that it was built with among it), then where toolkits put it;
+// of the headers' version, since others have other structs.
+OpenedLibrary open_library() {
+  const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+  return OpenedLibrary(kWords, {name, "/usr/local/cuda/lib64/" + name});
 }
 
 }  // namespace
 
 CublasLt::CublasLt() {
-  void* library = open_library();
-  find(library, "cublasLtGetStatusString", status_string);
-  find(library, "cublasLtCreate", create);
-  find(library, "cublasLtDestroy", destroy);
-  find(library, "cublasLtMatmul", matmul);
-  find(library, "cublasLtMatmulAlgoGetHeuristic", heuristic);
-  find(library, "cublasLtMatmulDescCreate", operation_create);
-  find(library, "cublasLtMatmulDescDestroy", operation_destroy);
-  find(library, "cublasLtMatmulDescSetAttribute", operation_set);
-  find(library, "cublasLtMatrixLayoutCreate", layout_create);
-  find(library, "cublasLtMatrixLayoutDestroy", layout_destroy);
-  find(library, "cublasLtMatmulPreferenceCreate", preference_create);
-  find(library, "cublasLtMatmulPreferenceDestroy", preference_destroy);
-  find(library, "cublasLtMatmulPreferenceSetAttribute", preference_set);
+  const OpenedLibrary library = open_library();
+  library.find("cublasLtGetStatusString", status_string);
+  library.find("cublasLtCreate", create);
+  library.find("cublasLtDestroy", destroy);
+  library.find("cublasLtMatmul", matmul);
+  library.find("cublasLtMatmulAlgoGetHeuristic", heuristic);
+  library.find("cublasLtMatmulDescCreate", operation_create);
+  library.find("cublasLtMatmulDescDestroy", operation_destroy);
+  library.find("cublasLtMatmulDescSetAttribute", operation_set);
+  library.find("cublasLtMatrixLayoutCreate", layout_create);
+  library.find("cublasLtMatrixLayoutDestroy", layout_destroy);
+  library.find("cublasLtMatmulPreferenceCreate", preference_create);
+  library.find("cublasLtMatmulPreferenceDestroy", preference_destroy);
+  library.find("cublasLtMatmulPreferenceSetAttribute", preference_set);
 }
 
 void CublasLt::check(cublasStatus_t status, const char* what) const {

@@ -158,11 +158,7 @@ void run(const Exec& exec, std::span<const PackedMatrix> parts, const Input& a, 
     } else if (form == kFloatForm) {
       plain_gemv(exec, args);
     } else if (tiled) {
-      if (exec.strips) {
-        kernels_of(args.type).strips(exec, args, nullptr);
-      } else {
-        kernels_of(args.type).bf16_tiles(exec, args);
-      }
+      kernels_of(args.type).strips(exec, args, nullptr);
     } else if (vectors(exec, a.n)) {
       kernels_of(args.type).gemv(exec, args, nullptr);
     } else {
@@ -203,8 +199,8 @@ bool fused_gate(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& 
     return gate.rows % 32 == 0 && (forms & kBf16Form) == 0 && (forms & kInt8Form) != 0;
   }
   if (wide(exec, gate.type, n)) return gate.rows % kRowGroup == 0 && forms == kBf16Form;
-  return bf16_tiled(exec, gate.type, n) && exec.strips && gate.rows % kRowGroup == 0 &&
-         (forms & kBf16Form) != 0 && (forms & kInt8Form) == 0;
+  return bf16_tiled(exec, gate.type, n) && gate.rows % kRowGroup == 0 && (forms & kBf16Form) != 0 &&
+         (forms & kInt8Form) == 0;
 }
 
 void matmul_gated(const Exec& exec, const PackedMatrix& gate, const PackedMatrix& up, bool gelu,

@@ -41,14 +41,25 @@ struct Exec {
   // the numbers come from: docs/bench/gpu.md.
   int64_t most_vector_rows = 8;
   int64_t most_tile_rows = 128;
-  bool bf16_tiles = false;  // tiles take bf16 input: where tensor cores do, at full rate
-  bool strips = true;       // bf16 tiles by strips (tile_strip.cuh), or as tile_bf16.cuh
+  // Tiles take bf16 input (tile_strip.cuh) where tensor cores do at full rate; else int8
+  // (tile.cuh), as on every GeForce.
+  bool bf16_tiles = false;
   const TilePlan* tile_plan = nullptr;  // for every product of strips; nullptr: by its shape
   // Beyond most_tile_rows, up to so many rows: wgmma with weights from codes in registers, where
   // the build and the device have it (wide.h).
   bool wide = false;
   int64_t most_wide_rows = 2048;
 };
+
+// On that device, with nothing but what every op needs.
+inline Exec exec_on(const Stream& stream, const DeviceInfo& device) {
+  Exec exec;
+  exec.stream = stream.handle();
+  exec.multiprocessors = device.multiprocessors;
+  exec.major = device.major;
+  exec.overlap = device.major >= 9;
+  return exec;
+}
 
 // 32 values of a row of a product's input: x ~ scale * q8; sums of the codes of each half.
 struct ActivationBlock {

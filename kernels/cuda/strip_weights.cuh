@@ -11,11 +11,22 @@
 
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/dequant.cuh"
 #include "kernels/cuda/tile.cuh"
-#include "kernels/cuda/tile_bf16.cuh"
 #include "kernels/cuda/tile_plan.h"
 
 namespace spillway::cuda {
+
+__device__ __forceinline__ __nv_bfloat162 as_bf16(uint32_t bits) {
+  __nv_bfloat162 v;
+  __builtin_memcpy(&v, &bits, sizeof(v));
+  return v;
+}
+__device__ __forceinline__ uint32_t as_bits(__nv_bfloat162 v) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, sizeof(bits));
+  return bits;
+}
 
 // Values are multiplied as value * 2^-kDown: scales have 133 - kDown binary places on top, which
 // must not overflow. An f16 scale times a sub-scale is below 2^24; exponents go up to 2^127, and

@@ -8,7 +8,6 @@
 #if __has_include(<cupti.h>)
 
 #include <cupti.h>
-#include <dlfcn.h>
 
 #include <array>
 #include <atomic>
@@ -16,7 +15,9 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
+#include "kernels/core/opened_library.h"
 #include "kernels/cuda/cublas_lt.h"
 
 namespace spillway::cuda {
@@ -25,7 +26,11 @@ namespace {
 constexpr const char* kWhere = "tracing the GPU";
 constexpr size_t kBufferBytes = size_t{4} << 20;  // about 20000 records
 constexpr size_t kBufferAlignment = 8;
-constexpr std::array<const char*, 3> kNames = {"libcupti.so.13", "libcupti.so.12", "libcupti.so"};
+constexpr OpenedLibrary::Words kWords = {
+    "CUPTI", kWhere,
+    "install it (Debian: libcupti-dev, PyPI: nvidia-cuda-cupti, or the CUDA toolkit's "
+    "extras/CUPTI), or put its folder into LD_LIBRARY_PATH",
+    "install CUDA's, 11.8 or later"};
 constexpr std::array kKinds = {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY,
                                CUPTI_ACTIVITY_KIND_MEMSET};
 
@@ -40,15 +45,15 @@ struct Cupti {
   decltype(&::cuptiGetTimestamp) timestamp = nullptr;
 
   void open() {
-    void* library = open_library();
-    find(library, "cuptiGetResultString", result_string);
-    find(library, "cuptiActivityRegisterCallbacks", register_callbacks);
-    find(library, "cuptiActivityEnable", enable);
-    find(library, "cuptiActivityDisable", disable);
-    find(library, "cuptiActivityFlushAll", flush_all);
-    find(library, "cuptiActivityGetNextRecord", next_record);
-    find(library, "cuptiActivityGetNumDroppedRecords", dropped);
-    find(library, "cuptiGetTimestamp", timestamp);
+    const OpenedLibrary library = open_library();
+    library.find("cuptiGetResultString", result_string);
+    library.find("cuptiActivityRegisterCallbacks", register_callbacks);
+    library.find("cuptiActivityEnable", enable);
+    library.find("cuptiActivityDisable", disable);
+    library.find("cuptiActivityFlushAll", flush_all);
+    library.find("cuptiActivityGetNextRecord", next_record);
+    library.find("cuptiActivityGetNumDroppedRecords", dropped);
+    library.find("cuptiGetTimestamp", timestamp);
   }
 
   void check(CUptiResult status, const char* what) const {
@@ -61,31 +66,18 @@ struct Cupti {
 
  private:
   // Where the loader looks, then where toolkits and PyPI's packages put it.
-  static void* open_library() {
+  static OpenedLibrary open_library() {
     const std::string beside = CublasLt().folder();
-    const std::array<std::string, 6> folders = {"",
-                                                beside,
-                                                beside + "../extras/CUPTI/lib64/",
-                                                beside + "../../cuda_cupti/lib/",
-                                                "/usr/local/cuda/extras/CUPTI/lib64/",
-                                                "/usr/local/cuda/lib64/"};
-    for (const std::string& folder : folders) {
-      for (const char* name : kNames) {
-        void* library = dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (library != nullptr) return library;
+    std::vector<std::string> files;
+    for (const std::string& folder :
+         {std::string(), beside, beside + "../extras/CUPTI/lib64/",
+          beside + "../../cuda_cupti/lib/", std::string("/usr/local/cuda/extras/CUPTI/lib64/"),
+          std::string("/usr/local/cuda/lib64/")}) {
+      for (const char* name : {"libcupti.so.13", "libcupti.so.12", "libcupti.so"}) {
+        files.push_back(folder + name);
       }
     }
-    throw Error("CUPTI cannot be opened: no libcupti.so.13 or .12", kWhere,
-                "install it (Debian: libcupti-dev, PyPI: nvidia-cuda-cupti, or the CUDA toolkit's "
-                "extras/CUPTI), or put its folder into LD_LIBRARY_PATH");
-  }
-
-  template <typename Function>
-  static void find(void* library, const char* name, Function& out) {
-    out = reinterpret_cast<Function>(dlsym(library, name));
-    if (out == nullptr) {
-      throw Error(std::string("libcupti has no ") + name, kWhere, "install CUDA's, 11.8 or later");
-    }
+    return OpenedLibrary(kWords, files);
   }
 };
 

@@ -8,7 +8,6 @@ namespace spillway::cuda {
 struct TypeKernels {
   void (*gemv)(const Exec&, const ProductArgs&, const GatedOutput*);
   void (*tiles)(const Exec&, const ProductArgs&);                       // int8 input
-  void (*bf16_tiles)(const Exec&, const ProductArgs&);                  // bf16 input
   void (*strips)(const Exec&, const ProductArgs&, const GatedOutput*);  // bf16 input
   void (*dequant)(const Exec&, const PackedMatrix&, const uint32_t* grid, uint16_t* out);
 };

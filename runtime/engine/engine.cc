@@ -84,6 +84,7 @@ void Engine::start(Flight& flight) {
     wire_.send(flight.batch);
     pipeline_.start(flight.batch);
   } catch (...) {
+    sound_ = false;
     --in_flight_;  // there is nothing of it to collect
     watchdog_.end();
     throw;
@@ -92,15 +93,18 @@ void Engine::start(Flight& flight) {
 
 const StepResult& Engine::collect() {
   CHECK_GT(in_flight_, 0);
+  bool came = false;
   try {
     const Flight& flight = flights_[static_cast<size_t>(oldest_)];
     pipeline_.collect(flight.batch, result_);
+    came = true;
     oldest_ = (oldest_ + 1) % most_in_flight();
     --in_flight_;
     watch();
     check_numbers(flight.batch, result_);
     return result_;
   } catch (...) {
+    sound_ = sound_ && came;
     watchdog_.end();
     throw;
   }

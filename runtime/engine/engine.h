@@ -58,6 +58,8 @@ class Engine {
   int64_t in_flight() const { return in_flight_; }
   int64_t most_in_flight() const { return static_cast<int64_t>(flights_.size()); }
 
+  // Whether no step failed half way: the ranks wait for the same thing, and stop() can be called.
+  bool sound() const { return sound_; }
   // Waits for the steps in flight, drops their results, and tells the followers to return. Call
   // once, last.
   void stop();
@@ -89,6 +91,7 @@ class Engine {
   std::vector<Flight> flights_;  // used in turn
   int64_t oldest_ = 0;
   int64_t in_flight_ = 0;
+  bool sound_ = true;
   StepAllowance allowance_;
   std::chrono::milliseconds granted_{0};  // to the step started last
   StepResult result_;

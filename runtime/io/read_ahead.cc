@@ -15,6 +15,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
+#include "kernels/core/start_thread.h"
 
 namespace spillway {
 namespace {
@@ -180,12 +181,19 @@ ReadAhead::ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces,
     CHECK_GE(piece.offset, 0);
     CHECK_GT(piece.bytes, 0);
   }
-  for (int i = 0; i < n_threads; ++i) {
-    state_->threads.emplace_back([state = state_.get()] { state->work(); });
+  try {
+    start_threads(
+        "readers of the spill file", n_threads, [state = state_.get()](int) { state->work(); },
+        state_->threads);
+  } catch (...) {
+    stop_and_join();
+    throw;
   }
 }
 
-ReadAhead::~ReadAhead() {
+ReadAhead::~ReadAhead() { stop_and_join(); }
+
+void ReadAhead::stop_and_join() {
   stop();
   for (std::thread& thread : state_->threads) thread.join();
 }

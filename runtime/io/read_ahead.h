@@ -34,7 +34,8 @@ class ReadAhead {
   }
 
   // file and the slots' memory must outlive it; every slot has slot_bytes() of the greatest piece
-  // and begins at a multiple of SpillFile::kAlignment.
+  // and begins at a multiple of SpillFile::kAlignment. Throws Error when the system has not so many
+  // threads to give.
   ReadAhead(const SpillFile& file, std::vector<FilePiece> pieces, std::vector<std::byte*> slots,
             int n_threads, InCache in_cache = InCache::kCopied);
   ~ReadAhead();
@@ -54,6 +55,8 @@ class ReadAhead {
   int64_t bytes_read() const;  // since the start, with those that were given as they lie
 
  private:
+  void stop_and_join();
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -136,11 +136,7 @@ struct GpuExecutor::State {
   }
 
   cuda::Exec make_exec() const {
-    cuda::Exec out;
-    out.stream = stream.handle();
-    out.multiprocessors = device.multiprocessors;
-    out.major = device.major;
-    out.overlap = device.major >= 9;
+    cuda::Exec out = cuda::exec_on(stream, device);
     // GeForce multiplies bf16 at half rate and int8 at full.
     out.bf16_tiles = device.major == 9 || (device.major == 8 && device.minor == 0);
     // There 5 rows cost what 16 do, and vectors more from 5 on: docs/bench/gpu.md.

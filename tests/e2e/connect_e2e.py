@@ -46,17 +46,18 @@ class Connect(harness.EndToEnd):
                 # 40 step timeouts are 10 s. Those that wait for it would say so 3 s later.
                 job, _, since = self.connecting(2, "rank %d hangs" % rank, 0.25)
                 self.check_end(job, since, 10 + SOON_S)
-                self.assertRegex(job.errors(), r"\brank %d \(.*connecting takes more than 10\.0 s, "
-                                 "computing" % rank)
+                self.assertEqual(len(job.said()), 1, "not said once: " + job.describe())
+                self.assertRegex(job.said()[0], r"^spillway: rank %d \([^()]*\) reports: "
+                                 r"connecting takes more than 10\.0 s, computing" % rank)
 
     def test_a_failure_that_the_others_do_not_hear_of(self):
         for rank in (0, 1):
             with self.subTest(rank=rank):
                 job, _, since = self.connecting(2, "rank %d fails" % rank, 3)
                 self.check_end(job, since)
-                # Of itself the front speaks without its number.
-                who = r"\brank 1 \(.*" if rank == 1 else ""
-                self.assertRegex(job.errors(), who + "connecting: it was told to fail")
+                self.assertEqual(len(job.said()), 1, "not said once: " + job.describe())
+                self.assertRegex(job.said()[0], r"^spillway: rank %d \([^()]*\) reports: "
+                                 "connecting: it was told to fail" % rank)
 
     def test_killed_or_silent_while_connecting(self):
         # Rank 1 hangs, so that the others wait for it, the one that something happens to as well.

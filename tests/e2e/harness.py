@@ -265,6 +265,13 @@ class Job:
             if not stream.closed and not any(thread.is_alive() for thread in self.threads):
                 stream.close()
 
+    def said(self):
+        """The sentences that ranks end with: stderr's lines with the program's name in front, but
+        for warnings and that a fault is simulated."""
+        return [line for line in self.errors().splitlines()
+                if line.startswith("spillway: ") and "is simulated: " not in line
+                and not line.startswith("spillway: warning: ")]
+
     def describe(self):
         return "%s\n  exit code %s\n  stdout %r\n  stderr:\n%s" % (
             " ".join(self.command), self.process.poll(), self.text()[-400:],

@@ -110,7 +110,7 @@ class Check : private testing::Jury {
         world_(world),
         settings_(settings),
         device_(cuda::selected_device()),
-        exec_(testing::exec_on(stream_, device_)) {}
+        exec_(cuda::exec_on(stream_, device_)) {}
 
   bool run() {
     say("%d ranks, %s\n", world_.size(), device_.name.c_str());

@@ -18,15 +18,6 @@
 
 namespace spillway::testing {
 
-inline cuda::Exec exec_on(const cuda::Stream& stream, const cuda::DeviceInfo& device) {
-  cuda::Exec exec;
-  exec.stream = stream.handle();
-  exec.multiprocessors = device.multiprocessors;
-  exec.major = device.major;
-  exec.overlap = device.major >= 9;
-  return exec;
-}
-
 // Thread: the rank's main thread.
 class Jury {
  public:

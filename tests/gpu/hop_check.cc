@@ -37,7 +37,7 @@ class Check : private testing::Jury {
         copy_("test", kMostRows * kDim * 4),
         n_wrong_("test", 4) {
     const cuda::DeviceInfo device = cuda::selected_device();
-    exec_ = testing::exec_on(stream_, device);
+    exec_ = cuda::exec_on(stream_, device);
     HopOptions options;
     const int rank = world.rank();
     if (fan_out) {

@@ -4,28 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
-
 #include "kernels/core/arena.h"
-#include "kernels/core/error.h"
 #include "kernels/core/host_pages.h"
+#include "tests/support/simulated_refusal.h"
 
 namespace spillway {
 namespace {
 
-class SimulatedFault : public ::testing::Test {
- protected:
-  void TearDown() override { simulate_fault(""); }
-
-  static std::string refusal(const std::function<void()>& body) {
-    try {
-      body();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "nothing was refused";
-  }
-};
+class SimulatedFault : public testing::SimulatedRefusal {};
 
 TEST_F(SimulatedFault, IsTheWholeDeedAndName) {
   EXPECT_FALSE(fault_simulated("allocate host", "kv"));

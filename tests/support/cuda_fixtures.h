@@ -49,15 +49,9 @@ inline const cuda::DeviceInfo& device() {
 }
 
 struct Runner {
-  Runner() {
-    exec.multiprocessors = device().multiprocessors;
-    exec.major = device().major;
-    exec.overlap = device().major >= 9;
-    exec.stream = stream.handle();
-  }
   void wait() const { stream.synchronize(); }
   cuda::Stream stream{(device(), cuda::Stream())};
-  cuda::Exec exec;
+  cuda::Exec exec = cuda::exec_on(stream, device());
 };
 
 // The library and its memory, for an Exec that shall have them.

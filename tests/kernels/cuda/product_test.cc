@@ -30,10 +30,7 @@ TEST_P(CudaProduct, TilesOfOddSizes) { check_tiles(); }
 
 TEST_P(CudaProduct, Bf16TilesOfOddSizes) {
   run_.exec.bf16_tiles = true;
-  for (const bool strips : {true, false}) {
-    run_.exec.strips = strips;
-    check_tiles();
-  }
+  check_tiles();
 }
 
 TEST_P(CudaProduct, StripsByEveryPlan) {

@@ -1,7 +1,7 @@
 // Speed of the products of 9 to 64 rows in the shapes of an 8B model, for every plan of
 // tile_plan.h: microseconds and GB/s of weights, the best plans beside the one that is chosen and
-// beside the tiles of tile.cuh (int8) and tile_bf16.cuh. Matrices rotate through 2 GiB, so that
-// nothing comes from the cache. gate+up includes the activation.
+// beside the tiles of tile.cuh (int8). Matrices rotate through 2 GiB, so that nothing comes from
+// the cache. gate+up includes the activation.
 //
 //   kernels_cuda_tile_bench [TYPE...]
 #include <algorithm>
@@ -82,9 +82,6 @@ class Bench : cuda_test::ProductBench {
     run_.exec.bf16_tiles = false;
     print("int8", time(type, s, n, 5), bytes);
     run_.exec.bf16_tiles = true;
-    run_.exec.strips = false;
-    print("bf16", time(type, s, n, 5), bytes);
-    run_.exec.strips = true;
     print("| chosen", time(type, s, n, 7), bytes);
     std::vector<Timed> all;
     for (const cuda::TilePlan& plan : plans(s, n)) {
