@@ -237,7 +237,8 @@ std::vector<bool> numbered_pieces(const std::vector<Piece>& pieces, double per_b
   std::vector<double> left;
   double x = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {
-    if (pieces[i].layer >= 0) {
+    // Once a layer, of which both halves may lie here.
+    if (pieces[i].layer >= 0 && (at.empty() || pieces[at.back()].layer != pieces[i].layer)) {
       at.push_back(i);
       left.push_back(x);
     }

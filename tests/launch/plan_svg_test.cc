@@ -62,8 +62,9 @@ std::vector<std::vector<std::pair<double, std::string>>> layer_numbers(const std
 
 TEST(PlanSvg, LayerNumbersAreRegularAndDoNotTouch) {
   const ClusterSpec cluster = with_host_rates(gpus({80, 80}));
-  for (const char* places : {"layers 0-79 = resident", "layers 3-77 ffn = cpu",
-                             "layers 1 ffn = cpu; layers 20 ffn = cpu; layers 66 ffn = cpu"}) {
+  for (const char* places :
+       {"layers 0-79 = resident", "layers 3-77 ffn = cpu", "layers all = streamed",
+        "layers 1 ffn = cpu; layers 20 ffn = cpu; layers 66 ffn = cpu"}) {
     SCOPED_TRACE(places);
     PlanRequest request;
     request.places = parse_places(places);
