@@ -211,6 +211,7 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
   add_split(bench, o, raw);
+  bench->get_option("--ctx-size")->description("context in tokens [what the tests need]");
   add_job(bench, o, raw);
   bench->add_flag("--profile", o.profile,
                   "then trace some steps on every GPU: where their time goes, by term");
@@ -317,11 +318,7 @@ void parse_words(CLI::App& app, const std::vector<std::string>& words, Options& 
   } catch (const CLI::CallForVersion&) {
     o.help = std::string(kProgram) + "\n";
   } catch (const CLI::ConfigError& error) {
-    // "INI was not able to parse run.bogus": the key is the last word.
-    const std::string text = error.what();
-    throw Error("the --config file sets " + text.substr(text.rfind(' ') + 1) +
-                    ", which is not a flag of that verb",
-                "", "docs/config.md lists the keys");
+    refuse_config(error.what());
   } catch (const CLI::ParseError& error) {
     refuse_line(app, words, error.what());
   }

@@ -46,7 +46,7 @@ constexpr Pair kForeign[] = {
     {"-sm --split-mode", "--tp N cuts every layer, --pp N between layers, --split by hand"},
     {"-mg --main-gpu -dev", "CUDA_VISIBLE_DEVICES picks GPUs, --order the ranks' sequence"},
     {"-f --file -bf --binary-file", "give the text on standard input: <FILE"},
-    {"-np --parallel -ns", "bench and sweep take --sequences N; run has one sequence"},
+    {"-np --parallel -ns", "bench and plan take --sequences N; run has one sequence"},
     {"-hf -hfr -hff --hf-repo --hf-file -mu --model-url",
      "nothing is downloaded: give -m the path of a .gguf file"},
     {"-ot --override-tensor -cmoe --cpu-moe -ncmoe --n-cpu-moe",
@@ -169,6 +169,8 @@ Words long_flags(const CLI::App& app) {
 
 Advice on_unknown_flag(const CLI::App& app, const std::string& word) {
   const std::string name = name_of(word);
+  if (name == "--config")
+    return {"--config is given behind the verb", "write it before " + app.get_name()};
   const std::string near = near_word(name, long_flags(app));
   return {name + " is no flag of " + app.get_name(),
           near.empty() ? "" : "did you mean " + near + "?"};
@@ -227,6 +229,19 @@ Advice verb_advice(const CLI::App& app, const std::vector<std::string>& words) {
   return advice;
 }
 
+// "Could not convert: --temp = hot", "x.toml was not readable (missing?)" in our words.
+std::string plainer(const std::string& said) {
+  static const std::string kConvert = "Could not convert: ";
+  const size_t missing = said.find(" was not readable (missing?)");
+  if (missing != std::string::npos) {
+    return "the --config file " + said.substr(0, missing) + " cannot be read";
+  }
+  const size_t equals = said.find(" = ");
+  if (said.rfind(kConvert, 0) != 0 || equals == std::string::npos) return said;
+  return said.substr(kConvert.size(), equals - kConvert.size()) + ": \"" + said.substr(equals + 3) +
+         "\" is no value of its kind";
+}
+
 [[noreturn]] void refuse(const Advice& advice, const std::string& verb) {
   std::string todo = advice.todo;
   append_item(todo, "; ", "see spillway" + (verb.empty() ? "" : " " + verb) + " --help");
@@ -254,12 +269,29 @@ void refuse_foreign(const CLI::App& verb, const std::vector<std::string>& words)
   if (!advice.what.empty()) refuse(advice, verb.get_name());
 }
 
+void refuse_config(const std::string& said) {
+  std::string key = said.substr(said.rfind(' ') + 1);
+  for (char& c : key) c = c >= ' ' && c <= '~' ? c : '?';
+  const size_t table = key.rfind(".++");  // CLI11's mark of a table's beginning
+  const size_t dot = key.find('.');
+  if (table != std::string::npos) {
+    throw Error("the --config file has a table [" + key.substr(0, table) + "], which is no verb",
+                "", "docs/config.md lists the tables and keys");
+  }
+  throw Error("the --config file sets " + key +
+                  (dot == std::string::npos ? " outside of the tables of verbs"
+                                            : ", which is not a flag of that verb"),
+              "",
+              dot == std::string::npos ? "write it below a line [run], [bench], ..."
+                                       : "docs/config.md lists the keys");
+}
+
 void refuse_line(const CLI::App& app, const std::vector<std::string>& words,
                  const std::string& said) {
   const auto chosen = app.get_subcommands();
   const std::string verb = chosen.empty() ? "" : chosen.front()->get_name();
   Advice advice = chosen.empty() ? verb_advice(app, words) : flag_advice(*chosen.front(), words);
-  if (advice.what.empty()) advice.what = said;
+  if (advice.what.empty()) advice.what = plainer(said);
   refuse(advice, verb);
 }
 

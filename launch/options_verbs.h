@@ -39,6 +39,9 @@ std::vector<std::string> own_words(const std::vector<std::string>& words);
 
 // Throws Error when there is a flag of llama.cpp that the verb has not: CLI11 takes "-hf x" for -h.
 void refuse_foreign(const CLI::App& verb, const std::vector<std::string>& words);
+// Throws Error for a key of the --config file, of which CLI11 says "INI was not able to parse
+// run.bogus".
+[[noreturn]] void refuse_config(const std::string& said);
 // Throws Error: what CLI11 says of the line, or better words where a flag or a verb is unknown.
 [[noreturn]] void refuse_line(const CLI::App& app, const std::vector<std::string>& words,
                               const std::string& said);

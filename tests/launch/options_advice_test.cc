@@ -7,6 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/options.h"
+#include "tests/support/temp_dir.h"
 
 namespace spillway::testing {
 namespace {
@@ -106,6 +107,23 @@ TEST(OptionsAdviceTest, WordsWithoutAFlag) {
   refused({"run", "-m", "f", "-p", "once", "upon", "a", "time"}, {"\"upon\"", "quotes"});
   refused({"tokenize", "-m", "f", "hello"}, {"\"hello\"", "standard input"});
   refused({"status", "h:1", "h:2"}, {"\"h:2\""});
+}
+
+TEST(OptionsAdviceTest, ConfigFiles) {
+  TempDir dir;
+  const auto refused_file = [&](const std::string& text, const Args& parts) {
+    refused({"--config", dir.write("c.toml", text), "run", "-m", "f"}, parts);
+  };
+  refused_file("[run]\ntemprature = 3\n", {"sets run.temprature", "docs/config.md"});
+  refused_file("[runn]\ntemp = 3\n", {"a table [runn], which is no verb"});
+  refused_file("temp = 3\n", {"sets temp outside of the tables", "[run]"});
+  refused_file("[run]\ntemp = \"hot\"\n", {"--temp: \"hot\" is no value of its kind"});
+  refused_file("GGUF\x03\x01", {"sets GGUF??"});
+  refused({"--config", "/nonexistent/c", "run", "-m", "f"}, {"/nonexistent/c cannot be read"});
+  refused({"run", "-m", "f", "--config", "c.toml"}, {"--config", "before run"});
+  refused_run({"--temp", "hot"}, {"--temp: \"hot\""});
+  const std::string all = dir.write("all.toml", "[run]\ngpu-layers = \"all\"\n");
+  EXPECT_EQ(parse({"--config", all, "run", "-m", "f"}).gpu_layers, 9999);
 }
 
 TEST(OptionsAdviceTest, Verbs) {
