@@ -28,6 +28,8 @@ constexpr const char* kIntro =
 // Tokens a step on a GPU: its products of many rows need so many before they run at full speed.
 constexpr int64_t kGpuRows = 2048;
 
+constexpr int64_t kMostNewTokens = int64_t{1} << 30;
+
 constexpr const char* kSplitHelp =
     "stages joined by +, each [LAYERS@]SHARE[:SHARE...]: 20@2:1+10@1 is 20 layers on two ranks "
     "with shares 2:1, then 10 layers on a third";
@@ -150,9 +152,16 @@ CLI::App* add_run(CLI::App& app, Options& o, RawTexts& raw) {
   run->add_option("--system", o.system, "system message of the chat")
       ->type_name("TEXT")
       ->needs(chat);
-  run->add_option("-n,--predict", o.new_tokens, "most new tokens (of an answer)")
+  run->add_option("-n,--predict", o.new_tokens,
+                  "most new tokens (of an answer); -1: as many as the context holds")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+      ->transform(CLI::Validator(
+          [](std::string& text) {
+            if (text == "-1") text = std::to_string(kMostNewTokens);
+            return std::string();
+          },
+          ""))
+      ->check(CLI::Range(int64_t{1}, kMostNewTokens));
   add_split(run, o, raw);
   add_sampling(run, o, raw);
   add_job(run, o, raw);
@@ -202,6 +211,7 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
   add_split(bench, o, raw);
+  bench->get_option("--ctx-size")->description("context in tokens [what the tests need]");
   add_job(bench, o, raw);
   bench->add_flag("--profile", o.profile,
                   "then trace some steps on every GPU: where their time goes, by term");
@@ -296,6 +306,24 @@ void check_together(const Options& o) {
   if (!sampling.empty()) throw Error(sampling);
 }
 
+// Fills the options; o.help where the line asks for nothing more.
+void parse_words(CLI::App& app, const std::vector<std::string>& words, Options& o) {
+  std::vector<std::string> backwards(words.rbegin(), words.rend());  // as CLI11 takes a vector
+  try {
+    app.parse(std::move(backwards));
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app.get_subcommands();
+    if (!chosen.empty()) refuse_foreign(*chosen.front(), words);
+    o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
+  } catch (const CLI::CallForVersion&) {
+    o.help = std::string(kProgram) + "\n";
+  } catch (const CLI::ConfigError& error) {
+    refuse_config(error.what());
+  } catch (const CLI::ParseError& error) {
+    refuse_line(app, words, error.what());
+  }
+}
+
 }  // namespace
 
 Options parse_options(int argc, const char* const* argv) {
@@ -318,32 +346,9 @@ Options parse_options(int argc, const char* const* argv) {
   add_template(app, o);
   add_quantize(app, o);
   add_probe(app, o, raw);
-  std::vector<std::string> words = expanded_arguments({argv + 1, argv + std::max(1, argc)});
-  std::reverse(words.begin(), words.end());  // as CLI11 takes a vector
-  try {
-    app.parse(std::move(words));
-  } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    o.help = chosen.empty() ? app.help() : chosen.front()->help("spillway");
-    return o;
-  } catch (const CLI::CallForVersion&) {
-    o.help = std::string(kProgram) + "\n";
-    return o;
-  } catch (const CLI::ConfigError& error) {
-    // "INI was not able to parse run.bogus": the key is the last word.
-    const std::string text = error.what();
-    throw Error("the --config file sets " + text.substr(text.rfind(' ') + 1) +
-                    ", which is not a flag of that verb",
-                "", "docs/config.md lists the keys");
-  } catch (const CLI::ParseError& error) {
-    const auto chosen = app.get_subcommands();
-    const std::string verb = chosen.empty() ? "" : " " + chosen.front()->get_name();
-    std::string what = error.what();
-    if (chosen.empty() && argc > 1 && argv[1][0] != '-') {
-      what = "there is no verb \"" + std::string(argv[1]) + "\"";
-    }
-    throw Error(what, "", "see spillway" + verb + " --help");
-  }
+  const std::vector<std::string> words = expanded_arguments({argv + 1, argv + std::max(1, argc)});
+  parse_words(app, words, o);
+  if (!o.help.empty()) return o;
   o.verb = verb_of(app);
   o.command_line.assign(argv, argv + argc);
   std::error_code no_error;

@@ -20,6 +20,8 @@ std::string short_kind(std::string text) {
     if (begin == std::string::npos) continue;
     text.erase(begin, text.find(']', begin) + 1 - begin);
   }
+  const size_t sign = text.find(":NONNEGATIVE");
+  if (sign != std::string::npos) text.erase(sign, std::string(":NONNEGATIVE").size());
   const size_t braces = text.find(":{");
   const size_t word = braces == std::string::npos ? braces : text.rfind(' ', braces);
   if (word != std::string::npos) text.erase(word + 1, braces - word);

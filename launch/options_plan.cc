@@ -32,6 +32,28 @@ std::vector<T> parse_list(const std::string& flag, const std::string& text,
   return values;
 }
 
+constexpr int64_t kMostLayers = int64_t{1} << 20;
+constexpr int64_t kAllLayers = 9999;  // more than a model has
+
+// Of -ngl; -1 for auto. Throws what CLI11 prints.
+int64_t parse_gpu_layers(const std::string& text) {
+  if (text == "auto") return -1;
+  if (text == "all") return kAllLayers;
+  int64_t layers = 0;
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, layers);
+  if (result.ec != std::errc() || result.ptr != end || layers < 0 || layers > kMostLayers) {
+    throw CLI::ValidationError("--gpu-layers",
+                               "\"" + text + "\" is no number of layers, nor all or auto");
+  }
+  return layers;
+}
+
+std::string check_gpu_layers(const std::string& text) {
+  parse_gpu_layers(text);
+  return "";
+}
+
 }  // namespace
 
 void add_plan_pins(CLI::App* app, Options& o, RawTexts& raw) {
@@ -56,11 +78,11 @@ void add_plan_pins(CLI::App* app, Options& o, RawTexts& raw) {
       ->check(CLI::IsMember({"q8_0", "q4_0"}));
   app->add_option("--layers", raw.layers, "layers of each pipeline stage: 24,8")
       ->type_name("N[,N...]");
-  app->add_option("--gpu-layers", o.gpu_layers,
-                  "also -ngl: the last N layers lie on the GPUs, of the others the feed-forward "
-                  "part is multiplied by the CPU")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  app->add_option("--gpu-layers", raw.gpu_layers,
+                  "also -ngl: the last N layers lie on the GPUs (all: every one), of the others "
+                  "the feed-forward part is multiplied by the CPU [auto: as many as fit]")
+      ->type_name("N|all|auto")
+      ->check(CLI::Validator(check_gpu_layers, ""));
   app->add_option("--tensor-split", raw.shares,
                   "also -ts: shares by rank, of layers between stages, of every layer within one")
       ->type_name("S[,S...]");
@@ -76,6 +98,7 @@ void settle_plan_pins(Options& o, const RawTexts& raw) {
   if (raw.host_memory) o.host_memory = parse_budgets("--host-memory", *raw.host_memory);
   if (raw.layers) o.layers = parse_list<int64_t>("--layers", *raw.layers, "24,8");
   if (raw.shares) o.shares = parse_list<double>("-ts", *raw.shares, "3,1");
+  if (raw.gpu_layers) o.gpu_layers = parse_gpu_layers(*raw.gpu_layers);
   if (raw.order) o.order = parse_list<int>("--order", *raw.order, "0,2,1");
   for (int i = 0; i < kObjectives; ++i) {
     const auto objective = static_cast<Objective>(i);

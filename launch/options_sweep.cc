@@ -49,6 +49,7 @@ void add_sweep(CLI::App& app, Options& o, RawTexts& raw) {
   sweep->add_option("--svg", s.svg_file, "draw it there")->type_name("FILE");
   sweep->add_flag("--json", o.json, "print JSON");
   add_split(sweep, o, raw);
+  sweep->get_option("--ctx-size")->description("context in tokens [what the tests need]");
   add_job(sweep, o, raw);
   sweep->add_flag("-q,--quiet", o.quiet, "only the table");
 }

@@ -25,12 +25,26 @@ struct RawTexts {
   std::optional<std::string> host_memory;
   std::optional<std::string> layers;
   std::optional<std::string> shares;
+  std::optional<std::string> gpu_layers;
   std::optional<std::string> order;
   std::string objective = "latency";
   std::string kv_least;
   std::optional<std::string> check_hidden;
   std::vector<std::string> logit_bias;
 };
+
+// Words of llama.cpp that mean the same here in this program's names, and `help VERB`. Throws Error
+// where -ctk and -ctv differ: there is one type of both caches.
+std::vector<std::string> own_words(const std::vector<std::string>& words);
+
+// Throws Error when there is a flag of llama.cpp that the verb has not: CLI11 takes "-hf x" for -h.
+void refuse_foreign(const CLI::App& verb, const std::vector<std::string>& words);
+// Throws Error for a key of the --config file, of which CLI11 says "INI was not able to parse
+// run.bogus".
+[[noreturn]] void refuse_config(const std::string& said);
+// Throws Error: what CLI11 says of the line, or better words where a flag or a verb is unknown.
+[[noreturn]] void refuse_line(const CLI::App& app, const std::vector<std::string>& words,
+                              const std::string& said);
 
 void set_help_format(CLI::App& app);        // of the verbs that are added afterwards, too
 void add_model(CLI::App* app, Options& o);  // -m

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "launch/options_verbs.h"
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/size_text.h"
@@ -38,12 +39,6 @@ const std::vector<PinKey>& pin_keys() {
       {"objective", {"--objective"}},
   };
   return kKeys;
-}
-
-std::string long_name(const std::string& argument) {
-  if (argument == "-ngl") return "--gpu-layers";
-  if (argument == "-ts") return "--tensor-split";
-  return argument;
 }
 
 bool sets(const std::vector<std::string>& arguments, const std::string& flag) {
@@ -153,8 +148,7 @@ std::string plan_toml(const Plan& plan) {
 }
 
 std::vector<std::string> expanded_arguments(const std::vector<std::string>& arguments) {
-  std::vector<std::string> out;
-  for (const std::string& argument : arguments) out.push_back(long_name(argument));
+  std::vector<std::string> out = own_words(arguments);
   const std::string path = plan_file_of(out);
   if (path.empty()) return out;
   const std::vector<std::string> pins = arguments_of(path, out);

@@ -23,8 +23,9 @@ constexpr double kBarHeight = 26;
 constexpr double kGap = 8;
 constexpr double kHead = 62;
 constexpr double kLegend = 46;
-// A block narrower than this gets no number.
-constexpr double kNumberWidth = 17;
+// What a digit of a layer's number takes, and what lies around the number.
+constexpr double kDigit = 5.5;
+constexpr double kAround = 4;
 
 struct Kind {
   const char* name;
@@ -99,7 +100,7 @@ struct Piece {
   Colour colour = kFree;
   int64_t bytes = 0;
   std::string title;
-  int64_t layer = -1;  // its number stands in the block where there is room
+  int64_t layer = -1;  // of its number's block: numbered_pieces() says which are drawn
 };
 
 Colour colour_of(Place place, Half half) {
@@ -229,21 +230,59 @@ std::string bar_label(const Plan& plan, const Bar& bar) {
          ", layers " + std::to_string(layers.begin) + "-" + std::to_string(layers.end - 1);
 }
 
+// Which pieces show their layer's number: all, or every 5th, 10th, … so that none touches the next.
+// Of layers without gaps the round numbers, else counted.
+std::vector<bool> numbered_pieces(const std::vector<Piece>& pieces, double per_byte) {
+  std::vector<size_t> at;
+  std::vector<double> left;
+  double x = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    // Once a layer, of which both halves may lie here.
+    if (pieces[i].layer >= 0 && (at.empty() || pieces[at.back()].layer != pieces[i].layer)) {
+      at.push_back(i);
+      left.push_back(x);
+    }
+    x += static_cast<double>(pieces[i].bytes) * per_byte;
+  }
+  std::vector<bool> shown(pieces.size(), false);
+  if (at.empty()) return shown;
+  const int64_t first = pieces[at.front()].layer;
+  const int64_t last = pieces[at.back()].layer;
+  const bool whole = last - first + 1 == static_cast<int64_t>(at.size());
+  const double room = kDigit * static_cast<double>(std::to_string(last).size()) + kAround;
+  for (const int64_t step : {1, 5, 10, 20, 50, 100}) {
+    shown.assign(pieces.size(), false);
+    double free_from = -1;
+    bool apart = true;
+    for (size_t n = 0; n < at.size(); ++n) {
+      if ((whole ? pieces[at[n]].layer : static_cast<int64_t>(n)) % step != 0) continue;
+      shown[at[n]] = true;
+      apart = apart && left[n] >= free_from;
+      free_from = left[n] + room;
+    }
+    if (apart) break;
+  }
+  return shown;
+}
+
 std::string draw_bar(const Plan& plan, const Bar& bar, double y, int64_t scale) {
   const double per_byte = kBar / static_cast<double>(scale);
   const double right = kLabel + kBar;
   std::string out = text_at(kLabel - 8, y + 17, "end", 11, "#2d3748", bar_label(plan, bar));
   double x = kLabel;
   std::string numbers;
-  for (const Piece& piece : pieces_of(plan, bar.rank, bar.place)) {
+  const std::vector<Piece> pieces = pieces_of(plan, bar.rank, bar.place);
+  const std::vector<bool> numbered = numbered_pieces(pieces, per_byte);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const Piece& piece = pieces[i];
     const double width = static_cast<double>(piece.bytes) * per_byte;
     // A hair of background parts blocks that are wide enough.
     out += block(x, y, width > 3 ? width - 0.6 : width, kBarHeight, piece.colour, piece.title);
-    if (piece.layer >= 0 && width >= kNumberWidth) {
-      numbers +=
-          text_at(x + width / 2, y + 17, "middle", 9, "#ffffff", std::to_string(piece.layer));
-    } else if (piece.layer >= 0 && piece.layer % 10 == 0) {
-      numbers += text_at(x + 1, y + 17, "start", 9, "#ffffff", std::to_string(piece.layer));
+    const std::string layer = std::to_string(piece.layer);
+    const bool wide = width >= kDigit * static_cast<double>(layer.size());
+    if (numbered[i]) {
+      numbers += text_at(wide ? x + width / 2 : x + 1, y + 17, wide ? "middle" : "start", 9,
+                         "#ffffff", layer);
     }
     x += width;
   }
@@ -253,7 +292,7 @@ std::string draw_bar(const Plan& plan, const Bar& bar, double y, int64_t scale) 
                  "free: " + size_text(bar.budget_bytes - bar.used_bytes));
   }
   // Of a host that has much more free, the bar is cut.
-  if (end > right + 1) numbers += text_at(right - 8, y + 18, "middle", 13, "#718096", ">");
+  if (end > right + 1) numbers += text_at(right - 6, y + 17, "end", 9, "#718096", "more free >");
   const std::string of = bar.place == "disk" ? "" : " of " + size_text(bar.budget_bytes);
   std::string figures = size_text(bar.used_bytes) + of;
   return out + numbers + text_at(right + 8, y + 17, "start", 11, "#2d3748", figures);

@@ -33,7 +33,7 @@ std::string escaped(const std::string& text) {
     } else if (c == '"') {
       out += "&quot;";
     } else {
-      out += c;
+      out += c >= ' ' && c <= '~' ? c : '?';  // a model's name may be anything
     }
   }
   return out;
@@ -169,10 +169,10 @@ std::string sweep_svg(const std::vector<SweepRow>& rows, const std::string& titl
     }
   }
   plot.legend(0, false, "the best predicted", kMeasured);
-  if (std::any_of(rows.begin(), rows.end(), [](const SweepRow& row) { return row.control; })) {
-    plot.legend(1, true, "controls", kMeasured);
-  }
-  plot.legend(2, std::nullopt, "as predicted", "#777777");
+  const bool controls =
+      std::any_of(rows.begin(), rows.end(), [](const SweepRow& row) { return row.control; });
+  if (controls) plot.legend(1, true, "controls", kMeasured);
+  plot.legend(controls ? 2 : 1, std::nullopt, "as predicted", "#777777");
   return plot.take();
 }
 

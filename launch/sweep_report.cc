@@ -40,19 +40,36 @@ std::string summary_line(const char* name, const std::vector<SweepRow>& rows,
   if (errors.empty()) return "";
   std::sort(errors.begin(), errors.end());
   const double median = (errors[(errors.size() - 1) / 2] + errors[errors.size() / 2]) / 2;
-  return std::string(name) + ": median error " + fixed_text(100 * median, 1) + " %, greatest " +
-         fixed_text(100 * errors.back(), 1) + " %, rank correlation " +
-         fixed_text(rank_correlation(a, b), 3) + "\n";
+  std::string out = std::string(name) + ": median error " + fixed_text(100 * median, 1) +
+                    " %, greatest " + fixed_text(100 * errors.back(), 1) + " %";
+  if (errors.size() > 1) out += ", rank correlation " + fixed_text(rank_correlation(a, b), 3);
+  return out + "\n";
 }
 
-void append_line(std::string& out, const std::vector<std::string>& cells, size_t name_width) {
-  constexpr size_t kWidth = 11;
-  for (size_t i = 0; i < cells.size(); ++i) {
-    const size_t width = i == 0 ? name_width : kWidth;
-    const std::string blanks(cells[i].size() < width ? width - cells[i].size() : 0, ' ');
-    out += i == 0 ? cells[i] + blanks : " " + blanks + cells[i];
+using Cells = std::vector<std::string>;
+
+// Columns as wide as what is in them, the first one to the left. A line of more than kColumns
+// letters puts its name above the figures.
+std::string aligned(const std::vector<Cells>& lines, const std::vector<std::string>& behind) {
+  constexpr size_t kColumns = 100;
+  std::vector<size_t> widths(lines[0].size(), 0);
+  for (const Cells& cells : lines) {
+    for (size_t i = 0; i < cells.size(); ++i) widths[i] = std::max(widths[i], cells[i].size());
   }
-  out += "\n";
+  size_t all = widths[0];
+  for (size_t i = 1; i < widths.size(); ++i) all += widths[i] + 2;
+  const bool apart = all > kColumns;
+  std::string out;
+  for (size_t l = 0; l < lines.size(); ++l) {
+    const Cells& cells = lines[l];
+    if (apart && !cells[0].empty()) out += cells[0] + "\n";
+    if (!apart) out += cells[0] + std::string(widths[0] - cells[0].size(), ' ');
+    for (size_t i = 1; i < cells.size(); ++i) {
+      out += "  " + std::string(widths[i] - cells[i].size(), ' ') + cells[i];
+    }
+    out += "\n" + behind[l];
+  }
+  return out;
 }
 
 }  // namespace
@@ -60,36 +77,34 @@ void append_line(std::string& out, const std::vector<std::string>& cells, size_t
 double error_of(double predicted, double measured) { return measured / predicted - 1; }
 
 std::string sweep_table(const std::vector<SweepRow>& rows) {
-  size_t name_width = 4;
-  bool gpu = false;
+  const bool gpu = std::any_of(rows.begin(), rows.end(), [](const SweepRow& row) {
+    return row.ledger_gpu_bytes > 0 || row.on_gpu > 0;
+  });
+  std::vector<Cells> lines = {
+      {"", "decode", "predicted", "error", "prefill", "predicted", "error"}};
+  if (gpu) lines[0].insert(lines[0].begin() + 1, "on GPU");
+  if (gpu) lines[0].insert(lines[0].end(), {"GPU ledger", "measured", "error"});
+  std::vector<std::string> behind = {""};
   for (const SweepRow& row : rows) {
-    name_width = std::max(name_width, row.name.size() + (row.control ? 2 : 0));
-    gpu = gpu || row.ledger_gpu_bytes > 0;
-  }
-  std::string out;
-  std::vector<std::string> head = {"",      "on GPU",  "decode",    "predicted",
-                                   "error", "prefill", "predicted", "error"};
-  if (gpu) head.insert(head.end(), {"GPU ledger", "measured", "error"});
-  append_line(out, head, name_width);
-  for (const SweepRow& row : rows) {
-    std::vector<std::string> cells = {(row.control ? "* " : "") + row.name,
-                                      fixed_text(100 * row.on_gpu, 0) + " %",
-                                      rate_text(row.decode),
-                                      rate_text(row.predicted_decode),
-                                      error_text(row.predicted_decode, row.decode),
-                                      rate_text(row.prefill),
-                                      rate_text(row.predicted_prefill),
-                                      error_text(row.predicted_prefill, row.prefill)};
+    Cells cells = {(row.control ? "* " : "") + row.name,
+                   rate_text(row.decode),
+                   rate_text(row.predicted_decode),
+                   error_text(row.predicted_decode, row.decode),
+                   rate_text(row.prefill),
+                   rate_text(row.predicted_prefill),
+                   error_text(row.predicted_prefill, row.prefill)};
     if (gpu) {
       const bool known = row.measured_gpu_bytes > 0;
+      cells.insert(cells.begin() + 1, fixed_text(100 * row.on_gpu, 0) + " %");
       cells.push_back(size_text(row.ledger_gpu_bytes));
       cells.push_back(known ? size_text(row.measured_gpu_bytes) : "-");
       cells.push_back(error_text(static_cast<double>(row.ledger_gpu_bytes),
                                  static_cast<double>(row.measured_gpu_bytes)));
     }
-    append_line(out, cells, name_width);
-    if (!row.failed.empty()) out += "    not measured: " + row.failed + "\n";
+    lines.push_back(std::move(cells));
+    behind.push_back(row.failed.empty() ? "" : "    not measured: " + row.failed + "\n");
   }
+  std::string out = aligned(lines, behind);
   out += "\n" + summary_line("decode", rows, &SweepRow::predicted_decode, &SweepRow::decode) +
          summary_line("prefill", rows, &SweepRow::predicted_prefill, &SweepRow::prefill);
   const bool controls =

@@ -121,6 +121,10 @@ ModelSpec model_of(const std::string& text) {
   std::error_code ignored;
   const size_t colon = text.rfind(':');
   const bool shape = colon != std::string::npos && !std::filesystem::exists(text, ignored);
+  if (shape && text.substr(0, colon).ends_with(".gguf")) {
+    throw Error("a GGUF file has its own types", text.substr(0, colon),
+                "leave the \":" + text.substr(colon + 1) + "\" out; quantize writes another type");
+  }
   if (shape) {
     const QuantMix& mix = mix_named(text.substr(colon + 1));
     return shape_spec(read_shape_file(shipped_file("models", text.substr(0, colon), "model shape")),

@@ -149,6 +149,7 @@ int verb_probe(const Options& options) {
       if (options.save.empty()) return;
       write_whole(options.save,
                   cluster_text(probed.cluster, {kProgram, probed.made, probed.fingerprint}));
+      std::cerr << "written to " << options.save << ", for plan --cluster\n";
     });
   }
   agree(world, error);

@@ -1,5 +1,7 @@
 // spillway run: a prompt, standard input, or a chat, on all ranks that mpirun started. The table of
 // contents of the whole program: read it first.
+#include <unistd.h>
+
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -11,6 +13,7 @@
 #include "kernels/core/error.h"
 #include "launch/job.h"
 #include "launch/verbs.h"
+#include "parallel/agreement.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/follower.h"
 #include "runtime/token/chat_template.h"
@@ -52,12 +55,85 @@ class TerminalSink : public TokenSink {
   std::string message_;
 };
 
+// What the front knows before weights are read: a prompt that cannot be costs no loading.
+struct Asked {
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;  // with --chat
+  std::vector<int32_t> prompt;                // without --chat
+};
+
+void check_length(const char* what, size_t tokens, const Plan& plan, const char* todo) {
+  if (static_cast<int64_t>(tokens) < plan.kv.context) return;
+  throw Error(std::string(what) + " has " + std::to_string(tokens) + " tokens, the context is " +
+                  std::to_string(plan.kv.context),
+              "", todo);
+}
+
+std::vector<int32_t> read_prompt(const Options& options, const Tokenizer& tokenizer) {
+  if (!options.prompt && !options.quiet && isatty(STDIN_FILENO) == 1) {
+    std::fputs("the prompt comes from standard input: type it, then Ctrl-D (or pass -p TEXT)\n",
+               stderr);
+  }
+  std::vector<int32_t> ids = tokenizer.encode(
+      options.prompt ? *options.prompt : std::string(std::istreambuf_iterator<char>(std::cin), {}));
+  // -p "" starts from the beginning of a text; nothing on standard input is a mistake.
+  if (ids.empty() && options.prompt && tokenizer.bos()) ids.push_back(*tokenizer.bos());
+  if (ids.empty()) throw Error("the prompt is empty", "", "pass -p TEXT or standard input");
+  return ids;
+}
+
+std::vector<ChatMessage> first_messages(const Options& options) {
+  std::vector<ChatMessage> messages;
+  if (!options.system.empty()) messages.push_back({"system", options.system});
+  return messages;
+}
+
+// The conversation with one more question, as the model reads it.
+std::vector<int32_t> chat_prompt(const Asked& asked, const std::vector<ChatMessage>& messages,
+                                 const Plan& plan) {
+  const Tokenizer& tokenizer = *asked.tokenizer;
+  const auto text_of = [&](std::optional<int32_t> token) {
+    return token ? std::string(tokenizer.token_text(*token)) : std::string();
+  };
+  const std::string text = asked.chat_template->render(messages, true, text_of(tokenizer.bos()),
+                                                       text_of(tokenizer.eos()));
+  // The template writes BOS itself when the model wants it.
+  std::vector<int32_t> ids = tokenizer.encode(text, {.add_special = false, .parse_special = true});
+  const bool first = messages.size() == 1 || messages[messages.size() - 2].role == "system";
+  check_length(first ? "the question" : "the conversation so far", ids.size(), plan,
+               first ? "use -c or a shorter question" : "use -c, or begin anew");
+  return ids;
+}
+
+Asked ask(const Options& options, const Job& job) {
+  Asked asked;
+  asked.tokenizer = std::make_unique<Tokenizer>(Tokenizer::make(job.gguf()));
+  if (!options.chat) {
+    asked.prompt = read_prompt(options, *asked.tokenizer);
+    check_length("the prompt", asked.prompt.size(), job.plan(), "use -c or a shorter prompt");
+    return asked;
+  }
+  const std::string_view source = job.gguf().string_or("tokenizer.chat_template", "");
+  if (source.empty()) {
+    throw Error("the model has no chat template", options.model,
+                "run it without --chat to complete text");
+  }
+  asked.chat_template = ChatTemplate::parse(source);
+  if (options.prompt) {
+    std::vector<ChatMessage> messages = first_messages(options);
+    messages.push_back({"user", *options.prompt});
+    chat_prompt(asked, messages, job.plan());
+  }
+  return asked;
+}
+
 class RunFront {
  public:
-  RunFront(const Options& options, Job& job, House& house, const Tokenizer& tokenizer)
+  RunFront(const Options& options, Job& job, House& house, const Asked& asked)
       : options_(options),
         job_(job),
-        tokenizer_(tokenizer),
+        asked_(asked),
+        tokenizer_(*asked.tokenizer),
         engine_(house.plan, job.model(), *house.pipeline, house.mesh, job.watchdog(),
                 job.metrics()),
         sampling_(options.sampling) {
@@ -68,7 +144,7 @@ class RunFront {
     if (options_.chat) {
       chat();
     } else {
-      complete(options_.prompt ? *options_.prompt : read_all());
+      generate(asked_.prompt, false);
     }
     engine_.stop();
     if (!options_.quiet) print_statistics();
@@ -80,10 +156,6 @@ class RunFront {
   void stop() { engine_.stop(); }
 
  private:
-  static std::string read_all() {
-    return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-  }
-
   // Generates after `prompt`; the new text.
   std::string generate(std::vector<int32_t> prompt, bool at_start) {
     TerminalSink sink(tokenizer_, at_start);
@@ -105,30 +177,15 @@ class RunFront {
     return sink.text();
   }
 
-  void complete(const std::string& prompt) {
-    std::vector<int32_t> ids = tokenizer_.encode(prompt);
-    // -p "" starts from the beginning of a text; nothing on standard input is a mistake.
-    if (ids.empty() && options_.prompt && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
-    if (ids.empty()) throw Error("the prompt is empty", "", "pass -p TEXT or standard input");
-    generate(std::move(ids), false);
-  }
-
   void chat() {
-    const std::string_view source = job_.gguf().string_or("tokenizer.chat_template", "");
-    if (source.empty()) {
-      throw Error("the model has no chat template", options_.model,
-                  "run it without --chat to complete text");
-    }
-    const ChatTemplate chat_template = ChatTemplate::parse(source);
-    std::vector<ChatMessage> messages;
-    if (!options_.system.empty()) messages.push_back({"system", options_.system});
+    std::vector<ChatMessage> messages = first_messages(options_);
     if (options_.prompt) {
-      answer(chat_template, messages, *options_.prompt);
+      answer(messages, *options_.prompt);
       return;
     }
     std::string line;
     while (prompt_for_line(), std::getline(std::cin, line)) {
-      if (!line.empty()) answer(chat_template, messages, line);
+      if (!line.empty()) answer(messages, line);
     }
   }
 
@@ -136,18 +193,9 @@ class RunFront {
     if (!options_.quiet) std::fputs("> ", stderr);
   }
 
-  void answer(const ChatTemplate& chat_template, std::vector<ChatMessage>& messages,
-              const std::string& question) {
+  void answer(std::vector<ChatMessage>& messages, const std::string& question) {
     messages.push_back({"user", question});
-    const auto text_of = [&](std::optional<int32_t> token) {
-      return token ? std::string(tokenizer_.token_text(*token)) : std::string();
-    };
-    const std::string text =
-        chat_template.render(messages, true, text_of(tokenizer_.bos()), text_of(tokenizer_.eos()));
-    // The template writes BOS itself when the model wants it.
-    std::vector<int32_t> ids =
-        tokenizer_.encode(text, {.add_special = false, .parse_special = true});
-    messages.push_back({"assistant", generate(std::move(ids), true)});
+    messages.push_back({"assistant", generate(chat_prompt(asked_, messages, job_.plan()), true)});
   }
 
   void print_statistics() const {
@@ -165,6 +213,7 @@ class RunFront {
 
   const Options& options_;
   Job& job_;
+  const Asked& asked_;
   const Tokenizer& tokenizer_;
   Engine engine_;
   SamplingParams sampling_;
@@ -175,21 +224,13 @@ int run(const Options& options, Job& job) {
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
   }
+  Asked asked;
+  agree(job.world(), job.world().front() ? obstacle_of([&] { asked = ask(options, job); }) : "");
   std::unique_ptr<House> house = job.build(job.plan(), true);  // mesh, arenas, weights
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::string error;
-  if (job.world().front()) {
-    try {
-      tokenizer = std::make_unique<Tokenizer>(Tokenizer::make(job.gguf()));
-    } catch (const Error& e) {
-      error = e.what();
-    }
-  }
-  agree(job.world(), error);
   job.set_state("running");
   int code = 0;
   if (job.world().front()) {
-    RunFront front(options, job, *house, *tokenizer);
+    RunFront front(options, job, *house, asked);
     code = run_front(job, front);
   } else {
     follow(house->plan, house->pipeline.get(), house->mesh, job.watchdog(), job.metrics());

@@ -1,14 +1,18 @@
 // spillway sweep: predicts every legal configuration of the ranks that there are, runs the fastest
 // and some controls one after another in the same job, and prints predicted and measured speed and
 // memory side by side.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
 #include "kernels/core/error.h"
 #include "launch/job.h"
 #include "launch/speed.h"
+#include "launch/supervise.h"
 #include "launch/sweep_cases.h"
 #include "launch/sweep_report.h"
 #include "launch/verbs.h"
@@ -46,8 +50,8 @@ class Sweep {
                   : choose_cases(all.cases, options_.sweep.best, options_.sweep.controls);
     const bool front = job_.world().front();
     if (front && !options_.quiet) {
-      std::fprintf(stderr, "%zu configurations fit, %zu do not; %zu will run\n", all.cases.size(),
-                   all.refused.size(), chosen.size());
+      std::fprintf(stderr, "%zu of %zu configurations fit, %zu will run\n", all.cases.size(),
+                   all.cases.size() + all.refused.size(), chosen.size());
       for (const std::string& why : all.refused) std::fprintf(stderr, "  %s\n", why.c_str());
     }
     if (chosen.empty()) {
@@ -74,6 +78,12 @@ class Sweep {
     base.context = options_.context > 0 ? options_.context : tokens_of(options_);
     const int n = job_.cluster().size();
     if (offload()) {
+      const auto& ranks = job_.cluster().ranks;
+      if (std::none_of(ranks.begin(), ranks.end(),
+                       [](const RankSpec& rank) { return rank.gpu.present(); })) {
+        throw SharedError("--offload compares shares of the layers on a GPU, and no rank has one",
+                          "", "leave --offload out to compare splits of CPUs");
+      }
       return offload_cases(job_.model(), job_.cluster(), base, options_.sweep.offload_steps);
     }
     SweepRequest request;
@@ -164,9 +174,24 @@ class Sweep {
   std::vector<SweepRow> rows_;  // front only
 };
 
+// Before an hour of measuring: whether what comes out can be written. On the front.
+void check_output(const std::string& flag, const std::string& path) {
+  if (path.empty()) return;
+  std::error_code none;
+  const bool there = std::filesystem::exists(path, none);
+  const auto written = there ? path : std::filesystem::absolute(path).parent_path().string();
+  if ((there && std::filesystem::is_directory(path, none)) || access(written.c_str(), W_OK) != 0) {
+    throw Error(flag + ": no file can be written there", path, "check the folder and its rights");
+  }
+}
+
 }  // namespace
 
 int verb_sweep(const Options& options, WorkerNote& note) {
+  if (launched_as().rank == 0) {
+    check_output("--csv", options.sweep.csv_file);
+    check_output("--svg", options.sweep.svg_file);
+  }
   Options sized = options;
   if (sized.context == 0) sized.context = tokens_of(options);
   if (sized.context < tokens_of(options)) {

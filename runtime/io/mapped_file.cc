@@ -29,6 +29,7 @@ std::string errno_text(int number) { return std::strerror(number); }
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
+  if (path.empty()) throw Error("the file's name is empty", "", "give the path of a model file");
   // O_NONBLOCK: opening a pipe must fail below, not wait for a writer.
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) {
@@ -38,7 +39,8 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   struct stat facts {};
   if (::fstat(file.fd, &facts) != 0) throw Error("cannot stat: " + errno_text(errno), path);
   if (!S_ISREG(facts.st_mode)) {
-    throw Error("not a regular file", path, "give the path of a model file");
+    throw Error(S_ISDIR(facts.st_mode) ? "a folder, not a regular file" : "not a regular file",
+                path, "give the path of a model file");
   }
   if (facts.st_size <= 0) throw Error("the file is empty", path, "download it again");
   size_ = static_cast<size_t>(facts.st_size);

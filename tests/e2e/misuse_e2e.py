@@ -55,7 +55,7 @@ class Misuse(harness.EndToEnd):
         self.refused(generate(2, "-p", "x", "--tp", "2", "--split", "nonsense"), "split")
 
     def test_numbers_out_of_range(self):
-        for flag, value in (("-n", "-1"), ("-n", "x"), ("-c", "0"), ("--temp", "-1"),
+        for flag, value in (("-n", "-2"), ("-n", "x"), ("-c", "0"), ("--temp", "-1"),
                             ("--top-p", "1.5"), ("--min-p", "-0.1"), ("--top-k", "-2"),
                             ("-t", "0"), ("--repeat-penalty", "0"), ("--logit-bias", "nonsense")):
             with self.subTest(flag=flag, value=value):
@@ -119,6 +119,22 @@ class Misuse(harness.EndToEnd):
                 with self.subTest(flags=flags):
                     self.refused(verb + ["-f", path] + flags, flags[0])
 
+    def test_a_prompt_that_cannot_be_costs_no_loading(self):
+        chat = ["--chat", "-c", "16", "-p", "What do you say of one and two and three?"]
+        for arguments in (["-n", "4"], ["-c", "4", "-p", "one two three four five"], chat):
+            for command in (self.run_with(*arguments), generate(2, *arguments)):
+                with self.subTest(command=command):
+                    code, job = self.finish(command)
+                    self.assertEqual(code, 1, job.describe())
+                    self.assertNotIn("loading", job.errors(), job.describe())
+
+    def test_a_conversation_longer_than_the_context(self):
+        question = "What is the meaning of life, the universe and everything?\n"
+        code, job = self.finish(self.run_with("--chat", "--temp", "0", "-c", "70", "-n", "20"),
+                                stdin=question * 3)
+        self.assertEqual(code, 1, job.describe())
+        self.assertIn("the conversation so far has", job.errors(), job.describe())
+
     def test_prompt_longer_than_the_context(self):
         prompt = "one two three four five six seven eight nine ten " * 20
         self.refused(self.run_with("-c", "64", "-p", prompt), "64")
@@ -128,6 +144,15 @@ class Misuse(harness.EndToEnd):
         self.refused(self.run_with("-n", "4"), "-p")
         self.refused(generate(2, "-n", "4"), "-p", max_lines=40)
         self.refused(["bash", "-c", '"$@" <&-', "bash"] + self.run_with("-n", "4"), "-p")
+
+    def test_sweeps_that_would_be_in_vain(self):
+        sweep = [program(), "sweep", "-m", model(), "-p", "8", "-n", "2", "-r", "1", "-q"]
+        for flag in ("--csv", "--svg"):
+            self.refused([*sweep, flag, "/nonexistent/x"], flag, "/nonexistent/x")
+        self.refused([*sweep, "--offload", "--device", "cpu"], "--offload", "no rank has one")
+
+    def test_a_file_with_a_type_of_its_own(self):
+        self.refused([program(), "plan", "-m", model() + ":Q8_0"], model(), ":Q8_0", "quantize")
 
     def test_status_of_nobody(self):
         self.refused([program(), "status", "127.0.0.1:9"], "127.0.0.1:9")

@@ -39,6 +39,7 @@ TEST(OptionsHelp, FitsATerminal) {
                            "perplexity", "tokenize", "template", "quantize", "probe"}) {
     const std::string help = *verb == '\0' ? parse({"--help"}).help : parse({verb, "--help"}).help;
     EXPECT_EQ(help.find(" in ["), std::string::npos) << help;
+    EXPECT_EQ(help.find("NONNEGATIVE"), std::string::npos) << help;
     std::istringstream lines(help);
     for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << line;
   }

@@ -266,7 +266,7 @@ TEST(OptionsErrorTest, FlagsThatContradictEachOther) {
 
 TEST(OptionsErrorTest, NumbersOutOfRange) {
   const std::vector<std::pair<std::string, Args>> cases = {
-      {"-n", {"0", "-1", "x", "1.5", "", "99999999999999999999"}},
+      {"-n", {"0", "-2", "x", "1.5", "", "99999999999999999999"}},
       {"-c", {"0", "-4", "x", "2000000000", "1e3"}},
       {"-t", {"0", "1025", "two"}},
       {"--tp", {"0", "-1", "4097", "1.5"}},

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "parallel/planner.h"
@@ -35,6 +37,52 @@ TEST(PlanSvg, HasABlockForEveryHalfAndNamesWhatLiesWhere) {
   EXPECT_EQ(count(svg, "#e2a06b"), 28u + 1u);
   expect_says(svg, {"a &lt;model&gt; &amp; &quot;more&quot;: TP1", "rank 0 GPU", "rank 0 host",
                     " of 3.00 GiB", "free: "});
+}
+
+// The white numbers of a drawing's bars, bar by bar: where they begin and what they say.
+std::vector<std::vector<std::pair<double, std::string>>> layer_numbers(const std::string& svg) {
+  std::vector<std::vector<std::pair<double, std::string>>> bars;
+  std::string y_before;
+  for (size_t at = svg.find("<text"); at != std::string::npos; at = svg.find("<text", at + 1)) {
+    const std::string text = svg.substr(at, svg.find("</text>", at) - at);
+    if (text.find("#ffffff") == std::string::npos) continue;
+    const auto value = [&](const std::string& name) {
+      const size_t begin = text.find(name + "=\"") + name.size() + 2;
+      return text.substr(begin, text.find('"', begin) - begin);
+    };
+    const std::string number = text.substr(text.find('>') + 1);
+    if (value("y") != y_before) bars.emplace_back();
+    y_before = value("y");
+    const double width = 5.5 * static_cast<double>(number.size());
+    const bool middle = value("text-anchor") == "middle";
+    bars.back().emplace_back(std::stod(value(" x")) - (middle ? width / 2 : 0), number);
+  }
+  return bars;
+}
+
+TEST(PlanSvg, LayerNumbersAreRegularAndDoNotTouch) {
+  const ClusterSpec cluster = with_host_rates(gpus({80, 80}));
+  for (const char* places :
+       {"layers 0-79 = resident", "layers 3-77 ffn = cpu", "layers all = streamed",
+        "layers 1 ffn = cpu; layers 20 ffn = cpu; layers 66 ffn = cpu"}) {
+    SCOPED_TRACE(places);
+    PlanRequest request;
+    request.places = parse_places(places);
+    const ModelSpec model = llama_70b();
+    const std::string svg = plan_svg(make_plan(model, cluster, request), model, cluster);
+    const auto bars = layer_numbers(svg);
+    ASSERT_GE(bars.size(), 2u);
+    for (const auto& bar : bars) {
+      for (size_t i = 1; i < bar.size(); ++i) {
+        EXPECT_GE(bar[i].first, bar[i - 1].first + 11) << bar[i].second;
+      }
+      // No step but one: 0 5 10, not 0 5 6 7 20.
+      for (size_t i = 2; i < bar.size() && bar.size() > 3; ++i) {
+        EXPECT_EQ(std::stoi(bar[i].second) - std::stoi(bar[i - 1].second),
+                  std::stoi(bar[i - 1].second) - std::stoi(bar[i - 2].second));
+      }
+    }
+  }
 }
 
 TEST(PlanSvg, AFileThatCannotBeWrittenIsAnError) {

@@ -164,6 +164,35 @@ TEST(SweepReport, TableCsvAndJson) {
   EXPECT_EQ(json[1]["control"], true);
 }
 
+// The longest line, and how many there are.
+std::pair<size_t, size_t> shape_of(const std::string& text) {
+  size_t longest = 0;
+  size_t lines = 0;
+  for (size_t at = 0; at < text.size(); ++lines) {
+    const size_t end = text.find('\n', at);
+    longest = std::max(longest, end - at);
+    at = end + 1;
+  }
+  return {longest, lines};
+}
+
+TEST(SweepReport, TablesFitATerminal) {
+  std::vector<SweepRow> all = rows();
+  EXPECT_LE(shape_of(sweep_table(all)).first, 100u) << sweep_table(all);
+  for (SweepRow& row : all) row.on_gpu = 0;
+  all[0].ledger_gpu_bytes = 0;
+  const std::string table = sweep_table(all);
+  EXPECT_EQ(table.find("GPU"), std::string::npos) << table;
+  EXPECT_LE(shape_of(table).first, 100u) << table;
+  // A long name stands above its figures, and so do the others.
+  all[0].name = "TP2 x PP2, layers 16+16, q8_0 cache, ffn 25 % hybrid, and what else";
+  EXPECT_LE(shape_of(sweep_table(all)).first, 100u) << sweep_table(all);
+  EXPECT_EQ(shape_of(sweep_table(all)).second, shape_of(table).second + all.size());
+  // Of one row there is no rank to compare.
+  all.resize(1);
+  EXPECT_EQ(sweep_table(all).find("rank correlation"), std::string::npos) << sweep_table(all);
+}
+
 TEST(SweepReport, PlotsAreWellFormed) {
   for (const bool offload : {false, true}) {
     const std::string svg = sweep_svg(rows(), "a < b & c", offload);
@@ -174,6 +203,7 @@ TEST(SweepReport, PlotsAreWellFormed) {
     EXPECT_EQ(svg.find("inf"), std::string::npos);
   }
   EXPECT_EQ(sweep_svg({}, "nothing", false).find("nan"), std::string::npos);
+  EXPECT_NE(sweep_svg({}, "a\xff\x01z", false).find("a??z"), std::string::npos);
 }
 
 }  // namespace

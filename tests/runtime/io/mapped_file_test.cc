@@ -51,7 +51,8 @@ void expect_refused(const std::string& path, const std::string& reason) {
 TEST(MappedFile, RefusesWhatIsNoFile) {
   testing::TempDir dir;
   expect_refused(dir.file("absent"), "No such file");
-  expect_refused(dir.path(), "not a regular file");
+  expect_refused("", "name is empty");
+  expect_refused(dir.path(), "a folder, not a regular file");
   expect_refused(dir.write("empty", ""), "empty");
   ASSERT_EQ(::mkfifo(dir.file("pipe").c_str(), 0600), 0);
   expect_refused(dir.file("pipe"), "not a regular file");  // and does not wait for a writer
