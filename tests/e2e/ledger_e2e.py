@@ -5,7 +5,8 @@ The refusals are simulated (kernels/core/simulated_fault.h, docs/failure.md), bu
 which a limit of the process makes. A ledger line that LINES does not know is a failure: whoever
 adds one says which allocation lies behind it, or that it is an estimate.
 
-With SPILLWAY_E2E_GPUS=N the ranks are on N GPUs (tests/gpu/run), and the model a real one.
+With SPILLWAY_E2E_GPUS=N the ranks are on N GPUs (tests/gpu/run), and the model a real one; or on
+dry ones, with DRY_GPU_COUNT=N (tests/dry_gpu).
 """
 
 import concurrent.futures
@@ -20,6 +21,7 @@ import gguf_writer as gguf
 import harness
 from harness import GPUS, mpirun, on_device, program
 
+DRY = "DRY_GPU_COUNT" in os.environ  # tests/dry_gpu
 AT_ONCE = min(4, max(2, len(os.sched_getaffinity(0)) // 4))  # jobs of one thread a rank
 LIMIT_S = 120.0  # a second or two on an idle machine; only a hang takes longer on a busy one
 ON_DISK = ("allocate disk weights on disk of rank %d", "write disk weights on disk of rank %d",
@@ -73,7 +75,7 @@ class Ledger(harness.EndToEnd):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.folder.cleanup)
-        if GPUS > 0:
+        if GPUS > 0 and not DRY:
             cls.model = harness.model()
         else:
             cls.model = gguf.llama(layers=2).write(os.path.join(cls.folder.name, "tiny.gguf"))
