@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -35,6 +36,10 @@ NO_CACHE = "/dev/null"  # no folder can be made in it
 # How soon things are said and ended is documented for a machine that has time for it: tests print
 # it. What they hold is a bound that tells "soon" from "never" on a machine that does other things.
 SOON_S = 20.0
+
+# Where mpirun and its ranks have their files in common: mapped, written, with locks in them, before
+# MPI_Init returns. On a disk that others make full use of a job said nothing for 40 s.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def program():
@@ -116,6 +121,9 @@ class Job:
         if GPUS == 0:
             full_env["CUDA_VISIBLE_DEVICES"] = ""  # jobs of CPUs, also where a GPU is
         full_env["XDG_CACHE_HOME"] = NO_CACHE  # rates that somebody's probe kept are not the tests'
+        self.session = tempfile.TemporaryDirectory(prefix="sw", dir=MEMORY,
+                                                   ignore_cleanup_errors=True)
+        full_env["OMPI_MCA_orte_tmpdir_base"] = self.session.name
         full_env.update(env or {})
         full_env[MARK] = self.mark
         self.command = command
@@ -264,6 +272,7 @@ class Job:
         for stream in (self.process.stdout, self.process.stderr):
             if not stream.closed and not any(thread.is_alive() for thread in self.threads):
                 stream.close()
+        self.session.cleanup()
 
     def said(self):
         """The sentences that ranks end with: stderr's lines with the program's name in front, but

@@ -107,13 +107,13 @@ class Ledger(harness.EndToEnd):
 
     def run_alone(self, ranks, split, env, wrap=()):
         """A job whose temporary files, shared memory and spill files lie in folders of its own."""
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="sw") as own, \
-                tempfile.TemporaryDirectory(prefix="sw", dir=memory) as shared:
+                tempfile.TemporaryDirectory(prefix="sw", dir=harness.MEMORY) as shared:
             folders = {name: os.path.join(own, name) for name in ("tmp", "spill")}
             for folder in folders.values():
                 os.mkdir(folder)
-            full = {"TMPDIR": folders["tmp"], "OMPI_MCA_btl_vader_backing_directory": shared, **env}
+            full = {"TMPDIR": folders["tmp"], "OMPI_MCA_btl_vader_backing_directory": shared,
+                    "OMPI_MCA_orte_tmpdir_base": shared, **env}
             command = [*wrap, *self.command(ranks, split, folders["spill"])]
             code, job = self.finish(command, timeout=LIMIT_S, env=full)
             left = [os.path.join(folder, name) for root in (own, shared)
