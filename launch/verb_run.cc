@@ -102,6 +102,9 @@ std::vector<int32_t> chat_prompt(const Asked& asked, const std::vector<ChatMessa
 }
 
 Asked ask(const Options& options, const Job& job) {
+  const std::string reason =
+      check_sampling(options.sampling, job.model().vocab_size, job.plan().limits);
+  if (!reason.empty()) throw Error(reason);
   Asked asked;
   asked.tokenizer = std::make_unique<Tokenizer>(Tokenizer::make(job.gguf()));
   if (!options.chat) {

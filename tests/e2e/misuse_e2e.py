@@ -123,7 +123,8 @@ class Misuse(harness.EndToEnd):
 
     def test_a_prompt_that_cannot_be_costs_no_loading(self):
         chat = ["--chat", "-c", "16", "-p", "What do you say of one and two and three?"]
-        for arguments in (["-n", "4"], ["-c", "4", "-p", "one two three four five"], chat):
+        bias = ["-p", "x", "--logit-bias", "99999999=1"]
+        for arguments in (["-n", "4"], ["-c", "4", "-p", "one two three four five"], chat, bias):
             for command in (self.run_with(*arguments), generate(2, *arguments)):
                 with self.subTest(command=command):
                     code, job = self.finish(command)
