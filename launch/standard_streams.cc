@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "kernels/core/error.h"
@@ -29,7 +30,15 @@ std::string read_all(int fd, const std::string& where) {
 
 }  // namespace
 
-std::string read_standard_input() { return read_all(STDIN_FILENO, "standard input"); }
+void say_what_is_awaited(const char* what) {
+  if (isatty(STDIN_FILENO) != 1) return;
+  std::fprintf(stderr, "%s comes from standard input: type it, then Ctrl-D\n", what);
+}
+
+std::string read_standard_input(const char* what) {
+  say_what_is_awaited(what);
+  return read_all(STDIN_FILENO, "standard input");
+}
 
 void write_standard_output(std::string_view bytes) {
   while (!bytes.empty()) {
@@ -44,7 +53,10 @@ void write_standard_output(std::string_view bytes) {
 
 std::string read_file_bytes(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw Error("cannot open: " + std::string(strerror(errno)), path);
+  if (fd < 0) {
+    throw Error("cannot open: " + std::string(strerror(errno)), path,
+                "check the path and its rights");
+  }
   try {
     std::string bytes = read_all(fd, path);
     ::close(fd);

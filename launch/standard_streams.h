@@ -6,8 +6,11 @@
 
 namespace spillway {
 
-// All of standard input, any bytes. Throws Error when it cannot be read.
-std::string read_standard_input();
+// On a terminal, which would seem to hang: "the prompt comes from standard input: …".
+void say_what_is_awaited(const char* what);
+// All of standard input, any bytes, after saying so on a terminal. Throws Error when it cannot be
+// read.
+std::string read_standard_input(const char* what);
 // Throws Error when the bytes cannot be written: a full disk, a reader that is gone.
 void write_standard_output(std::string_view bytes);
 // A whole file. Throws Error with its path.

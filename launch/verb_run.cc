@@ -1,7 +1,5 @@
 // spillway run: a prompt, standard input, or a chat, on all ranks that mpirun started. The table of
 // contents of the whole program: read it first.
-#include <unistd.h>
-
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -12,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/job.h"
+#include "launch/standard_streams.h"
 #include "launch/verbs.h"
 #include "parallel/agreement.h"
 #include "runtime/engine/engine.h"
@@ -70,10 +69,7 @@ void check_length(const char* what, size_t tokens, const Plan& plan, const char*
 }
 
 std::vector<int32_t> read_prompt(const Options& options, const Tokenizer& tokenizer) {
-  if (!options.prompt && !options.quiet && isatty(STDIN_FILENO) == 1) {
-    std::fputs("the prompt comes from standard input: type it, then Ctrl-D (or pass -p TEXT)\n",
-               stderr);
-  }
+  if (!options.prompt && !options.quiet) say_what_is_awaited("the prompt");
   std::vector<int32_t> ids = tokenizer.encode(
       options.prompt ? *options.prompt : std::string(std::istreambuf_iterator<char>(std::cin), {}));
   // -p "" starts from the beginning of a text; nothing on standard input is a mistake.
@@ -106,6 +102,9 @@ std::vector<int32_t> chat_prompt(const Asked& asked, const std::vector<ChatMessa
 }
 
 Asked ask(const Options& options, const Job& job) {
+  const std::string reason =
+      check_sampling(options.sampling, job.model().vocab_size, job.plan().limits);
+  if (!reason.empty()) throw Error(reason);
   Asked asked;
   asked.tokenizer = std::make_unique<Tokenizer>(Tokenizer::make(job.gguf()));
   if (!options.chat) {
@@ -200,12 +199,16 @@ class RunFront {
 
   void print_statistics() const {
     const Metrics& m = job_.metrics();
+    char decode[64] = "";  // one token is the prompt's last step: no speed of decode
+    if (m.decode_tok_per_s() > 0) {
+      std::snprintf(decode, sizeof(decode), ", %.1f tok/s, %.1f ms each", m.decode_tok_per_s(),
+                    1000.0 / m.decode_tok_per_s());
+    }
     std::fprintf(stderr,
-                 "\nprompt %lld tokens, %.1f tok/s | new %lld tokens, %.1f tok/s, %.1f ms each | "
-                 "first token after %.0f ms | end: %s | seed %llu | memory %s\n",
+                 "\nprompt %lld tokens, %.1f tok/s | new %lld tokens%s | first token after %.0f ms "
+                 "| end: %s | seed %llu | memory %s\n",
                  static_cast<long long>(m.prompt_tokens), m.prefill_tok_per_s(),
-                 static_cast<long long>(m.new_tokens), m.decode_tok_per_s(),
-                 m.decode_tok_per_s() > 0 ? 1000.0 / m.decode_tok_per_s() : 0.0,
+                 static_cast<long long>(m.new_tokens), decode,
                  1e-6 * static_cast<double>(m.first_token_ns), finish_reason_name(finish_reason_),
                  static_cast<unsigned long long>(sampling_.seed),
                  size_text(job_.resident_bytes()).c_str());

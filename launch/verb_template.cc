@@ -53,7 +53,7 @@ Json parse_json(const std::string& text, const std::string& where, const char* t
 }
 
 ChatTemplateInput read_conversation(const TextOptions& options) {
-  Json json = parse_json(read_standard_input(), "standard input", kGiveMessages);
+  Json json = parse_json(read_standard_input("JSON"), "standard input", kGiveMessages);
   ChatTemplateInput input;
   if (json.is_object()) {
     const auto messages = json.find("messages");

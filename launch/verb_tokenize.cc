@@ -73,7 +73,7 @@ std::span<const int32_t> own_ids(std::span<const int32_t> ids, const Tokenizer& 
 int verb_tokenize(const Options& options) {
   const Gguf gguf = Gguf::open(options.model);
   const Tokenizer tokenizer = Tokenizer::make(gguf);
-  const std::string input = read_standard_input();
+  const std::string input = read_standard_input(options.text.decode ? "a list of ids" : "the text");
   if (options.text.decode) {
     const std::vector<int32_t> ids = parse_ids(input, tokenizer.vocab_size());
     const auto text_ids = options.text.no_bos ? std::span(ids) : own_ids(ids, tokenizer);

@@ -1,7 +1,9 @@
 """Bad flags and bad files: a non-zero exit code, one clear line, nothing left running."""
 
 import os
+import pty
 import re
+import subprocess
 import tempfile
 
 import harness
@@ -121,12 +123,17 @@ class Misuse(harness.EndToEnd):
 
     def test_a_prompt_that_cannot_be_costs_no_loading(self):
         chat = ["--chat", "-c", "16", "-p", "What do you say of one and two and three?"]
-        for arguments in (["-n", "4"], ["-c", "4", "-p", "one two three four five"], chat):
+        bias = ["-p", "x", "--logit-bias", "99999999=1"]
+        for arguments in (["-n", "4"], ["-c", "4", "-p", "one two three four five"], chat, bias):
             for command in (self.run_with(*arguments), generate(2, *arguments)):
                 with self.subTest(command=command):
                     code, job = self.finish(command)
                     self.assertEqual(code, 1, job.describe())
                     self.assertNotIn("loading", job.errors(), job.describe())
+
+    def test_one_token_has_no_speed(self):
+        job = self.succeed(self.run_with("-p", "Once", "-n", "1"))
+        self.assertIn("| new 1 tokens | first token after", job.errors())
 
     def test_a_conversation_longer_than_the_context(self):
         question = "What is the meaning of life, the universe and everything?\n"
@@ -134,6 +141,18 @@ class Misuse(harness.EndToEnd):
                                 stdin=question * 3)
         self.assertEqual(code, 1, job.describe())
         self.assertIn("the conversation so far has", job.errors(), job.describe())
+
+    def test_a_terminal_is_told_what_is_awaited(self):
+        for verb in (["run", "-n", "4", "--temp", "0"], ["tokenize"]):
+            with self.subTest(verb=verb):
+                terminal, standard_input = pty.openpty()
+                self.addCleanup(os.close, terminal)
+                os.write(terminal, b"Once upon a time\n\x04")
+                done = subprocess.run([program(), *verb, "-m", model()], stdin=standard_input,
+                                      capture_output=True, text=True, timeout=120, check=True)
+                os.close(standard_input)
+                self.assertIn("comes from standard input: type it, then Ctrl-D", done.stderr)
+                self.assertTrue(done.stdout.strip(), done)
 
     def test_prompt_longer_than_the_context(self):
         prompt = "one two three four five six seven eight nine ten " * 20
