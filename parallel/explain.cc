@@ -93,7 +93,10 @@ void add_memory(const std::string& place, const Plan& plan, ClusterSpec& cluster
     const int64_t now = (gpu ? budget.gpu_bytes : budget.host_bytes) + kGib / sharing;
     budgets.push_back({std::max<int64_t>(now, 1), 0});
     // What lies beyond the budget may not be there; the question is what it would bring.
-    if (gpu && rank.gpu.present()) rank.gpu.free_bytes += kGib;
+    if (gpu && rank.gpu.present()) {
+      rank.gpu.free_bytes += kGib;
+      rank.gpu.total_bytes += kGib;
+    }
     if (!gpu) rank.memory_free_bytes += kGib;
   }
   (gpu ? request.gpu_memory : request.host_memory) = budgets;

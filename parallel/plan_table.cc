@@ -130,13 +130,20 @@ int64_t allowed_bytes(const Plan& plan, const RankSpec& spec, const std::string&
 // How the budgets came about.
 std::string budget_text(const Plan& plan) {
   if (plan.budgets.empty()) return "";
-  const RankBudget& budget = plan.budgets[0];
+  const auto some = [&](bool RankBudget::*given) {
+    return std::any_of(plan.budgets.begin(), plan.budgets.end(),
+                       [&](const RankBudget& budget) { return budget.*given; });
+  };
   std::string gpu = "what is free beside the CUDA context, counted again as a margin";
-  if (budget.gpu_given) gpu = "--gpu-memory, the CUDA context included";
+  if (some(&RankBudget::gpu_given)) gpu = "--gpu-memory, the CUDA context included";
   std::string host = "what is free less 1/" + std::to_string(kHostMarginShare);
-  if (budget.host_given) host = "--host-memory";
+  if (some(&RankBudget::host_given)) host = "--host-memory";
   const std::string of_gpus = plan.uses_gpu() ? " budget of GPUs: " + gpu + "\n" : "";
-  return of_gpus + " budget of hosts: " + host + "\n";
+  std::string cut;
+  for (const std::string& one : cut_budgets(plan)) {
+    cut += wrapped_text("  " + one, 100, 6) + "\n";
+  }
+  return of_gpus + " budget of hosts: " + host + "\n" + cut;
 }
 
 // The columns before the sizes; `place` only where some rank is on a GPU. A rank's second row names
