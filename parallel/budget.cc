@@ -102,14 +102,13 @@ void check_card_sizes(const ClusterSpec& cluster, const std::vector<Budget>& lis
     const Budget& budget = list[all ? 0 : static_cast<size_t>(rank.rank)];
     const int64_t total = all ? greatest : rank.gpu.total_bytes;
     if (total <= 0 || budget.bytes <= total + total / 8) continue;
-    throw Error("--gpu-memory " + budget_text(budget) + " is more than " +
-                    (all && cluster.size() > 1 ? "any GPU has: " : "the GPU has: ") +
-                    size_text(total) + " in all",
-                "rank " + std::to_string(rank.rank) + ", host " + rank.host + ", " +
-                    rank.gpu.text(),
-                "use --gpu-memory " +
-                    budget_text({(total + (int64_t{1} << 30) - 1) >> 30 << 30, 0}) +
-                    " or less, or leave it out");
+    throw Error(
+        "--gpu-memory " + budget_text(budget) + " is more than " +
+            (all && cluster.size() > 1 ? "any GPU has: " : "the GPU has: ") + size_text(total) +
+            " in all",
+        "rank " + std::to_string(rank.rank) + ", host " + rank.host + ", " + rank.gpu.text(),
+        "use --gpu-memory " + budget_text({(total + (int64_t{1} << 30) - 1) >> 30 << 30, 0}) +
+            " or less, or leave it out");
   }
 }
 

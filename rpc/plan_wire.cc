@@ -306,9 +306,9 @@ Plan from_wire(const rpc::Plan& wire) {
     plan.ledger.push_back({line.rank(), line.place(), line.name(), line.detail(), line.bytes()});
   }
   for (const rpc::RankBudget& budget : wire.budgets()) {
-    plan.budgets.push_back(
-        {budget.gpu_bytes(), budget.host_bytes(), budget.gpu_given(), budget.host_given(),
-         budget.gpu_asked_bytes(), budget.host_asked_bytes()});
+    plan.budgets.push_back({budget.gpu_bytes(), budget.host_bytes(), budget.gpu_given(),
+                            budget.host_given(), budget.gpu_asked_bytes(),
+                            budget.host_asked_bytes()});
   }
   plan.prediction = prediction_from_wire(wire.prediction());
   check_indices(plan);
