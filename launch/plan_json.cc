@@ -138,6 +138,10 @@ Json explanation_json(const Explanation& explanation) {
                     {"line", b.line},
                     {"line_bytes", b.line_bytes},
                     {"binds", b.binds}};
+  out["fewer_ranks"] = nullptr;
+  if (explanation.fewer) {
+    out["fewer_ranks"] = {{"ranks", explanation.fewer->ranks}, {"times", explanation.fewer->times}};
+  }
   out["one_more_gib"] = Json::array();
   for (const OneMoreGib& more : explanation.more) {
     out["one_more_gib"].push_back({{"place", more.place},

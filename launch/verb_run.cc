@@ -11,6 +11,7 @@
 #include "kernels/core/error.h"
 #include "launch/job.h"
 #include "launch/verbs.h"
+#include "parallel/explain.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/follower.h"
 #include "runtime/token/chat_template.h"
@@ -189,6 +190,8 @@ int verb_run(const Options& options, WorkerNote& note) {
   Job job(options, note);  // who am I, what have I, join, plan
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
+    const auto fewer = fewer_ranks(job.plan(), job.model(), job.cluster(), plan_request(options));
+    if (fewer) std::fputs(fewer_ranks_text(*fewer).c_str(), stderr);
   }
   std::unique_ptr<House> house = job.build(job.plan(), true);  // mesh, arenas, weights
   std::unique_ptr<Tokenizer> tokenizer;
