@@ -18,6 +18,7 @@
 #include "launch/rank_cores.h"
 #include "launch/simulated_connect.h"
 #include "parallel/agreement.h"
+#include "parallel/budget.h"
 #include "parallel/patience.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
@@ -233,6 +234,10 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
   agree(world_, error);
   if (world_.front() && !options_.quiet) {
     for (const std::string& warning : unused_gpus(plan_, model_, cluster())) print_warning(warning);
+    // The table says so itself.
+    if (!options_.show_plan) {
+      for (const std::string& note : cut_budgets(plan_)) print_warning(note);
+    }
     // A table would be asked for; but who waits for spilled weights should know it beforehand.
     const std::string spilled = spill_text(plan_);
     if (!spilled.empty() && !options_.json) {

@@ -69,7 +69,7 @@ void add_split(CLI::App* app, Options& o, RawTexts& raw) {
       ->type_name("P");
   app->add_option("--cpu-rows", o.cpu_rows,
                   "beside a GPU: steps of more rows stream what lies in host memory, the CPU "
-                  "multiplies none of it [8]")
+                  "multiplies none of it [up to where that is slower by the rates, 64 at most]")
       ->check(CLI::Range(int64_t{1}, int64_t{512}));
   app->add_option("--spill-dir", o.spill_folder,
                   "folder for weights placed on disk, of the size that the plan says; the file is "

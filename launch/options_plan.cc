@@ -61,11 +61,11 @@ void add_plan_pins(CLI::App* app, Options& o, RawTexts& raw) {
          "--gpu-memory", raw.gpu_memory,
          "what the job may hold of each GPU, as nvidia-smi counts it: 11.5GiB, or 0.8 of "
          "what is free; a list by rank [what is free once the CUDA context is there, which "
-         "is counted once more: a margin of 600 MiB]")
+         "is counted once more: a margin of 600 MiB; so too where more is asked for than is free]")
       ->type_name("M[,M...]");
   app->add_option("--host-memory", raw.host_memory,
                   "what the job may take of each host's memory; a list by rank [what is free less "
-                  "a margin of 1/32]")
+                  "a margin of 1/32; so too where more is asked for than is free]")
       ->type_name("M[,M...]");
   app->add_option("--objective", raw.objective,
                   "latency (the shortest step of one sequence), throughput (most tokens of all "

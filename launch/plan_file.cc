@@ -9,6 +9,7 @@
 #include "parallel/pins.h"
 #include "parallel/planner.h"
 #include "parallel/size_text.h"
+#include "parallel/spill.h"
 #include "parallel/toml.h"
 
 namespace spillway {
@@ -34,6 +35,7 @@ const std::vector<PinKey>& pin_keys() {
       {"kv-least", {"--kv-least"}},
       {"device", {"--device"}},
       {"ubatch-size", {"--ubatch-size"}},
+      {"cpu-rows", {"--cpu-rows"}},
       {"gpu-memory", {"--gpu-memory"}},
       {"host-memory", {"--host-memory"}},
       {"objective", {"--objective"}},
@@ -144,6 +146,10 @@ std::string plan_toml(const Plan& plan) {
   out += "kv-type = " + in_quotes(kv_type_name(pins.kv_type)) + "\n";
   out += "device = " + in_quotes(device_list_text(pins.devices)) + "\n";
   out += "ubatch-size = " + std::to_string(plan.limits.max_rows) + "\n";
+  const bool beside = std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+    return cpu_half_rows(part, plan.limits) > 0;
+  });
+  if (beside) out += "cpu-rows = " + std::to_string(plan.limits.max_cpu_rows) + "\n";
   return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "parallel/budget.h"
 #include "parallel/pins.h"
 
 namespace spillway {
@@ -56,7 +57,9 @@ Json rank_json(const Plan& plan, const RankPart& part, const RankSpec& rank) {
     out["bytes"]["budgets"] = {{"host", budget.host_bytes},
                                {"gpu", budget.gpu_bytes},
                                {"host_given", budget.host_given},
-                               {"gpu_given", budget.gpu_given}};
+                               {"gpu_given", budget.gpu_given},
+                               {"host_asked", budget.host_asked_bytes},
+                               {"gpu_asked", budget.gpu_asked_bytes}};
   }
   for (const char* place : {"host", "gpu", "disk"}) {
     out["bytes"]["places"][place] = plan.rank_bytes(part.rank, "", place);
@@ -111,6 +114,7 @@ Json plan_json(const Plan& plan, const ModelSpec& model, const ClusterSpec& clus
   out["limits"] = {{"max_rows", plan.limits.max_rows},
                    {"max_sequences", plan.limits.max_sequences},
                    {"max_cpu_rows", plan.limits.max_cpu_rows}};
+  out["cut_budgets"] = cut_budgets(plan);
   out["spilled"] = spill_text(plan);
   out["flags"] = request_flags(pins_of(plan));
   out["ledger"] = Json::array();
@@ -134,6 +138,10 @@ Json explanation_json(const Explanation& explanation) {
                     {"line", b.line},
                     {"line_bytes", b.line_bytes},
                     {"binds", b.binds}};
+  out["fewer_ranks"] = nullptr;
+  if (explanation.fewer) {
+    out["fewer_ranks"] = {{"ranks", explanation.fewer->ranks}, {"times", explanation.fewer->times}};
+  }
   out["one_more_gib"] = Json::array();
   for (const OneMoreGib& more : explanation.more) {
     out["one_more_gib"].push_back({{"place", more.place},

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "parallel/budget.h"
 #include "parallel/pins.h"
 #include "parallel/size_text.h"
 #include "parallel/spill.h"
@@ -22,6 +23,7 @@ constexpr double kBar = kWidth - kLabel - kFigures;
 constexpr double kBarHeight = 26;
 constexpr double kGap = 8;
 constexpr double kHead = 62;
+constexpr double kNoteHeight = 20;
 constexpr double kLegend = 46;
 // What a digit of a layer's number takes, and what lies around the number.
 constexpr double kDigit = 5.5;
@@ -316,6 +318,10 @@ std::string plan_svg(const Plan& plan, const ModelSpec& model, const ClusterSpec
   const std::vector<Bar> bars = bars_of(plan, cluster);
   double y = kHead;
   std::string body;
+  for (const std::string& one : cut_budgets(plan)) {
+    body += text_at(16, y + 4, "start", 12, "#c05621", one);
+    y += kNoteHeight;
+  }
   int last_stage = 0;
   for (const Bar& bar : bars) {
     const int stage = plan.parts[static_cast<size_t>(bar.rank)].stage;

@@ -154,6 +154,7 @@ int verb_plan(const Options& options) {
     json["explanation"] = explanation_json(explain(planned, model, cluster, request));
     std::cout << json.dump(1, ' ', false, kReplace) << "\n";
   } else if (options.toml) {
+    for (const std::string& note : cut_budgets(plan)) print_warning(note);
     std::cout << plan_toml(plan);
   } else {
     std::cout << plan_table(plan, model, cluster)

@@ -13,6 +13,7 @@
 #include "launch/standard_streams.h"
 #include "launch/verbs.h"
 #include "parallel/agreement.h"
+#include "parallel/explain.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/follower.h"
 #include "runtime/token/chat_template.h"
@@ -226,6 +227,8 @@ class RunFront {
 int run(const Options& options, Job& job) {
   if (job.world().front() && options.show_plan) {
     std::fputs(plan_table(job.plan(), job.model(), job.cluster()).c_str(), stderr);
+    const auto fewer = fewer_ranks(job.plan(), job.model(), job.cluster(), plan_request(options));
+    if (fewer) std::fputs(fewer_ranks_text(*fewer).c_str(), stderr);
   }
   Asked asked;
   agree(job.world(), job.world().front() ? obstacle_of([&] { asked = ask(options, job); }) : "");

@@ -65,23 +65,51 @@ void check_length(const std::string& flag, const std::vector<Budget>& list, int 
               "", "name one a rank, or one for all");
 }
 
-// Of a memory with so much free, of which this is one of `sharing` even parts.
-int64_t budget_bytes(const std::string& flag, const std::vector<Budget>& list, const RankSpec& spec,
-                     int64_t free_bytes, int64_t sharing, const std::string& what) {
-  if (list.empty()) return free_bytes;
+// A rank's budget of one memory.
+struct Allowance {
+  int64_t bytes = 0;
+  bool given = false;
+  int64_t asked_bytes = 0;
+};
+
+// Of a memory with so much free, of which this is one of `sharing` even parts; otherwise: what the
+// rank may take without the flag.
+Allowance allowance(const std::vector<Budget>& list, int rank, int64_t free_bytes,
+                    int64_t otherwise, int64_t sharing) {
+  if (list.empty()) return {otherwise, false, 0};
   const bool all = list.size() == 1;
-  const Budget& budget = list[all ? 0 : static_cast<size_t>(spec.rank)];
+  const Budget& budget = list[all ? 0 : static_cast<size_t>(rank)];
   if (budget.fraction > 0) {
-    return static_cast<int64_t>(budget.fraction * static_cast<double>(free_bytes));
+    return {static_cast<int64_t>(budget.fraction * static_cast<double>(free_bytes)), true, 0};
   }
   const int64_t bytes = all ? budget.bytes / sharing : budget.bytes;
-  if (bytes <= free_bytes) return bytes;
-  throw Error(flag + " " + budget_text(budget) + " is more than the " +
-                  size_text(all ? free_bytes * sharing : free_bytes) + " that are free",
-              "rank " + std::to_string(spec.rank) + ", host " + spec.host + what,
-              "use " + flag + " " +
-                  budget_text({(all ? free_bytes * sharing : free_bytes) >> 26 << 26, 0}) +
-                  " or less, or leave it out");
+  if (bytes <= free_bytes) return {bytes, true, 0};
+  return {otherwise, false, bytes};
+}
+
+// Cards have up to a tenth less than what is printed on them (a T4 of "16 GB" has 14.6 GiB): what
+// is beyond that, 240GiB for 24GiB, was not meant.
+void check_card_sizes(const ClusterSpec& cluster, const std::vector<Budget>& list) {
+  int64_t greatest = 0;
+  for (const RankSpec& rank : cluster.ranks) {
+    // Of a card whose size is not known nothing is said.
+    if (rank.gpu.present() && rank.gpu.total_bytes <= 0 && list.size() == 1) return;
+    if (rank.gpu.present()) greatest = std::max(greatest, rank.gpu.total_bytes);
+  }
+  for (const RankSpec& rank : cluster.ranks) {
+    if (!rank.gpu.present() || list.empty()) continue;
+    const bool all = list.size() == 1;
+    const Budget& budget = list[all ? 0 : static_cast<size_t>(rank.rank)];
+    const int64_t total = all ? greatest : rank.gpu.total_bytes;
+    if (total <= 0 || budget.bytes <= total + total / 8) continue;
+    throw Error(
+        "--gpu-memory " + budget_text(budget) + " is more than " +
+            (all && cluster.size() > 1 ? "any GPU has: " : "the GPU has: ") + size_text(total) +
+            " in all",
+        "rank " + std::to_string(rank.rank) + ", host " + rank.host + ", " + rank.gpu.text(),
+        "use --gpu-memory " + budget_text({(total + (int64_t{1} << 30) - 1) >> 30 << 30, 0}) +
+            " or less, or leave it out");
+  }
 }
 
 int64_t ranks_on_host(const ClusterSpec& cluster, const std::string& host) {
@@ -111,21 +139,53 @@ std::vector<RankBudget> budgets_of(const ClusterSpec& cluster, const std::vector
                                    const std::vector<Budget>& host) {
   check_length("--gpu-memory", gpu, cluster.size());
   check_length("--host-memory", host, cluster.size());
+  check_card_sizes(cluster, gpu);
   std::vector<RankBudget> out;
   for (const RankSpec& spec : cluster.ranks) {
-    RankBudget mine;
-    mine.gpu_given = !gpu.empty();
-    mine.host_given = !host.empty();
+    Allowance on_gpu = {0, !gpu.empty(), 0};
     if (spec.gpu.present()) {
       // Ranks that share a GPU have its free bytes divided among them already.
+      const int64_t free = spec.gpu.free_bytes;
       const auto sharing = static_cast<int64_t>(ranks_on_gpu(cluster, spec.rank).size());
-      mine.gpu_bytes = budget_bytes("--gpu-memory", gpu, spec, spec.gpu.free_bytes, sharing,
-                                    ", " + spec.gpu.text());
+      on_gpu = allowance(gpu, spec.rank, free, free, sharing);
     }
-    mine.host_bytes = budget_bytes("--host-memory", host, spec, spec.memory_free_bytes,
-                                   ranks_on_host(cluster, spec.host), "");
-    if (host.empty()) mine.host_bytes -= mine.host_bytes / kHostMarginShare;
-    out.push_back(mine);
+    const int64_t free = spec.memory_free_bytes;
+    const Allowance on_host = allowance(host, spec.rank, free, free - free / kHostMarginShare,
+                                        ranks_on_host(cluster, spec.host));
+    out.push_back({on_gpu.bytes, on_host.bytes, on_gpu.given, on_host.given, on_gpu.asked_bytes,
+                   on_host.asked_bytes});
+  }
+  return out;
+}
+
+std::vector<std::string> cut_budgets(const Plan& plan) {
+  // Ranks of which the same is to be said, together.
+  std::vector<std::pair<std::string, std::vector<int>>> said;
+  const auto say = [&](int rank, const std::string& flag, int64_t asked, int64_t bytes,
+                       const std::string& why) {
+    const std::string words = flag + ": " + size_text(asked) + " asked for, the budget is " +
+                              size_text(bytes) + ", " + why;
+    auto found =
+        std::find_if(said.begin(), said.end(), [&](const auto& one) { return one.first == words; });
+    if (found == said.end()) found = said.insert(said.end(), {words, {}});
+    found->second.push_back(rank);
+  };
+  for (size_t r = 0; r < plan.budgets.size(); ++r) {
+    const RankBudget& mine = plan.budgets[r];
+    const auto rank = static_cast<int>(r);
+    if (mine.gpu_asked_bytes > 0 && plan.parts[r].gpu) {
+      say(rank, "--gpu-memory", mine.gpu_asked_bytes, mine.gpu_bytes, "what is free");
+    }
+    if (mine.host_asked_bytes > 0) {
+      say(rank, "--host-memory", mine.host_asked_bytes, mine.host_bytes,
+          "what is free less 1/" + std::to_string(kHostMarginShare));
+    }
+  }
+  std::vector<std::string> out;
+  for (const auto& [words, ranks] : said) {
+    std::string who;
+    for (const int rank : ranks) append_item(who, ", ", std::to_string(rank));
+    out.push_back(words + (ranks.size() == 1 ? " (rank " : " (ranks ") + who + ")");
   }
   return out;
 }

@@ -4,8 +4,9 @@
 // A GPU's budget counts all that the process holds there, its CUDA context included, as nvidia-smi
 // does. What is free was read when that context existed already, and the ledger counts it once more
 // (kCudaContextBytes): so a plan that takes all that is free leaves as much as a margin, for
-// kernels that CUDA loads late. A budget beyond what is free is refused, since it would not come
-// true.
+// kernels that CUDA loads late. A size beyond what is free would not come true: the budget is then
+// what it is without the flag, and the plan says so ("24GiB" is what is printed on cards that have
+// 23.19 GiB free). A part of what is free is taken by its word.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +37,13 @@ std::string budgets_text(const std::vector<Budget>& budgets);
 
 // What each rank may take. gpu, host: empty, one for all, or one a rank. One for all is of every
 // GPU and of every host, whose ranks share it evenly. Throws Error when a list has another length
-// than the ranks or a budget is beyond what is free.
+// than the ranks, or when a size is by an eighth more than the card has in all (one for all: than
+// any card has), which is a slip of the pen. What a host has in all is not known here.
 std::vector<RankBudget> budgets_of(const ClusterSpec& cluster, const std::vector<Budget>& gpu,
                                    const std::vector<Budget>& host);
+
+// Where the plan's ranks were asked to take more than is free, a sentence each: what was asked for
+// and what the budget is. GPUs only of ranks that compute on theirs.
+std::vector<std::string> cut_budgets(const Plan& plan);
 
 }  // namespace spillway

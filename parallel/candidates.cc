@@ -8,6 +8,7 @@
 
 #include "parallel/cost.h"
 #include "parallel/gpu_ledger.h"
+#include "parallel/group_sum.h"
 #include "parallel/rates.h"
 #include "parallel/stage_clock.h"
 
@@ -58,18 +59,17 @@ class StageProgramme {
   // The best ways, least first; each the sizes of its stages.
   std::vector<std::vector<int>> best(size_t n_best) const {
     const size_t n = order_.size();
+    const std::vector<std::vector<double>> stage_ms = all_stages();
     std::vector<std::vector<Partial>> at(n + 1);
-    at[0] = {{0, {}}};
+    at[0] = {Partial{}};
     for (size_t end = 1; end <= n; ++end) {
       for (size_t begin = 0; begin < end; ++begin) {
-        if (mixed(begin, end)) continue;
-        const double ms = stage_ms(begin, end);
-        for (const Partial& before : at[begin]) {
-          if (static_cast<int64_t>(before.sizes.size()) >= task_.model.n_layers) continue;
-          Partial next = before;
-          next.ms += ms;
-          next.sizes.push_back(static_cast<int>(end - begin));
-          at[end].push_back(std::move(next));
+        if (stage_ms[begin].size() < end - begin) continue;
+        const double ms = stage_ms[begin][end - begin - 1];
+        for (size_t i = 0; i < at[begin].size(); ++i) {
+          const Partial& before = at[begin][i];
+          if (before.stages >= task_.model.n_layers) continue;
+          at[end].push_back({before.ms + ms, before.stages + 1, begin, i});
         }
       }
       std::stable_sort(at[end].begin(), at[end].end(),
@@ -77,32 +77,49 @@ class StageProgramme {
       if (at[end].size() > n_best) at[end].resize(n_best);
     }
     std::vector<std::vector<int>> out;
-    for (const Partial& partial : at[n]) out.push_back(partial.sizes);
+    for (const Partial& partial : at[n]) {
+      std::vector<int> sizes;
+      size_t end = n;
+      for (const Partial* p = &partial; end > 0; p = &at[end][p->before]) {
+        sizes.insert(sizes.begin(), static_cast<int>(end - p->begin));
+        end = p->begin;
+      }
+      out.push_back(std::move(sizes));
+    }
     return out;
   }
 
  private:
+  // Stages up to some rank.
   struct Partial {
     double ms = 0;
-    std::vector<int> sizes;
+    int64_t stages = 0;
+    size_t begin = 0;   // of the last one
+    size_t before = 0;  // which of the partials that end there
   };
 
+  // Of each rank the stages that begin with it, of one rank, two and so on, with what they add.
   // Ranks with GPUs and ranks without do not share a stage by choice.
-  bool mixed(size_t begin, size_t end) const {
-    for (size_t i = begin; i < end; ++i) {
-      if (gpu_[i] != gpu_[begin]) return true;
+  std::vector<std::vector<double>> all_stages() const {
+    const size_t n = order_.size();
+    std::vector<std::vector<double>> out(n);
+    GrowingReach reach(task_.cluster, order_);
+    for (size_t begin = 0; begin < n; ++begin) {
+      double speed = 0;
+      for (size_t end = begin + 1; end <= n && gpu_[end - 1] == gpu_[begin]; ++end) {
+        end == begin + 1 ? reach.begin(begin) : reach.grow();
+        speed += speed_[end - 1];
+        out[begin].push_back(stage_ms(end - begin, gpu_[begin], speed, reach.reach()));
+      }
     }
-    return false;
+    return out;
   }
 
-  double stage_ms(size_t begin, size_t end) const {
-    const std::vector<int> ranks(order_.begin() + static_cast<int64_t>(begin),
-                                 order_.begin() + static_cast<int64_t>(end));
-    double speed = 0;
-    for (size_t i = begin; i < end; ++i) speed += speed_[i];
+  double stage_ms(size_t n_ranks, bool gpu, double speed, const GroupReach& reach) const {
     const double layers = static_cast<double>(task_.model.n_layers) * speed / all_speed_;
-    const double layer_ms = layer_launch_ms(gpu_[begin], ranks.size()) +
-                            2 * group_sum_ms(task_.cluster, ranks, gpu_[begin], 1, task_.model.dim);
+    const double layer_ms =
+        layer_launch_ms(gpu, n_ranks) +
+        2 * group_sum_ms(task_.cluster, reach, n_ranks, gpu, 1, task_.model.dim);
     return bytes_ / (all_speed_ * 1e6) + layers * layer_ms + kHopMs;
   }
 
@@ -206,6 +223,12 @@ RankKind kind_of(const PlanTask& task, int rank) {
   return kind;
 }
 
+// Things by rank or by stage.
+bool names_ranks(const PlanRequest& request) {
+  return !request.split.empty() || !request.layers.empty() || !request.shares.empty() ||
+         !request.devices.empty();
+}
+
 // The others of few ranks, those of a kind always in their order. Rank 0 stays.
 void add_other_orders(const std::vector<RankKind>& kinds, std::vector<std::vector<int>>& orders) {
   std::vector<int> order(kinds.size());
@@ -227,14 +250,29 @@ void add_other_orders(const std::vector<RankKind>& kinds, std::vector<std::vecto
 
 }  // namespace
 
+bool ranks_are_free(const PlanTask& task) {
+  const PlanRequest& request = task.request;
+  return request.order.empty() && !names_ranks(request) && request.tp == 0 && request.pp == 0;
+}
+
+std::vector<int> rank_kinds(const PlanTask& task) {
+  std::vector<RankKind> seen;
+  std::vector<int> kinds;
+  for (const RankSpec& rank : task.cluster.ranks) {
+    const RankKind kind = kind_of(task, rank.rank);
+    const auto found = std::find(seen.begin(), seen.end(), kind);
+    kinds.push_back(static_cast<int>(found - seen.begin()));
+    if (found == seen.end()) seen.push_back(kind);
+  }
+  return kinds;
+}
+
 std::vector<std::vector<int>> rank_orders(const PlanTask& task) {
   const PlanRequest& request = task.request;
   if (!request.order.empty()) return {request.order};
   std::vector<int> order(task.cluster.ranks.size());
   std::iota(order.begin(), order.end(), 0);
-  const bool named = !request.split.empty() || !request.layers.empty() || !request.shares.empty() ||
-                     !request.devices.empty();
-  if (named) return {order};
+  if (names_ranks(request)) return {order};
   std::vector<RankKind> kinds;
   for (const int rank : order) kinds.push_back(kind_of(task, rank));
   std::vector<std::vector<int>> orders;

@@ -20,4 +20,10 @@ std::vector<Candidate> candidates(const PlanTask& task);
 // to four ranks all other orders follow.
 std::vector<std::vector<int>> rank_orders(const PlanTask& task);
 
+// Whether the request leaves open which ranks form which stages, in which order.
+bool ranks_are_free(const PlanTask& task);
+// By rank a number, the same for ranks that differ in name alone: of device, host, speed and
+// memory they are alike.
+std::vector<int> rank_kinds(const PlanTask& task);
+
 }  // namespace spillway

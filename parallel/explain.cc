@@ -5,10 +5,13 @@
 #include <future>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "parallel/cluster_file.h"
 #include "parallel/pins.h"
+#include "parallel/search.h"
 #include "parallel/shortage.h"
 #include "parallel/size_text.h"
 
@@ -50,6 +53,7 @@ Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec
   Binding binding;
   double fullest = -1;
   const bool gpus_first = spills(plan) && plan.uses_gpu();
+  const Lacks lacks = lacks_of(plan);
   for (const RankPart& part : plan.parts) {
     for (const char* place : {"gpu", "host"}) {
       const bool gpu = std::string(place) == "gpu";
@@ -57,7 +61,7 @@ Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec
       if (!gpu && gpus_first) continue;
       const int64_t budget = budget_bytes(plan, part.rank, place);
       if (budget <= 0) continue;
-      const int64_t used = plan.rank_bytes(part.rank, "", place);
+      const int64_t used = (gpu ? lacks.gpu : lacks.host)[static_cast<size_t>(part.rank)] + budget;
       const double full = static_cast<double>(used) / static_cast<double>(budget);
       if (full <= fullest) continue;
       fullest = full;
@@ -93,7 +97,10 @@ void add_memory(const std::string& place, const Plan& plan, ClusterSpec& cluster
     const int64_t now = (gpu ? budget.gpu_bytes : budget.host_bytes) + kGib / sharing;
     budgets.push_back({std::max<int64_t>(now, 1), 0});
     // What lies beyond the budget may not be there; the question is what it would bring.
-    if (gpu && rank.gpu.present()) rank.gpu.free_bytes += kGib;
+    if (gpu && rank.gpu.present()) {
+      rank.gpu.free_bytes += kGib;
+      rank.gpu.total_bytes += kGib;
+    }
     if (!gpu) rank.memory_free_bytes += kGib;
   }
   (gpu ? request.gpu_memory : request.host_memory) = budgets;
@@ -176,6 +183,45 @@ Alternative alternative_of(const Plan& plan) {
 
 }  // namespace
 
+std::optional<FewerRanks> fewer_ranks(const Plan& plan, const ModelSpec& model,
+                                      const ClusterSpec& measured, const PlanRequest& request) {
+  const bool named = !request.split.empty() || !request.layers.empty() || !request.shares.empty() ||
+                     !request.order.empty() || !request.devices.empty() || request.tp > 0 ||
+                     request.pp > 0;
+  const bool longest = request.objective == Objective::kContext && request.context == 0;
+  const int n = plan.n_ranks();
+  if (named || longest || n < 2) return {};
+  int gpus = 0;
+  while (gpus < n && plan.parts[static_cast<size_t>(gpus)].gpu) ++gpus;
+  std::set<int> counts = {gpus};
+  if (!spills(plan)) counts.insert({1, 2, n / 2});
+  FewerRanks best = {0, n, 1};
+  for (const int k : counts) {
+    if (k < 1 || k >= n) continue;
+    PlanRequest fewer = request;
+    for (auto* list : {&fewer.gpu_memory, &fewer.host_memory}) {
+      if (list->size() > 1) list->resize(static_cast<size_t>(k));
+    }
+    try {
+      const Plan other = make_plan(model, first_ranks(measured, k, ""), fewer);
+      const double times =
+          plan_score(plan, request.objective) / plan_score(other, request.objective);
+      if (times > best.times) best = {k, n, times};
+    } catch (const Error&) {
+      continue;  // too little memory
+    }
+  }
+  if (best.times < kClearlyFaster) return {};
+  return best;
+}
+
+std::string fewer_ranks_text(const FewerRanks& fewer) {
+  const std::string np = std::to_string(fewer.ranks);
+  return np + " of the " + std::to_string(fewer.of) + " ranks alone " +
+         (fewer.ranks == 1 ? "is" : "are") + " predicted " + fixed_text(fewer.times, 1) +
+         " times as fast: mpirun -np " + np + "\n";
+}
+
 Explanation explain(const Planned& planned, const ModelSpec& model, const ClusterSpec& measured,
                     const PlanRequest& request) {
   Explanation out;
@@ -186,6 +232,7 @@ Explanation explain(const Planned& planned, const ModelSpec& model, const Cluste
   for (const std::string& place : places) {
     plans.push_back(plans_with_more(place, planned.plan, model, measured, request));
   }
+  out.fewer = fewer_ranks(planned.plan, model, measured, request);
   for (size_t i = 0; i < places.size(); ++i) {
     OneMoreGib more;
     more.place = places[i];
@@ -213,6 +260,7 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   out += ": " + size_text(b.used_bytes) + " of " + size_text(b.budget_bytes) + ", most of it " +
          b.line + " (" + size_text(b.line_bytes) + ")";
   out = wrapped_text(out, kLineWidth, 4) + "\n";
+  if (explanation.fewer) out += fewer_ranks_text(*explanation.fewer);
   for (const OneMoreGib& more : explanation.more) {
     std::string gains;
     const double least = 0.001 * plan.prediction.decode_tok_per_s;

@@ -3,6 +3,7 @@
 // as planning.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,25 @@ struct Alternative {
   std::string flags;  // that pin it
 };
 
+// A job of fewer ranks, mpirun's first ones, that is predicted clearly faster: every rank of a job
+// has a part, and to small models more sums and hops are more than the memories bring.
+struct FewerRanks {
+  int ranks = 0;
+  int of = 0;
+  double times = 1;  // as fast, by the objective
+};
+inline constexpr double kClearlyFaster = 1.1;
+
+// The best of a few counts: 1, 2, half, the leading ranks with GPUs; of plans that spill only the
+// last of these. Nothing where the request names ranks or stages, or wants the longest context.
+std::optional<FewerRanks> fewer_ranks(const Plan& plan, const ModelSpec& model,
+                                      const ClusterSpec& measured, const PlanRequest& request);
+// "2 of the 4 ranks alone are predicted 1.4 times as fast: mpirun -np 2", and a line's end.
+std::string fewer_ranks_text(const FewerRanks& fewer);
+
 struct Explanation {
   Binding binding;
+  std::optional<FewerRanks> fewer;
   std::vector<OneMoreGib> more;           // "gpu" where the plan uses GPUs, then "host"
   std::vector<Alternative> alternatives;  // the five best that differ
 };

@@ -23,12 +23,12 @@ constexpr int kSpills = 5;
 constexpr size_t kFewStages = 4;
 
 // What the worst rank of a stage lacks where its weights lie.
-Shortage stage_shortage(const Plan& plan, const StagePlan& stage) {
+Shortage stage_shortage(const Plan& plan, const Lacks& lacks, const StagePlan& stage) {
   Shortage worst = {stage.ranks[0], "", INT64_MIN};
   for (const int rank : stage.ranks) {
-    const char* place = place_of(plan.parts[static_cast<size_t>(rank)]);
-    const int64_t lack = lack_bytes(plan, rank, place);
-    if (lack > worst.bytes) worst = {rank, place, lack};
+    const RankPart& part = plan.parts[static_cast<size_t>(rank)];
+    const int64_t lack = lacks.at_home(part);
+    if (lack > worst.bytes) worst = {rank, place_of(part), lack};
   }
   return worst;
 }
@@ -58,9 +58,10 @@ bool share_by_memory(Choices& choices, const Plan& plan, const StagePlan& stage)
 // Moves shares, then layers, away from stages that lack memory. False: nothing is left to move.
 bool make_room(Choices& choices, const Plan& plan) {
   bool moved = false;
+  const Lacks lacks = lacks_of(plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const StagePlan& stage = plan.stages[s];
-    const Shortage lack = stage_shortage(plan, stage);
+    const Shortage lack = stage_shortage(plan, lacks, stage);
     if (lack.bytes <= 0) continue;
     if (stage.ranks.size() > 1 && share_by_memory(choices, plan, stage)) {
       moved = true;
@@ -81,8 +82,9 @@ bool make_room(Choices& choices, const Plan& plan) {
 
 // All memory together is too little: nothing is gained by moving.
 bool hopeless(const Plan& plan) {
+  const Lacks lacks = lacks_of(plan);
   int64_t lack = 0;
-  for (const RankPart& part : plan.parts) lack += lack_bytes(plan, part.rank, place_of(part));
+  for (const RankPart& part : plan.parts) lack += lacks.at_home(part);
   return lack > 0;
 }
 
@@ -97,9 +99,9 @@ Choices by_speed(const Candidate& candidate, const std::vector<bool>& on_gpu,
 }
 
 bool lacks_host_memory_of_cpus(const Plan& plan) {
-  return std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
-    return !part.gpu && lack_bytes(plan, part.rank, "host") > 0;
-  });
+  const Lacks lacks = lacks_of(plan);
+  return std::any_of(plan.parts.begin(), plan.parts.end(),
+                     [&](const RankPart& part) { return !part.gpu && lacks.at_home(part) > 0; });
 }
 
 // With what stages on CPUs lack of host memory on the disk.
@@ -110,8 +112,9 @@ Plan with_disk(const Candidate& candidate, Choices choices, const PlanTask& task
   for (int i = 0; i < kSpills && lacks_host_memory_of_cpus(plan); ++i) {
     choices.spills = disk_pins(bare, task.model, task.request.places, extra);
     plan = lay_out_with(candidate, choices, task);
+    const Lacks lacks = lacks_of(plan);
     for (const RankPart& part : plan.parts) {
-      const int64_t lack = part.gpu ? 0 : lack_bytes(plan, part.rank, "host");
+      const int64_t lack = part.gpu ? 0 : lacks.at_home(part);
       extra[static_cast<size_t>(part.stage)] += std::max<int64_t>(0, lack) << i;
     }
   }
@@ -163,10 +166,12 @@ Plan lay_out_spilled(const Candidate& candidate, const Plan& bare, Choices choic
     choices.spills = spill_pins(bare, task.model, task.cluster, task.request.places, way, extra);
     plan = lay_out_with(candidate, choices, task);
     bool enough = true;
+    const Lacks lacks = lacks_of(plan);
     for (size_t s = 0; s < extra.size(); ++s) {
       int64_t lack = 0;
       for (const int rank : plan.stages[s].ranks) {
-        if (plan.on_gpu(plan.stages[s])) lack = std::max(lack, lack_bytes(plan, rank, "gpu"));
+        if (!plan.on_gpu(plan.stages[s])) continue;
+        lack = std::max(lack, lacks.gpu[static_cast<size_t>(rank)]);
       }
       extra[s] += lack << i;
       enough = enough && lack <= 0;
@@ -181,9 +186,10 @@ Plan lay_out_spilled(const Candidate& candidate, const Plan& bare, Choices choic
 size_t overfull_stage(const Plan& plan, const std::vector<bool>& forced) {
   size_t worst = plan.stages.size();
   int64_t most = 0;
+  const Lacks lacks = lacks_of(plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (forced[s] || !plan.on_gpu(plan.stages[s])) continue;
-    const int64_t lack = stage_shortage(plan, plan.stages[s]).bytes;
+    const int64_t lack = stage_shortage(plan, lacks, plan.stages[s]).bytes;
     if (lack <= most) continue;
     most = lack;
     worst = s;
@@ -192,9 +198,9 @@ size_t overfull_stage(const Plan& plan, const std::vector<bool>& forced) {
 }
 
 bool lacks_gpu_memory(const Plan& plan) {
-  return std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
-    return part.gpu && lack_bytes(plan, part.rank, "gpu") > 0;
-  });
+  const Lacks lacks = lacks_of(plan);
+  return std::any_of(plan.parts.begin(), plan.parts.end(),
+                     [&](const RankPart& part) { return part.gpu && lacks.at_home(part) > 0; });
 }
 
 bool has_spilled(const Plan& plan) {
@@ -205,10 +211,10 @@ bool has_spilled(const Plan& plan) {
   });
 }
 
-}  // namespace
-
-std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
-                          std::span<const SpillWay> ways) {
+// Makes the plans of lay_out in their order and hands each to `take`, until that says it is enough.
+template <typename Take>
+void each_layout(const Candidate& candidate, const PlanTask& task, std::span<const SpillWay> ways,
+                 const Take& take) {
   const size_t n_stages = candidate.stages.size();
   std::vector<bool> on_gpu(n_stages, gpu_obstacle(task.model).empty());
   std::vector<bool> forced(n_stages, false);
@@ -220,36 +226,53 @@ std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
     if (device == DeviceChoice::kCpu || !has) on_gpu[stages[r]] = false;
   }
   for (size_t s = 0; s < n_stages; ++s) {
-    if (forced[s] && !on_gpu[s]) return {};
+    if (forced[s] && !on_gpu[s]) return;
   }
+  Plan plan = lay_out_resident(candidate, on_gpu, task);
+  if (take(plan) || !lacks_gpu_memory(plan)) return;
+  Choices choices = by_speed(candidate, on_gpu, task);
+  weigh_by_memory(choices, candidate, plan, task);
+  const Plan bare = lay_out_with(candidate, choices, task);
+  for (const SpillWay way : ways) {
+    const Plan spilled = lay_out_spilled(candidate, bare, choices, task, way);
+    if (has_spilled(spilled) && take(spilled)) return;
+  }
+  // Stages go to CPUs one by one, unless the user placed halves beside a GPU.
+  const auto& pins = task.request.places;
+  const bool beside = std::any_of(pins.begin(), pins.end(),
+                                  [](const PlacePin& pin) { return in_host_memory(pin.place); });
+  size_t overfull = overfull_stage(plan, forced);
+  while (overfull != n_stages && !beside) {
+    on_gpu[overfull] = false;
+    const Lacks lacks = lacks_of(plan);
+    // Of many stages as many as lack memory at a time: each turn is another layout.
+    for (size_t s = 0; n_stages > kFewStages && s < n_stages; ++s) {
+      if (!forced[s] && stage_shortage(plan, lacks, plan.stages[s]).bytes > 0) on_gpu[s] = false;
+    }
+    plan = lay_out_resident(candidate, on_gpu, task);
+    overfull = overfull_stage(plan, forced);
+  }
+  if (!lacks_gpu_memory(plan)) take(plan);
+}
+
+}  // namespace
+
+std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
+                          std::span<const SpillWay> ways) {
   std::vector<Plan> plans;
-  plans.push_back(lay_out_resident(candidate, on_gpu, task));
-  if (lacks_gpu_memory(plans[0])) {
-    Choices choices = by_speed(candidate, on_gpu, task);
-    weigh_by_memory(choices, candidate, plans[0], task);
-    const Plan bare = lay_out_with(candidate, choices, task);
-    for (const SpillWay way : ways) {
-      Plan plan = lay_out_spilled(candidate, bare, choices, task, way);
-      if (has_spilled(plan)) plans.push_back(std::move(plan));
-    }
-    // Stages go to CPUs one by one, unless the user placed halves beside a GPU.
-    const auto& pins = task.request.places;
-    const bool beside = std::any_of(pins.begin(), pins.end(),
-                                    [](const PlacePin& pin) { return in_host_memory(pin.place); });
-    Plan plan = plans[0];
-    size_t overfull = overfull_stage(plan, forced);
-    while (overfull != n_stages && !beside) {
-      on_gpu[overfull] = false;
-      // Of many stages as many as lack memory at a time: each turn is another layout.
-      for (size_t s = 0; n_stages > kFewStages && s < n_stages; ++s) {
-        if (!forced[s] && stage_shortage(plan, plan.stages[s]).bytes > 0) on_gpu[s] = false;
-      }
-      plan = lay_out_resident(candidate, on_gpu, task);
-      overfull = overfull_stage(plan, forced);
-    }
-    if (!lacks_gpu_memory(plan)) plans.push_back(std::move(plan));
-  }
+  each_layout(candidate, task, ways, [&](const Plan& plan) {
+    plans.push_back(plan);
+    return false;
+  });
   return plans;
+}
+
+bool some_layout_fits(const Candidate& candidate, const PlanTask& task,
+                      std::span<const SpillWay> ways) {
+  bool fits = false;
+  each_layout(candidate, task, ways,
+              [&](const Plan& plan) { return fits = shortage(plan).bytes <= 0; });
+  return fits;
 }
 
 }  // namespace spillway

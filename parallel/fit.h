@@ -20,4 +20,8 @@ namespace spillway {
 std::vector<Plan> lay_out(const Candidate& candidate, const PlanTask& task,
                           std::span<const SpillWay> ways);
 
+// Whether one of these plans has the memory that it needs: not all of them are made.
+bool some_layout_fits(const Candidate& candidate, const PlanTask& task,
+                      std::span<const SpillWay> ways);
+
 }  // namespace spillway

@@ -7,6 +7,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/packed_matrix.h"
 #include "parallel/gpu_ledger.h"
+#include "parallel/like_layers.h"
 #include "parallel/list_writer.h"
 #include "parallel/spill.h"
 
@@ -97,16 +98,18 @@ std::byte* BufferTaker::take(const std::string& name) {
 
 namespace {
 
-void write_weights(ListWriter& out, const ModelSpec& model, const RankPart& part,
-                   const Range& layers, bool first_stage, bool last_stage, WeightHome home) {
-  for (int64_t i = 0; i < layers.size(); ++i) {
-    const int64_t index = layers.begin + i;
-    const LayerSpec& layer = model.layers[index];
-    out.under_layer(index, "attention.");
-    attention_buffers(out, model, layer, part.layers[i], home);
-    out.under_layer(index, "feed-forward.");
-    feed_forward_buffers(out, model, layer, part.layers[i], home, index);
-  }
+void write_layer(ListWriter& out, const ModelSpec& model, const RankPart& part, const Range& layers,
+                 int64_t i, WeightHome home) {
+  const int64_t index = layers.begin + i;
+  const LayerSpec& layer = model.layers[index];
+  out.under_layer(index, "attention.");
+  attention_buffers(out, model, layer, part.layers[i], home);
+  out.under_layer(index, "feed-forward.");
+  feed_forward_buffers(out, model, layer, part.layers[i], home, index);
+}
+
+void write_vocabulary(ListWriter& out, const ModelSpec& model, const RankPart& part,
+                      bool first_stage, bool last_stage, WeightHome home) {
   out.under_nothing();
   if (home != WeightHome::kDevice) return;
   if (first_stage) {
@@ -135,15 +138,32 @@ void write_kv(ListWriter& out, const ModelSpec& model, const RankPart& part, con
 BufferList weight_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
                           bool first_stage, bool last_stage, WeightHome home) {
   ListWriter out;
-  write_weights(out, model, part, layers, first_stage, last_stage, home);
+  for (int64_t i = 0; i < layers.size(); ++i) write_layer(out, model, part, layers, i, home);
+  write_vocabulary(out, model, part, first_stage, last_stage, home);
   return out.take();
 }
 
 int64_t weight_bytes(const ModelSpec& model, const RankPart& part, const Range& layers,
                      bool first_stage, bool last_stage, WeightHome home) {
+  // Layers of a kind once.
+  std::vector<std::pair<size_t, int64_t>> kinds;  // the first, and its bytes
+  int64_t sum = 0;
+  for (size_t i = 0; i < part.layers.size(); ++i) {
+    const LayerSpec& layer = model.layers[static_cast<size_t>(layers.begin) + i];
+    auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const auto& one) {
+      return same_size(part.layers[i], part.layers[one.first]) &&
+             same_layer(layer, model.layers[static_cast<size_t>(layers.begin) + one.first]);
+    });
+    if (kind == kinds.end()) {
+      ListWriter out(ListWriter::Keep::kSum);
+      write_layer(out, model, part, layers, static_cast<int64_t>(i), home);
+      kind = kinds.insert(kinds.end(), {i, out.total_bytes()});
+    }
+    sum += kind->second;
+  }
   ListWriter out(ListWriter::Keep::kSum);
-  write_weights(out, model, part, layers, first_stage, last_stage, home);
-  return out.total_bytes();
+  write_vocabulary(out, model, part, first_stage, last_stage, home);
+  return sum + out.total_bytes();
 }
 
 BufferList kv_buffers(const ModelSpec& model, const RankPart& part, const Range& layers,
@@ -267,7 +287,7 @@ void add_gpu_lines(Plan& plan, const ModelSpec& model, const RankPart& part) {
   if (sums > 0) add("gpu", "activations", "comm", sums);
   const Range& layers = plan.stages[part.stage].layers;
   const int64_t later =
-      kv_buffers(model, part, layers, plan.kv).total() + hops + sums +
+      kv_bytes(model, part, layers, plan.kv) + hops + sums +
       gpu_activation_buffers(model, part, plan.limits, plan.kv, last, tp_size).total();
   if (load_peak_bytes(later) > 0) add("gpu", "program", "loading", load_peak_bytes(later));
   if (hops > 0 || tp_size > 1) {

@@ -247,6 +247,12 @@ std::string request_flags(const PlanRequest& request) {
   if (request.gpu_rows > 0 && !request.choose_gpu_rows) {
     add("--ubatch-size " + std::to_string(request.gpu_rows));
   }
+  const bool beside = std::any_of(
+      request.places.begin(), request.places.end(),
+      [](const PlacePin& pin) { return pin.place == Place::kCpu || pin.place == Place::kHybrid; });
+  if (beside && !request.choose_cpu_rows) {
+    add("--cpu-rows " + std::to_string(request.limits.max_cpu_rows));
+  }
   if (!request.gpu_memory.empty()) add("--gpu-memory " + budgets_text(request.gpu_memory));
   if (!request.host_memory.empty()) add("--host-memory " + budgets_text(request.host_memory));
   if (request.objective != Objective::kLatency) {

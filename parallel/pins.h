@@ -26,8 +26,8 @@ std::vector<PlacePin> places_of(const Plan& plan);
 // "attn of 3 layers streamed, ffn of 12 layers hybrid 0.62"; "" when all weights are resident.
 std::string spill_text(const Plan& plan);
 
-// The request that pins all that a plan chose: split, places, order, context, KV type, devices and
-// tokens a step.
+// The request that pins all that a plan chose: split, places, order, context, KV type, devices,
+// tokens a step and rows up to which halves on the CPU are multiplied there.
 PlanRequest pins_of(const Plan& plan);
 
 }  // namespace spillway

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "parallel/like_layers.h"
 #include "parallel/shard.h"
 
 namespace spillway {
@@ -254,19 +255,14 @@ bool Plan::uses_gpu() const {
 int64_t Plan::rank_bytes(int rank, const std::string& name, const std::string& place) const {
   int64_t sum = 0;
   for (const LedgerLine& line : ledger) {
-    const bool meant =
-        (name.empty() || line.name == name) && (place.empty() || line.place == place);
-    if (line.rank == rank && meant) sum += line.bytes;
+    if (line.rank != rank || (!name.empty() && line.name != name)) continue;
+    if (place.empty() || line.place == place) sum += line.bytes;
   }
   return sum;
 }
 
 bool same_size(const RankPart& a, const RankPart& b) {
-  const auto alike = [](const LayerPart& x, const LayerPart& y) {
-    return x.heads.size() == y.heads.size() && x.kv_heads.size() == y.kv_heads.size() &&
-           x.ff.size() == y.ff.size() && x.ff_on_cpu.size() == y.ff_on_cpu.size() &&
-           x.attention == y.attention && x.feed_forward == y.feed_forward;
-  };
+  const auto alike = [](const LayerPart& x, const LayerPart& y) { return same_size(x, y); };
   return a.stage == b.stage && a.gpu == b.gpu &&
          a.embedding_rows.size() == b.embedding_rows.size() &&
          a.output_rows.size() == b.output_rows.size() &&

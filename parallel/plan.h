@@ -79,6 +79,9 @@ struct RankBudget {
   int64_t host_bytes = 0;
   bool gpu_given = false;  // by the user; else what is free, less a margin
   bool host_given = false;
+  // What the user asked for where less is free, so that it is not given; 0: all that was asked for.
+  int64_t gpu_asked_bytes = 0;
+  int64_t host_asked_bytes = 0;
   bool operator==(const RankBudget&) const = default;
 };
 

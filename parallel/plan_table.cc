@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 
 #include "parallel/budget.h"
 #include "parallel/pins.h"
@@ -101,20 +102,42 @@ std::string heads_text(const RankPart& part) {
 constexpr double kMiB = 1024.0 * 1024.0;
 constexpr double kGiB = 1024.0 * kMiB;
 
+// What a rank holds in each memory, by the ledger's groups and in all.
+constexpr std::array kGroups = {"weights", "kv", "activations", "program", ""};
+using RankSums = std::map<std::string, std::array<int64_t, kGroups.size()>>;
+
+// By rank; in one pass, since a thousand ranks have a million lines.
+std::vector<RankSums> sums_of(const Plan& plan) {
+  std::vector<RankSums> sums(plan.parts.size());
+  for (const LedgerLine& line : plan.ledger) {
+    auto& mine = sums[static_cast<size_t>(line.rank)][line.place];
+    for (size_t g = 0; g < kGroups.size(); ++g) {
+      if (line.name == kGroups[g] || g + 1 == kGroups.size()) mine[g] += line.bytes;
+    }
+  }
+  return sums;
+}
+
+int64_t bytes_at(const RankSums& sums, const std::string& place, size_t group) {
+  const auto found = sums.find(place);
+  return found == sums.end() ? 0 : found->second[group];
+}
+
 // One unit for the whole table keeps it within 100 columns: GiB once a rank holds 4 of them.
-double table_unit(const Plan& plan) {
+double table_unit(const std::vector<RankSums>& sums) {
   int64_t most = 0;
-  for (int r = 0; r < plan.n_ranks(); ++r) most = std::max(most, plan.rank_bytes(r));
+  for (const RankSums& mine : sums) {
+    int64_t all = 0;
+    for (const auto& [place, groups] : mine) all += groups.back();
+    most = std::max(most, all);
+  }
   return static_cast<double>(most) >= 4 * kGiB ? kGiB : kMiB;
 }
 
-// What a rank holds in one memory, by the ledger's groups and in all.
-constexpr std::array kGroups = {"weights", "kv", "activations", "program", ""};
-
-std::vector<std::string> place_names(const Plan& plan, const RankPart& part) {
+std::vector<std::string> place_names(const RankPart& part, const RankSums& sums) {
   std::vector<std::string> names = {"host"};
   if (part.gpu) names.insert(names.begin(), "gpu");
-  if (plan.rank_bytes(part.rank, "", "disk") > 0) names.emplace_back("disk");
+  if (bytes_at(sums, "disk", kGroups.size() - 1) > 0) names.emplace_back("disk");
   return names;
 }
 
@@ -130,22 +153,29 @@ int64_t allowed_bytes(const Plan& plan, const RankSpec& spec, const std::string&
 // How the budgets came about.
 std::string budget_text(const Plan& plan) {
   if (plan.budgets.empty()) return "";
-  const RankBudget& budget = plan.budgets[0];
+  const auto some = [&](bool RankBudget::*given) {
+    return std::any_of(plan.budgets.begin(), plan.budgets.end(),
+                       [&](const RankBudget& budget) { return budget.*given; });
+  };
   std::string gpu = "what is free beside the CUDA context, counted again as a margin";
-  if (budget.gpu_given) gpu = "--gpu-memory, the CUDA context included";
+  if (some(&RankBudget::gpu_given)) gpu = "--gpu-memory, the CUDA context included";
   std::string host = "what is free less 1/" + std::to_string(kHostMarginShare);
-  if (budget.host_given) host = "--host-memory";
+  if (some(&RankBudget::host_given)) host = "--host-memory";
   const std::string of_gpus = plan.uses_gpu() ? " budget of GPUs: " + gpu + "\n" : "";
-  return of_gpus + " budget of hosts: " + host + "\n";
+  std::string cut;
+  for (const std::string& one : cut_budgets(plan)) {
+    cut += wrapped_text("  " + one, 100, 6) + "\n";
+  }
+  return of_gpus + " budget of hosts: " + host + "\n" + cut;
 }
 
 // The columns before the sizes; `place` only where some rank is on a GPU. A rank's second row names
 // its place alone.
 std::vector<std::string> rank_cells(const Plan& plan, const RankPart& part, const RankSpec& spec,
-                                    const std::string& place, bool with_place) {
+                                    const std::string& place, bool first, bool with_place) {
   const StagePlan& stage = plan.stages[part.stage];
   std::vector<std::string> cells(6);
-  if (place == place_names(plan, part).front()) {
+  if (first) {
     cells = {std::to_string(part.rank),
              shortened(spec.host, 10),
              std::to_string(part.stage) + "." + std::to_string(part.tp_index),
@@ -158,9 +188,11 @@ std::vector<std::string> rank_cells(const Plan& plan, const RankPart& part, cons
 }
 
 std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
-  const bool with_place = std::any_of(
-      plan.parts.begin(), plan.parts.end(),
-      [&plan](const RankPart& part) { return part.gpu || place_names(plan, part).size() > 1; });
+  const std::vector<RankSums> by_rank = sums_of(plan);
+  const bool with_place =
+      std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
+        return part.gpu || place_names(part, by_rank[static_cast<size_t>(part.rank)]).size() > 1;
+      });
   std::vector<bool> left = {false, true, true, true, false, false};
   std::vector<std::string> titles = {"rank", "host", "stage", "layers", "heads", "share"};
   if (with_place) {
@@ -173,7 +205,7 @@ std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
   }
   Table table(left);
   table.row(titles);
-  const double unit = table_unit(plan);
+  const double unit = table_unit(by_rank);
   const auto size = [unit](int64_t bytes) {
     return fixed_text(static_cast<double>(bytes) / unit, 2);
   };
@@ -181,12 +213,14 @@ std::string rank_table(const Plan& plan, const ClusterSpec& cluster) {
   int rows = 0;
   for (const RankPart& part : plan.parts) {
     const RankSpec& spec = cluster.ranks[part.rank];
-    for (const std::string& place : place_names(plan, part)) {
-      std::vector<std::string> cells = rank_cells(plan, part, spec, place, with_place);
+    const RankSums& mine = by_rank[static_cast<size_t>(part.rank)];
+    const std::vector<std::string> places = place_names(part, mine);
+    for (const std::string& place : places) {
+      const bool first = place == places.front();
+      std::vector<std::string> cells = rank_cells(plan, part, spec, place, first, with_place);
       for (size_t g = 0; g < kGroups.size(); ++g) {
-        const int64_t bytes = plan.rank_bytes(part.rank, kGroups[g], place);
-        sums[g] += bytes;
-        cells.push_back(size(bytes));
+        sums[g] += bytes_at(mine, place, g);
+        cells.push_back(size(bytes_at(mine, place, g)));
       }
       const std::string text = size(allowed_bytes(plan, spec, place));
       cells.push_back(place == "disk"   ? ""

@@ -10,6 +10,7 @@
 #include "parallel/candidates.h"
 #include "parallel/cost.h"
 #include "parallel/fit.h"
+#include "parallel/neighbours.h"
 #include "parallel/pins.h"
 
 namespace spillway {
@@ -182,6 +183,55 @@ size_t with_fewer_rows(const PlanTask& task, const std::vector<Candidate>& candi
   return best;
 }
 
+// Neighbours that are laid out in all, by the number of ranks: up to four ranks every order is
+// among the candidates, and beyond 16 a layout takes too long.
+int most_neighbours(int n_ranks) {
+  if (n_ranks <= 4 || n_ranks > 16) return 0;
+  return n_ranks <= 6 ? 240 : n_ranks <= kManyRanks ? 120 : 24;
+}
+// Of so many candidates, the best ones.
+constexpr size_t kStarts = 6;
+constexpr size_t kStartsOfMany = 3;
+
+// Ranks to other stages, one at a time, while that helps: sorted orders put neither a slow card
+// between two fast ones nor, of CPUs and GPUs, some of these among those. Returns which is best.
+size_t with_moved_ranks(const PlanTask& task, std::vector<Found>& all,
+                        const std::vector<size_t>& best_ways, size_t best) {
+  int left = most_neighbours(task.cluster.size());
+  const std::vector<int> kinds = rank_kinds(task);
+  const bool alike = std::equal(kinds.begin() + 1, kinds.end(), kinds.begin());
+  if (left == 0 || alike || !ranks_are_free(task)) return best;
+  std::vector<size_t> sorted = best_ways;
+  std::erase_if(sorted, [&](size_t at) { return !fits(all[at]); });
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](size_t a, size_t b) { return all[a].score < all[b].score; });
+  const size_t most = task.cluster.size() > 6 ? kStartsOfMany : kStarts;
+  if (sorted.size() > most) sorted.resize(most);
+  for (size_t s = 0; s < sorted.size(); ++s) {
+    Found at = all[sorted[s]];
+    // What one start leaves, the next ones have.
+    const int mine = left / static_cast<int>(sorted.size() - s);
+    int tried = 0;
+    for (bool moved = true; moved && tried < mine;) {
+      moved = false;
+      for (const Candidate& next : neighbours(at.candidate, kinds, task.model.n_layers)) {
+        if (tried == mine || moved) break;
+        ++tried;
+        const std::vector<Found> ways = ways_of(next, task);
+        const Found* found = best_of(ways);
+        if (found == nullptr || !fits(*found) || found->score * kWorthMoving >= at.score) continue;
+        at = *found;
+        moved = true;
+      }
+    }
+    left -= tried;
+    if (at.score * kWorthIt >= all[best].score) continue;
+    best = all.size();
+    all.push_back(std::move(at));
+  }
+  return best;
+}
+
 // What else could have been done with what is spilled, to compare.
 void add_other_ways(const Candidate& chosen, const PlanTask& task, std::vector<Found>& all) {
   constexpr std::array kOthers = {SpillWay::kCpu, SpillWay::kStreamed};
@@ -233,6 +283,9 @@ std::vector<Found> search(const PlanTask& task) {
     std::move(ways.begin(), ways.end(), std::back_inserter(all));
   }
   if (!any) return all;
+  const size_t before = best;
+  best = with_moved_ranks(task, all, best_ways, best);
+  if (best != before) best_ways.push_back(best);
   if (fits(all[best]) && task.request.choose_gpu_rows) {
     best = with_fewer_rows(task, with_steps_to_try(task, all, best_ways), all, best);
   }
@@ -258,15 +311,15 @@ int64_t longest_context(const PlanTask& task, int64_t most) {
   };
   const auto holds = [&](const Candidate& candidate, int64_t pages) {
     // How fast they are does not matter here.
-    const std::vector<Plan> list = lay_out(candidate, with_context(pages), kSearchedWays);
-    return std::any_of(list.begin(), list.end(),
-                       [](const Plan& plan) { return shortage(plan).bytes <= 0; });
+    return some_layout_fits(candidate, with_context(pages), kSearchedWays);
   };
   int64_t low = 0;
   const int64_t all = div_up(most, kPage);
-  for (const Candidate& candidate : candidates(task)) {
-    if (low == all || !holds(candidate, low + 1)) continue;
-    if (holds(candidate, all)) return most;
+  const std::vector<Candidate> list = candidates(task);
+  const auto holds_all = [&](const Candidate& candidate) { return holds(candidate, all); };
+  if (std::any_of(list.begin(), list.end(), holds_all)) return most;
+  for (const Candidate& candidate : list) {
+    if (!holds(candidate, low + 1)) continue;
     int64_t high = all;
     ++low;
     while (high - low > 1) {

@@ -73,24 +73,26 @@ int64_t budget_bytes(const Plan& plan, int rank, const std::string& place) {
   return place == "gpu" ? budget.gpu_bytes : budget.host_bytes;
 }
 
-int64_t lack_bytes(const Plan& plan, int rank, const std::string& place) {
-  return plan.rank_bytes(rank, "", place) - budget_bytes(plan, rank, place);
+Lacks lacks_of(const Plan& plan) {
+  Lacks lacks;
+  for (int r = 0; r < plan.n_ranks(); ++r) {
+    lacks.gpu.push_back(-budget_bytes(plan, r, "gpu"));
+    lacks.host.push_back(-budget_bytes(plan, r, "host"));
+  }
+  for (const LedgerLine& line : plan.ledger) {
+    if (line.place == "gpu") lacks.gpu[static_cast<size_t>(line.rank)] += line.bytes;
+    if (line.place == "host") lacks.host[static_cast<size_t>(line.rank)] += line.bytes;
+  }
+  return lacks;
 }
 
 Shortage shortage(const Plan& plan) {
-  std::vector<int64_t> gpu(plan.parts.size(), 0);
-  std::vector<int64_t> host(plan.parts.size(), 0);
-  for (const LedgerLine& line : plan.ledger) {
-    if (line.place == "gpu") gpu[static_cast<size_t>(line.rank)] += line.bytes;
-    if (line.place == "host") host[static_cast<size_t>(line.rank)] += line.bytes;
-  }
+  const Lacks lacks = lacks_of(plan);
   Shortage worst = {0, "host", INT64_MIN};
   for (const RankPart& part : plan.parts) {
     const auto r = static_cast<size_t>(part.rank);
-    const int64_t on_gpu = gpu[r] - budget_bytes(plan, part.rank, "gpu");
-    const int64_t on_host = host[r] - budget_bytes(plan, part.rank, "host");
-    if (part.gpu && on_gpu > worst.bytes) worst = {part.rank, "gpu", on_gpu};
-    if (on_host > worst.bytes) worst = {part.rank, "host", on_host};
+    if (part.gpu && lacks.gpu[r] > worst.bytes) worst = {part.rank, "gpu", lacks.gpu[r]};
+    if (lacks.host[r] > worst.bytes) worst = {part.rank, "host", lacks.host[r]};
   }
   return worst;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "parallel/plan.h"
 
@@ -16,9 +17,19 @@ struct Shortage {
   int64_t bytes = 0;
 };
 
-// What this rank may take at this place, "host" or "gpu", and what it lacks there.
+// What this rank may take at this place, "host" or "gpu".
 int64_t budget_bytes(const Plan& plan, int rank, const std::string& place);
-int64_t lack_bytes(const Plan& plan, int rank, const std::string& place);
+// What all ranks lack there, less than 0: what is left; in one pass over the ledger, by rank.
+struct Lacks {
+  std::vector<int64_t> gpu;
+  std::vector<int64_t> host;
+  // Where the rank's weights and cache lie.
+  int64_t at_home(const RankPart& part) const {
+    return (part.gpu ? gpu : host)[static_cast<size_t>(part.rank)];
+  }
+};
+Lacks lacks_of(const Plan& plan);
+
 // Where this rank's weights and cache lie.
 inline const char* place_of(const RankPart& part) { return part.gpu ? "gpu" : "host"; }
 

@@ -102,9 +102,20 @@ class StageSpill {
       : plan_(plan),
         model_(model),
         cluster_(cluster),
+        lacks_(lacks_of(plan)),
         index_(stage),
         stage_(plan_.stages[stage]),
-        free_(stage_, pins) {}
+        free_(stage_, pins) {
+    const auto layers = static_cast<size_t>(stage_.layers.size());
+    for (const int rank : stage_.ranks) {
+      auto& mine = bytes_.emplace_back(2 * layers);
+      for (const auto* list : {&free_.feed_forward, &free_.attention}) {
+        for (const SpillHalf& half : *list) {
+          mine[index_of(half)] = bytes_of_half(plan_, model_, rank, half);
+        }
+      }
+    }
+  }
 
   std::vector<PlacePin> run(SpillWay way, int64_t extra_bytes) {
     on_host_ = free_.fewest(
@@ -134,8 +145,15 @@ class StageSpill {
     return spec.gate_bias || spec.up_bias || spec.down_bias;
   }
 
+  size_t index_of(const SpillHalf& half) const {
+    return static_cast<size_t>(2 * (half.layer - stage_.layers.begin)) +
+           (half.half == Half::kAttention ? 0 : 1);
+  }
+
+  // Of a half that is free, whole.
   int64_t bytes_of(int rank, const SpillHalf& half) const {
-    return bytes_of_half(plan_, model_, rank, half);
+    const RankPart& part = plan_.parts[static_cast<size_t>(rank)];
+    return bytes_[static_cast<size_t>(part.tp_index)][index_of(half)];
   }
 
   // What a rank's GPU gains when these halves leave it: less the slots that they need, and the page
@@ -150,14 +168,14 @@ class StageSpill {
       bytes += mine;
       most = std::max(most, mine);
     }
-    const int64_t pinned = std::clamp<int64_t>(-lack_bytes(plan_, rank, "host"), 0, bytes) /
+    const int64_t pinned = std::clamp<int64_t>(-lacks_.host[static_cast<size_t>(rank)], 0, bytes) /
                            kPinnedBytesAPageTableByte;
     return bytes - kStreamSlots * (Arena::rounded(most) - Arena::rounded(before)) - pinned - 1;
   }
 
   bool enough(const std::vector<SpillHalf>& halves, int64_t extra_bytes) const {
     return std::all_of(stage_.ranks.begin(), stage_.ranks.end(), [&](int rank) {
-      return gain(rank, halves) >= lack_bytes(plan_, rank, "gpu") + extra_bytes;
+      return gain(rank, halves) >= lacks_.gpu[static_cast<size_t>(rank)] + extra_bytes;
     });
   }
 
@@ -178,7 +196,7 @@ class StageSpill {
             kDiskSlots * std::max<int64_t>(0, disk_slot_bytes(greatest) -
                                                   disk_slot_bytes(model_, part, stage_.layers));
         const int64_t cpu_bytes = cpu_buffer_bytes(part);
-        return host + slots + cpu_bytes <= -lack_bytes(plan_, rank, "host");
+        return host + slots + cpu_bytes <= -lacks_.host[static_cast<size_t>(rank)];
       });
     };
     int64_t disk = 0;
@@ -276,9 +294,11 @@ class StageSpill {
   Plan plan_;  // with places that are tried
   const ModelSpec& model_;
   const ClusterSpec& cluster_;
+  const Lacks lacks_;  // with all of its weights on its device
   size_t index_;
   const StagePlan stage_;
   const FreeHalves free_;
+  std::vector<std::vector<int64_t>> bytes_;  // by the stage's ranks and index_of, of free halves
   std::vector<SpillHalf> on_host_;
   std::vector<SpillHalf> on_disk_;
 };
@@ -303,10 +323,11 @@ std::vector<PlacePin> spill_pins(const Plan& plan, const ModelSpec& model,
                                  const ClusterSpec& cluster, const std::vector<PlacePin>& pins,
                                  SpillWay way, const std::vector<int64_t>& extra_bytes) {
   std::vector<PlacePin> out;
+  const Lacks all = lacks_of(plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const StagePlan& stage = plan.stages[s];
     const bool lacks = std::any_of(stage.ranks.begin(), stage.ranks.end(), [&](int rank) {
-      return lack_bytes(plan, rank, "gpu") + extra_bytes[s] > 0;
+      return all.gpu[static_cast<size_t>(rank)] + extra_bytes[s] > 0;
     });
     if (!plan.on_gpu(stage) || !lacks) continue;
     const std::vector<PlacePin> mine =
@@ -320,6 +341,7 @@ std::vector<PlacePin> disk_pins(const Plan& plan, const ModelSpec& model,
                                 const std::vector<PlacePin>& pins,
                                 const std::vector<int64_t>& extra_bytes) {
   std::vector<PlacePin> out;
+  const Lacks all = lacks_of(plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const StagePlan& stage = plan.stages[s];
     // What halves leave, less the slots that they need and the page tables of their mapping.
@@ -335,7 +357,9 @@ std::vector<PlacePin> disk_pins(const Plan& plan, const ModelSpec& model,
       }
       return bytes - bytes / kMappedBytesAPageTableByte - kDiskSlots * (slot - before) - 1;
     };
-    const auto lacks = [&](int rank) { return lack_bytes(plan, rank, "host") + extra_bytes[s]; };
+    const auto lacks = [&](int rank) {
+      return all.host[static_cast<size_t>(rank)] + extra_bytes[s];
+    };
     const auto enough = [&](const std::vector<SpillHalf>& halves) {
       return std::all_of(stage.ranks.begin(), stage.ranks.end(),
                          [&](int rank) { return gain(rank, halves) >= lacks(rank); });

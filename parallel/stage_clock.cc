@@ -2,21 +2,22 @@
 #include "parallel/stage_clock.h"
 
 #include <algorithm>
-#include <optional>
+#include <string_view>
+#include <unordered_map>
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/budget.h"
 #include "parallel/cost.h"
+#include "parallel/group_sum.h"
 #include "parallel/host_share.h"
+#include "parallel/like_layers.h"
 #include "parallel/spill.h"
 
 namespace spillway {
 namespace {
 
-constexpr int64_t kSumBytes = 8;  // sums over ranks are f64
-constexpr int64_t kHopBytes = 4;  // activations between stages are f32, and partial sums of GPUs
+constexpr int64_t kHopBytes = 4;        // activations between stages are f32
 constexpr double kFloatSlowdown = 4.0;  // attention multiplies f32: a quarter of int8's lanes
-constexpr double kUnitsPerMs = 1e6;     // 1e9 a second, in a millisecond
 
 // First estimates, to be replaced by what is measured.
 constexpr double kGpuLaunchMs =
@@ -26,22 +27,8 @@ constexpr double kGpuLaunchMs =
 constexpr double kCodedCacheMs = 0.0016;
 constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
-// Sums between GPUs of one host: over peers' memory inside of a graph 4.0 us for 16 KB, NCCL 6.6
-// (two H200s); 128 MB of NCCL at 287 GB/s, of which cards with fewer links have less. The sum also
-// normalises, which spares the layer a launch.
-constexpr double kPeerSumMs = 0.005;
-constexpr double kPeerGbPerS = 150.0;
 // From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
 constexpr double kPeerHopMs = 0.008;
-constexpr int64_t kSmallSumBytes = 16384;  // of the sum that PairSpec::small_sum_us is of
-// To pinned host memory and back from there, at a hop or at a sum that goes through the host.
-constexpr double kHostCopyMs = 0.02;
-constexpr double kHostCopyGbPerS = 50.0;
-
-double transfer_ms(int64_t bytes, double gb_per_s) {
-  return static_cast<double>(bytes) / (gb_per_s * kUnitsPerMs);
-}
-
 // Whether a decode step copies weights to the rank's GPU.
 bool uses_bus(const RankPart& part) {
   const auto streamed = [](Place place) {
@@ -57,8 +44,6 @@ bool reads_host(const RankPart& part) {
   return !part.gpu || std::any_of(part.layers.begin(), part.layers.end(),
                                   [](const LayerPart& layer) { return !layer.ff_on_cpu.empty(); });
 }
-
-double host_copy_ms(int64_t bytes) { return kHostCopyMs + transfer_ms(bytes, kHostCopyGbPerS); }
 
 // Of a rank's bytes on disk, the part that the page cache has no room for beside the plan, in what
 // is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory.
@@ -80,38 +65,6 @@ double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& 
   return left / static_cast<double>(std::max<int64_t>(bytes, 1));
 }
 
-LinkSpec link_of(const ClusterSpec& cluster) {
-  return cluster.link.gb_per_s > 0 ? cluster.link : assumed_cluster(1).link;
-}
-
-double message_ms(const LinkSpec& link, int64_t bytes) {
-  return link.latency_us * 1e-3 + transfer_ms(bytes, link.gb_per_s);
-}
-
-// All of the ranks on one host, each on a GPU of its own.
-bool peers(const ClusterSpec& cluster, const std::vector<int>& ranks) {
-  return std::all_of(ranks.begin(), ranks.end(), [&](int rank) {
-    const RankSpec& first = cluster.ranks[static_cast<size_t>(ranks.front())];
-    return cluster.ranks[static_cast<size_t>(rank)].host == first.host &&
-           ranks_on_gpu(cluster, rank).size() == 1;
-  });
-}
-
-// The slowest of the measured pairs among these ranks; nothing unless all were measured.
-std::optional<PairSpec> slowest_pair(const ClusterSpec& cluster, const std::vector<int>& ranks) {
-  std::optional<PairSpec> worst;
-  for (size_t i = 0; i < ranks.size(); ++i) {
-    for (size_t j = i + 1; j < ranks.size(); ++j) {
-      const PairSpec* pair = cluster.pair(ranks[i], ranks[j]);
-      if (pair == nullptr || pair->gb_per_s <= 0 || pair->small_sum_us <= 0) return {};
-      if (!worst) worst = *pair;
-      worst->gb_per_s = std::min(worst->gb_per_s, pair->gb_per_s);
-      worst->small_sum_us = std::max(worst->small_sum_us, pair->small_sum_us);
-    }
-  }
-  return worst;
-}
-
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
   return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
 }
@@ -124,24 +77,6 @@ double pairs_before(const LayerSpec& layer, int64_t tokens) {
 
 }  // namespace
 
-double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, bool gpu,
-                    int64_t rows, int64_t dim) {
-  if (ranks.size() < 2) return 0;
-  const int64_t values = rows * dim;
-  if (!gpu) return message_ms(link_of(cluster), values * kSumBytes);
-  const int64_t bytes = values * kHopBytes;
-  // Each rank sends and receives all but its own part twice: once to add, once added.
-  const auto n = static_cast<double>(ranks.size());
-  const double passes = 2 * (n - 1) / n;
-  if (const auto pair = slowest_pair(cluster, ranks)) {
-    const double more =
-        passes * transfer_ms(std::max<int64_t>(0, bytes - kSmallSumBytes), pair->gb_per_s);
-    return pair->small_sum_us * 1e-3 + more;
-  }
-  if (!peers(cluster, ranks)) return message_ms(link_of(cluster), bytes) + 2 * host_copy_ms(bytes);
-  return kPeerSumMs + passes * transfer_ms(bytes, kPeerGbPerS);
-}
-
 double layer_launch_ms(bool gpu, size_t tp_size) {
   // The sum also normalises.
   const int launches = kAttentionLaunches + kFeedForwardLaunches - (tp_size > 1 ? 1 : 0);
@@ -149,11 +84,15 @@ double layer_launch_ms(bool gpu, size_t tp_size) {
 }
 
 StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster)
-    : plan_(plan), model_(model), cluster_(cluster), link_(link_of(cluster)) {
+    : plan_(plan),
+      model_(model),
+      cluster_(cluster),
+      alone_(alone_on_gpus(cluster)),
+      link_(link_of(cluster)) {
   std::vector<int> threads(cluster.ranks.size(), 0);  // of all ranks, at the host's first
+  std::unordered_map<std::string_view, int> first;
   for (const RankSpec& rank : cluster.ranks) {
-    const auto same = [&](const RankSpec& of) { return of.host == rank.host; };
-    hosts_.push_back(std::find_if(cluster.ranks.begin(), cluster.ranks.end(), same)->rank);
+    hosts_.push_back(first.try_emplace(rank.host, rank.rank).first->second);
     threads[static_cast<size_t>(hosts_.back())] += rank.threads;
   }
   for (const RankSpec& rank : cluster.ranks) {
@@ -239,7 +178,7 @@ double StageClock::hop_ms(size_t stage, int64_t rows) const {
   const int64_t bytes = rows * model_.dim * kHopBytes;
   std::vector<int> both = from.ranks;
   both.insert(both.end(), to.ranks.begin(), to.ranks.end());
-  if (plan_.on_gpu(from) && plan_.on_gpu(to) && peers(cluster_, both)) {
+  if (plan_.on_gpu(from) && plan_.on_gpu(to) && reach_of(cluster_, alone_, both).peers) {
     return kPeerHopMs + transfer_ms(bytes, kPeerGbPerS);
   }
   double ms = message_ms(bytes);
@@ -402,7 +341,8 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   const StagePlan& stage = plan_.stages[index];
   const auto halves = static_cast<size_t>(2 * stage.layers.size());
   const bool gpu = plan_.on_gpu(stage);
-  const double sum = group_sum_ms(cluster_, stage.ranks, gpu, step.rows, model_.dim);
+  const GroupReach reach = gpu ? reach_of(cluster_, alone_, stage.ranks) : GroupReach{};
+  const double sum = group_sum_ms(cluster_, reach, stage.ranks.size(), gpu, step.rows, model_.dim);
   const bool coded = kv_quantized(plan_.kv.type);
   const double feed_forward_launches =
       layer_launch_ms(gpu, stage.ranks.size()) - (gpu ? kAttentionLaunches * kGpuLaunchMs : 0);
@@ -414,20 +354,30 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   std::vector<std::vector<HalfWork>> ranks(seats.size(), std::vector<HalfWork>(halves));
   std::vector<double> base(halves);
   std::vector<HalfWork> works(seats.size());
+  std::vector<int> seated;
+  for (const Seat& seat : seats) seated.push_back(seat.rank);
+  const std::vector<size_t> like = like_halves(plan_, model_, stage, seated);
+  std::vector<StageTimes> done(halves);
   bool spilled = false;
   for (size_t h = 0; h < halves; ++h) {
     const double before = times.matrix_ms + times.attention_ms;
-    std::fill(works.begin(), works.end(), HalfWork{});
-    const auto layer = static_cast<int64_t>(h / 2);
-    h % 2 == 0 ? attention_half(stage, seats, layer, step, works, times)
-               : feed_forward_half(stage, seats, layer, step, works, times);
     const double launches = h % 2 == 0 ? attention_launches : feed_forward_launches;
+    const auto layer = static_cast<int64_t>(h / 2);
+    done[h] = done[like[h]];
+    if (like[h] == h) {
+      std::fill(works.begin(), works.end(), HalfWork{});
+      h % 2 == 0 ? attention_half(stage, seats, layer, step, works, done[h])
+                 : feed_forward_half(stage, seats, layer, step, works, done[h]);
+      for (HalfWork& work : works) work.device_ms += launches;
+    }
+    times.matrix_ms += done[h].matrix_ms;
+    times.attention_ms += done[h].attention_ms;
     times.launch_ms += launches;
     base[h] = times.matrix_ms + times.attention_ms - before + launches;
     for (size_t r = 0; r < works.size(); ++r) {
-      works[r].device_ms += launches;
-      spilled = spilled || works[r].cpu_ms > 0 || works[r].bus_ms > 0 || works[r].disk_ms > 0;
-      ranks[r][h] = works[r];
+      const HalfWork work = like[h] == h ? works[r] : ranks[r][like[h]];
+      spilled = spilled || work.cpu_ms > 0 || work.bus_ms > 0 || work.disk_ms > 0;
+      ranks[r][h] = work;
     }
   }
   // Two sums a layer, one for the embedding. They count whole also in steps of so many rows that

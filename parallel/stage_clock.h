@@ -33,9 +33,6 @@ struct StageTimes {
   }
 };
 
-// One sum of `rows` rows over these ranks, between their GPUs or their hosts' memories.
-double group_sum_ms(const ClusterSpec& cluster, const std::vector<int>& ranks, bool gpu,
-                    int64_t rows, int64_t dim);
 // What a GPU's kernels of one layer cost beyond the bytes that they read.
 double layer_launch_ms(bool gpu, size_t tp_size);
 
@@ -85,6 +82,7 @@ class StageClock {
   const Plan& plan_;
   const ModelSpec& model_;
   const ClusterSpec& cluster_;
+  std::vector<bool> alone_;  // by rank: on its GPU
   std::vector<RankRates> rates_;
   std::vector<double> disk_shares_;  // by rank: what comes from the disk itself, of bytes there
   std::vector<int> hosts_;           // by rank: the first rank of its host

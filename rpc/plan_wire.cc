@@ -164,11 +164,14 @@ Prediction prediction_from_wire(const rpc::Prediction& wire) {
 }
 
 void budget_to_wire(const RankBudget& budget, rpc::RankBudget* wire) {
-  const auto& [gpu_bytes, host_bytes, gpu_given, host_given] = budget;
+  const auto& [gpu_bytes, host_bytes, gpu_given, host_given, gpu_asked_bytes, host_asked_bytes] =
+      budget;
   wire->set_gpu_bytes(gpu_bytes);
   wire->set_host_bytes(host_bytes);
   wire->set_gpu_given(gpu_given);
   wire->set_host_given(host_given);
+  wire->set_gpu_asked_bytes(gpu_asked_bytes);
+  wire->set_host_asked_bytes(host_asked_bytes);
 }
 
 void gpu_to_wire(const GpuSpec& gpu, rpc::Gpu* wire) {
@@ -303,8 +306,9 @@ Plan from_wire(const rpc::Plan& wire) {
     plan.ledger.push_back({line.rank(), line.place(), line.name(), line.detail(), line.bytes()});
   }
   for (const rpc::RankBudget& budget : wire.budgets()) {
-    plan.budgets.push_back(
-        {budget.gpu_bytes(), budget.host_bytes(), budget.gpu_given(), budget.host_given()});
+    plan.budgets.push_back({budget.gpu_bytes(), budget.host_bytes(), budget.gpu_given(),
+                            budget.host_given(), budget.gpu_asked_bytes(),
+                            budget.host_asked_bytes()});
   }
   plan.prediction = prediction_from_wire(wire.prediction());
   check_indices(plan);

@@ -79,6 +79,30 @@ TEST_F(PlanFile, LeadsBackToThePlan) {
   EXPECT_EQ(plan_title(back), plan_title(plan));
 }
 
+// Of halves on the CPU the plan says up to how many rows they are multiplied there.
+TEST_F(PlanFile, KeepsTheRowsOfHalvesOnTheCpu) {
+  const ClusterSpec cluster = with_host_rates(gpus({24, 24}));
+  const Args device = {"--gpu-memory", "12GiB", "--device", "gpu"};
+  for (const char* rows : {"3", "0"}) {
+    Options asked = parse(device);
+    asked.cpu_rows = std::stoi(rows);  // 0: by the rates
+    const Plan plan = make_plan(llama_70b(), cluster, plan_request(asked));
+    EXPECT_EQ(plan.limits.max_cpu_rows == 3, asked.cpu_rows > 0);
+    write(plan_toml(plan));
+    const Options again = parse({"--gpu-memory", "12GiB", "--plan", path_});
+    EXPECT_EQ(again.cpu_rows, plan.limits.max_cpu_rows);
+    const Plan back = make_plan(llama_70b(), cluster, plan_request(again));
+    EXPECT_EQ(back.limits, plan.limits);
+    EXPECT_EQ(plan_fingerprint(back), plan_fingerprint(plan));
+    expect_says(request_flags(pins_of(plan)),
+                {"--cpu-rows " + std::to_string(plan.limits.max_cpu_rows)});
+    EXPECT_EQ(parse({"--cpu-rows", "5", "--plan", path_}).cpu_rows, 5);
+  }
+  const ClusterSpec large = with_host_rates(gpus({80, 80}));
+  EXPECT_EQ(plan_toml(make_plan(llama_70b(), large, plan_request(parse({})))).find("cpu-rows"),
+            std::string::npos);
+}
+
 TEST_F(PlanFile, FlagsWinOverIt) {
   write(
       "split = \"20@1:1+10@1\"\nctx-size = 512\nkv-type = \"q8_0\"\nplace = \"layers 3 = disk\"\n");

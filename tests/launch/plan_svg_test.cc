@@ -85,6 +85,14 @@ TEST(PlanSvg, LayerNumbersAreRegularAndDoNotTouch) {
   }
 }
 
+TEST(PlanSvg, SaysWhichBudgetWasCut) {
+  const ClusterSpec cluster = gpus({80});
+  PlanRequest request;
+  request.gpu_memory = parse_budgets("--gpu-memory", "84GiB");
+  expect_says(plan_svg(make_plan(smollm2(), cluster, request), smollm2(), cluster),
+              {"--gpu-memory: 84.00 GiB asked for, the budget is 80.00 GiB", " of 80.00 GiB"});
+}
+
 TEST(PlanSvg, AFileThatCannotBeWrittenIsAnError) {
   const ClusterSpec cluster = gpus({80});
   const Plan plan = make_plan(smollm2(), cluster, {});

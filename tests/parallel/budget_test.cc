@@ -82,16 +82,58 @@ TEST(Budgets, OfAGpuThatRanksShareEachHasItsPart) {
   EXPECT_EQ(budgets_of(shared, parse_budgets("-", "30GiB"), {})[1].gpu_bytes, 15 * kGiB);
 }
 
-TEST(Budgets, MoreThanIsFreeIsRefusedWithWhatIs) {
+// The issue's own: of a card of 24 GiB somewhat less is free.
+TEST(Budgets, MoreThanIsFreeIsCutToWhatIsAndSaid) {
+  ClusterSpec cluster = gpus({24, 12});
+  cluster.ranks[0].gpu.free_bytes = 23 * kGiB;
   PlanRequest request;
-  request.gpu_memory = parse_budgets("-", "24GiB");
-  std::string said = refusal(llama_8b(), gpus({20}), request);
-  expect_says(said, {"--gpu-memory 24GiB is more than the 20.00 GiB that are free",
-                     "GPU 0 Made Up 20", "use --gpu-memory 20GiB or less"});
-  request.gpu_memory = parse_budgets("-", "20GiB");
-  EXPECT_EQ(refusal(llama_8b(), gpus({20}), request), "it was planned");
-  request.gpu_memory = parse_budgets("-", "1GiB,1GiB");
-  expect_says(refusal(llama_8b(), gpus({20}), request), {"names 2 sizes, the job has 1 rank"});
+  request.gpu_memory = parse_budgets("-", "24GiB,12GiB");
+  const Plan plan = make_plan(llama_8b(), cluster, request);
+  EXPECT_EQ(plan.budgets[0].gpu_bytes, 23 * kGiB);
+  EXPECT_FALSE(plan.budgets[0].gpu_given);
+  EXPECT_EQ(plan.budgets[0].gpu_asked_bytes, 24 * kGiB);
+  EXPECT_EQ(plan.budgets[1], (RankBudget{12 * kGiB, 248 * kGiB, true, false, 0, 0}));
+  const std::vector<std::string> said = cut_budgets(plan);
+  ASSERT_EQ(said.size(), 1u);
+  expect_says(said[0], {"--gpu-memory: 24.00 GiB asked for, the budget is 23.00 GiB", "(rank 0)"});
+  expect_says(plan_table(plan, llama_8b(), cluster), {said[0], "budget of GPUs: --gpu-memory"});
+  // The same bytes as without the flag: never more than is free.
+  EXPECT_EQ(plan.budgets[0].gpu_bytes, budgets_of(cluster, {}, {})[0].gpu_bytes);
+  cluster.ranks[0].gpu.free_bytes = 24 * kGiB;
+  EXPECT_TRUE(cut_budgets(make_plan(llama_8b(), cluster, request)).empty());
+}
+
+TEST(Budgets, OfHostsTooAndRanksTogether) {
+  PlanRequest request;
+  request.host_memory = parse_budgets("-", "600GiB");
+  const Plan plan = make_plan(llama_8b(), gpus({0, 0}), request);
+  EXPECT_EQ(plan.budgets[1], (RankBudget{0, 248 * kGiB, false, false, 0, 300 * kGiB}));
+  EXPECT_EQ(cut_budgets(plan),
+            std::vector<std::string>{"--host-memory: 300.00 GiB asked for, the budget is 248.00 "
+                                     "GiB, what is free less 1/32 (ranks 0, 1)"});
+  // A part of what is free stays what it is.
+  request.host_memory = parse_budgets("-", "1");
+  EXPECT_EQ(make_plan(llama_8b(), gpus({0, 0}), request).budgets[1].host_bytes, 256 * kGiB);
+}
+
+TEST(Budgets, FarMoreThanTheCardHasIsASlipOfThePen) {
+  ClusterSpec cluster = gpus({24, 12});
+  cluster.ranks[0].gpu.free_bytes = cluster.ranks[1].gpu.free_bytes = 10 * kGiB;
+  PlanRequest request;
+  const auto said = [&](const char* text) {
+    request.gpu_memory = parse_budgets("-", text);
+    return refusal(llama_8b(), cluster, request);
+  };
+  expect_says(said("240GiB,12GiB"),
+              {"--gpu-memory 240GiB is more than the GPU has: 24.00 GiB in all", "rank 0",
+               "GPU 0 Made Up 24", "use --gpu-memory 24GiB or less"});
+  expect_says(said("24GiB,24GiB"), {"more than the GPU has: 12.00 GiB", "rank 1"});
+  expect_says(said("240GiB"), {"more than any GPU has: 24.00 GiB"});
+  // One for all is meant for the greatest.
+  EXPECT_EQ(said("24GiB"), "it was planned");
+  EXPECT_EQ(said("27GiB,13GiB"), "it was planned");
+  request.gpu_memory = parse_budgets("-", "1GiB,1GiB,1GiB");
+  expect_says(refusal(llama_8b(), cluster, request), {"names 3 sizes, the job has 2 ranks"});
 }
 
 // The issue's own: 8B Q4_K_M in 3 GiB.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/core/packed_matrix.h"
+#include "parallel/group_sum.h"
 #include "parallel/planner.h"
 #include "parallel/stage_clock.h"
 #include "tests/parallel/made_up_gpus.h"

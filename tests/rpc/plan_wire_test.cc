@@ -44,7 +44,9 @@ Plan odd_plan() {
   plan.prediction = {1.5, 2.5, 3.5, 4.5,    5.5,  6.5,
                      7.5, 8.5, 9.5, 1e-300, 10.5, std::numeric_limits<double>::infinity(),
                      true};
-  plan.budgets = {{1, int64_t{1} << 50, true, false}, {2, 3, false, true}, {4, 5, true, true}};
+  plan.budgets = {{1, int64_t{1} << 50, true, false, 0, 6},
+                  {2, 3, false, true, int64_t{1} << 51, 0},
+                  {4, 5, true, true, 0, 0}};
   return plan;
 }
 
