@@ -37,6 +37,23 @@ std::string joined(const std::vector<std::string>& parts) {
 
 std::string threads_text(int n) { return std::to_string(n) + (n == 1 ? " thread" : " threads"); }
 
+// What a layer's ops reach, with the types of weights from the quickest to the slowest of one row.
+std::string cpu_lines(const CpuRates& rates, const char* name) {
+  if (rates.threads == 0 || rates.products.empty()) return "";
+  const auto [least, most] = std::minmax_element(
+      rates.products.begin(), rates.products.end(),
+      [](const ProductRate& a, const ProductRate& b) { return a.row_gb_per_s < b.row_gb_per_s; });
+  const auto of = [](const ProductRate& product) {
+    return std::string(quant_info(product.type).name) + " " + rate(product.row_gb_per_s) +
+           " GB/s a row, " + rate(product.gop_per_s) + " Gop/s";
+  };
+  std::string out =
+      line(name, "products " + of(*most) + (least == most ? "" : " to " + of(*least)));
+  return out + line("", "attention " + rate(rates.attend_gb_per_s) + " GB/s, " +
+                            rate(rates.attend_gop_per_s) + " Gop/s; other ops of a layer " +
+                            rate(rates.layer_us) + " us");
+}
+
 std::string host_lines(const RankSpec& rank) {
   std::string out;
   std::vector<std::string> reads;
@@ -65,6 +82,7 @@ std::string host_lines(const RankSpec& rank) {
   if (rank.matrix_gop_per_s > 0) {
     out += line("products", rate(rank.matrix_gop_per_s) + " Gop/s, int8");
   }
+  out += cpu_lines(rank.cpu_alone, "layers, alone") + cpu_lines(rank.cpu_together, "all ranks'");
   if (rank.pin_gb_per_s > 0) out += line("pinning", rate(rank.pin_gb_per_s) + " GB/s");
   std::vector<std::string> disk;
   if (rank.disk_gb_per_s > 0) disk.push_back(rate(rank.disk_gb_per_s) + " GB/s");
@@ -143,8 +161,10 @@ std::string cluster_report(const ClusterSpec& cluster) {
     out += host_lines(rank) + gpu_lines(rank.gpu);
   }
   if (cluster.size() < 2) return out;
-  out += "between all ranks' host memories: a sum takes " + rate(cluster.link.latency_us) +
-         " us, and " + rate(cluster.link.gb_per_s) + " GB/s\n";
+  out +=
+      "between all ranks' host memories: a sum takes " + rate(cluster.link.latency_us) + " us, " +
+      (cluster.link.row_sum_us > 0 ? "of 8 KiB " + rate(cluster.link.row_sum_us) + " us, " : "") +
+      "and " + rate(cluster.link.gb_per_s) + " GB/s\n";
   for (const PairSpec& pair : cluster.pairs) {
     out += "between the GPUs of ranks " + std::to_string(pair.from) + " and " +
            std::to_string(pair.to) + ": " + pair.fabric + ", " + rate(pair.gb_per_s) +

@@ -19,6 +19,7 @@
 #include "launch/simulated_connect.h"
 #include "parallel/agreement.h"
 #include "parallel/budget.h"
+#include "parallel/cpu_clock.h"
 #include "parallel/patience.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
@@ -137,7 +138,7 @@ void Job::probe_and_join(const GpuSpec& gpu) {
   RankSpec facts = probe_rank(exec_, {world_.rank, world_.local_rank, world_.local_size, false});
   facts.host = world_.host;
   facts.gpu = gpu;
-  const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts);
+  const JobRates rates = settle_rates(world_, exec_, cuda_gpus(), facts, matrix_types(model_));
   say_warnings(rates.warning);
   const bool tell = !options_.quiet && !options_.json && !rates.note.empty();
   if (world_.front() && tell && (rates.kept || explains())) {

@@ -73,6 +73,8 @@ std::string rank_fingerprint(const RankSpec& facts) {
   if (facts.gpu.present()) {
     text += ", " + facts.gpu.name + " " + facts.gpu.uuid + " " +
             std::to_string(facts.gpu.total_bytes) + ", " + driver_text();
+  } else {
+    text += ", by layers";  // what is measured of CPUs: files from before it was are not taken
   }
   return text.substr(0, kMostFingerprint);
 }

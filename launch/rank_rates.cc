@@ -2,6 +2,7 @@
 #include "launch/rank_rates.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "launch/kept_rates.h"
 #include "parallel/agreement.h"
 #include "parallel/cluster_file.h"
+#include "parallel/cpu_rates.h"
 #include "parallel/disk_rate.h"
 #include "parallel/host_reads.h"
 #include "parallel/pair_probe.h"
@@ -30,15 +32,20 @@ int most_on_a_host(const World& world) {
   return *std::max_element(ranks.begin(), ranks.end());
 }
 
-// The best of a few: what is kept must not be what one busy moment made of it.
+// The best of a few: what is kept must not be what one busy moment made of it. The greatest rate of
+// a few would be that of the moment in which others took the cores from the small sums alone.
 LinkSpec best_link(World& world) {
   constexpr int kRuns = 5;
   LinkSpec best = probe_link(*world.communicator);
+  std::vector<double> rates = {best.gb_per_s};
   for (int run = 1; run < kRuns && world.size > 1; ++run) {
     const LinkSpec link = probe_link(*world.communicator);
     best.latency_us = std::min(best.latency_us, link.latency_us);
-    best.gb_per_s = std::max(best.gb_per_s, link.gb_per_s);
+    best.row_sum_us = std::min(best.row_sum_us, link.row_sum_us);
+    rates.push_back(link.gb_per_s);
   }
+  std::sort(rates.begin(), rates.end());
+  best.gb_per_s = rates[rates.size() / 2];
   return best;
 }
 
@@ -69,10 +76,59 @@ void measure_reads(World& world, const cpu::Exec& exec, const BusLoad& bus, Rank
   });
 }
 
+// Of what is measured of the ranks' CPUs: 44 slices for all types by `probe`, 6 to 10 for a model's
+// at a job's start, there one by one only where few ranks share a host.
+constexpr double kSliceSeconds = 0.02;
+constexpr double kQuickSliceSeconds = 0.006;
+constexpr int kQuickMostRanks = 4;
+
+// How much is measured of the ranks' CPUs.
+struct CpuLook {
+  std::span<const QuantType> types;
+  double seconds = 0;        // of a slice, CpuProbe::slices() of them
+  int most_ranks = 1 << 20;  // on a host, for them to be measured one by one as well
+};
+
+// What layers reach on CPUs: rank by rank, while the host's others wait for it, and all at once.
+// Ranks with GPUs, whose halves on CPUs count by memory's reads, only wait.
+void measure_cpus(World& world, const cpu::Exec& exec, const ReadBuffer& weights,
+                  const CpuLook& look, RankSpec& mine) {
+  const bool mine_counts = !mine.gpu.present();
+  std::array<double, 1> n = {mine_counts ? 1.0 : 0.0};
+  world.communicator->all_reduce(n);
+  if (n[0] == 0) return;
+  std::optional<CpuProbe> probe;
+  together(world, [&] {
+    if (mine_counts) probe.emplace(exec, weights);
+  });
+  const auto barrier = [&] { world.communicator->barrier(); };
+  const auto wait = [&] {
+    for (int i = 0; i < CpuProbe::slices(look.types); ++i) barrier();
+    barrier();
+  };
+  const int ranks = most_on_a_host(world);
+  const int turns = ranks <= look.most_ranks ? ranks : 0;
+  for (int turn = 0; turn < turns; ++turn) {
+    if (!mine_counts || mine.local_rank != turn) {
+      wait();
+      continue;
+    }
+    mine.cpu_alone = probe->measure(mine.threads, look.types, look.seconds, false, barrier);
+    barrier();
+  }
+  if (ranks < 2) return;
+  if (!mine_counts) return wait();
+  const int threads = mine.threads * mine.local_size;
+  const CpuRates all = probe->measure(threads, look.types, look.seconds, true, barrier);
+  barrier();
+  if (turns == 0) mine.cpu_alone = all;
+  if (mine.local_size > 1) mine.cpu_together = all;
+}
+
 }  // namespace
 
 JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus,
-                      const RankSpec& facts) {
+                      const RankSpec& facts, std::span<const QuantType> types) {
   JobRates rates;
   rates.mine = facts;
   const std::string fingerprint = cluster_fingerprint(gather_texts(world, rank_fingerprint(facts)));
@@ -94,7 +150,9 @@ JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus
     return rates;
   }
   // All measure before the link's probe, so that nobody waits there while another is still busy.
-  measure_rates(exec, rates.mine, [&] { world.communicator->barrier(); });
+  ReadBuffer buffer(exec, past_caches_bytes(rates.mine.memory_free_bytes));
+  measure_rates(exec, buffer, rates.mine, [&] { world.communicator->barrier(); });
+  measure_cpus(world, exec, buffer, {types, kQuickSliceSeconds, kQuickMostRanks}, rates.mine);
   rates.note = no_kept_rates_text();
   const std::string warning = measure_gpu(rates.mine.gpu, gpus);
   if (!warning.empty()) rates.warning = warning;
@@ -138,7 +196,12 @@ void measure_disks(World& world, const std::string& model, RankSpec& mine) {
 ClusterSpec measure_cluster(World& world, const cpu::Exec& exec, const GpuSource& gpus,
                             const RankSpec& facts, const std::string& model) {
   RankSpec mine = facts;
-  together(world, [&] { measure_rates(exec, mine); });
+  std::optional<ReadBuffer> buffer;
+  together(world, [&] { buffer.emplace(exec, past_caches_bytes(mine.memory_free_bytes)); });
+  together(world, [&] { measure_rates(exec, *buffer, mine, {}); });
+  const std::vector<QuantType> types = all_product_types();
+  measure_cpus(world, exec, *buffer, {types, kSliceSeconds}, mine);
+  buffer.reset();
   together(world, [&] { measure_gpu_rates(mine.gpu, gpus); });
   GpuBus bus;
   together(world, [&] {

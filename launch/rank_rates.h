@@ -2,6 +2,7 @@
 // job's start or thoroughly by `spillway probe`.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "kernels/cpu/ops.h"
@@ -21,9 +22,11 @@ struct JobRates {
 };
 
 // Collective. facts: of this rank, its GPU selected. Kept rates count when they are those of all
-// ranks; otherwise every rank measures what a plan cannot do without, at the same time: 0.2 s.
+// ranks; otherwise every rank measures what a plan cannot do without, at the same time: 0.2 s, and
+// 0.1 to 0.3 s more for ranks without a GPU.
+// types: of the weights that the job multiplies with.
 JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus,
-                      const RankSpec& facts);
+                      const RankSpec& facts, std::span<const QuantType> types);
 
 // Collective: everything that a ClusterSpec has, in steps that all ranks begin together. Seconds.
 // model: a file to read for the disk's rate, or "". Throws SharedError.

@@ -13,6 +13,7 @@
 #include "launch/profile.h"
 #include "launch/speed.h"
 #include "launch/verbs.h"
+#include "parallel/cost.h"
 #include "runtime/engine/follower.h"
 
 namespace spillway {
@@ -32,6 +33,12 @@ int64_t planned_memory(const Plan& plan) {
   return plan.rank_bytes(0) - plan.rank_bytes(0, "", "disk");
 }
 
+// For the tests' own length, as sweep predicts, and not the usual one.
+Prediction predicted(const Options& options, const Job& job, const House& house) {
+  const int64_t context = options.bench_depth + options.bench_new / 2;
+  return predict(house.plan, job.model(), job.cluster(), context);
+}
+
 void print_json(const Options& options, Job& job, const House& house, const Speed& r,
                 const Profile& profile) {
   nlohmann::ordered_json out;
@@ -40,7 +47,7 @@ void print_json(const Options& options, Job& job, const House& house, const Spee
   out["prompt_tokens"] = options.bench_prompt;
   out["new_tokens"] = options.bench_new;
   out["repetitions"] = options.repetitions;
-  const Prediction& p = house.plan.prediction;
+  const Prediction p = predicted(options, job, house);
   if (options.bench_prompt > 0) {
     out["prefill_tok_per_s"] = rate_json(r.prefill, p.prefill_tok_per_s);
   }
@@ -67,7 +74,7 @@ void print_row(const char* name, int64_t tokens, const Measured& m, double predi
 }
 
 void print_table(const Options& options, Job& job, const House& house, const Speed& r) {
-  const Prediction& p = house.plan.prediction;
+  const Prediction p = predicted(options, job, house);
   std::printf("%s, %s\n\n%-8s %7s %11s %11s %11s %9s %11s\n", job.model().name.c_str(),
               plan_title(house.plan).c_str(), "test", "tokens", "tok/s", "least", "most", "GB/s",
               "predicted");

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -19,6 +20,8 @@
 #include "launch/shipped_file.h"
 #include "launch/verbs.h"
 #include "parallel/cluster_file.h"
+#include "parallel/cpu_clock.h"
+#include "parallel/cpu_rates.h"
 #include "parallel/explain.h"
 #include "parallel/host_reads.h"
 #include "parallel/near_word.h"
@@ -44,8 +47,30 @@ HostRead all_read(const cpu::Exec& exec, int n_ranks, int64_t free_bytes) {
   return read;
 }
 
+// What a layer's ops reach on one rank's CPU alone, and, by this process, on all ranks' at once.
+void measure_layers(const cpu::Exec& exec, int n_ranks, std::span<const QuantType> types,
+                    RankSpec& spec) {
+  constexpr double kSliceSeconds = 0.015;
+  const auto measure = [&](const cpu::Exec& on, bool beside) {
+    const ReadBuffer weights(on, past_caches_bytes(spec.memory_free_bytes));
+    return CpuProbe(on, weights).measure(on.pool->size(), types, kSliceSeconds, beside, [] {});
+  };
+  spec.cpu_alone = measure(exec, false);
+  if (n_ranks < 2) return;
+  ThreadPool pool(exec.pool->size() * n_ranks);
+  CpuRates& all = spec.cpu_together;
+  all = measure({&pool, exec.isa}, true);
+  for (ProductRate& product : all.products) {
+    product.row_gb_per_s /= n_ranks;
+    product.gop_per_s /= n_ranks;
+  }
+  all.attend_gb_per_s /= n_ranks;
+  all.attend_gop_per_s /= n_ranks;
+  all.value_ns *= n_ranks;
+}
+
 // What `spillway probe` kept of as many ranks on this host; else what is measured now.
-ClusterSpec cluster_here(const Options& options, int n_ranks) {
+ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const QuantType> types) {
   ThreadPool pool(options.threads > 0 ? options.threads : cores_of_rank(n_ranks));
   const cpu::Exec exec{&pool, cpu::best_isa()};
   ClusterSpec cluster = assumed_cluster(n_ranks);
@@ -71,6 +96,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks) {
     RankSpec measured = cluster.ranks[0];
     measure_rates(exec, measured);
     measured.together = all_read(exec, n_ranks, measured.memory_free_bytes);
+    if (!measured.gpu.present()) measure_layers(exec, n_ranks, types, measured);
     for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
     std::cerr << no_kept_rates_text() << "\n";
     warning = find_gpus(cluster, request, cuda_gpus(), true);
@@ -140,8 +166,9 @@ ModelSpec model_of(const std::string& text) {
 
 int verb_plan(const Options& options) {
   const ModelSpec model = model_of(options.model);
-  const ClusterSpec cluster = options.cluster.empty() ? cluster_here(options, ranks_named(options))
-                                                      : cluster_of_file(options);
+  const ClusterSpec cluster = options.cluster.empty()
+                                  ? cluster_here(options, ranks_named(options), matrix_types(model))
+                                  : cluster_of_file(options);
   const PlanRequest request = plan_request(options);
   const Planned planned = plan_and_others(model, cluster, request);
   const Plan& plan = planned.plan;

@@ -110,12 +110,88 @@ std::vector<HostRead> reads_of(const TomlFields& io, HostReadLists lists) {
   return reads;
 }
 
+// Three lists side by side in the file.
+struct ProductLists {
+  std::vector<std::string> types;
+  std::vector<double> row_gb_per_s, gop_per_s;
+};
+
+ProductLists lists_of(const std::vector<ProductRate>& products) {
+  ProductLists lists;
+  for (const auto& [type, row_gb_per_s, gop_per_s] : products) {
+    lists.types.push_back(quant_info(type).name);
+    lists.row_gb_per_s.push_back(row_gb_per_s);
+    lists.gop_per_s.push_back(gop_per_s);
+  }
+  return lists;
+}
+
+std::vector<ProductRate> products_of(const TomlFields& io, const std::string& prefix,
+                                     const ProductLists& lists) {
+  const std::string key = prefix + "product_types";
+  const size_t n = lists.types.size();
+  if (lists.row_gb_per_s.size() != n || lists.gop_per_s.size() != n) {
+    io.fail("the lists of products have " + std::to_string(n) + ", " +
+                std::to_string(lists.row_gb_per_s.size()) + " and " +
+                std::to_string(lists.gop_per_s.size()) + " values, they must have as many",
+            key.c_str());
+  }
+  std::vector<ProductRate> products;
+  for (size_t i = 0; i < n; ++i) {
+    const auto type = quant_type_from_name(lists.types[i]);
+    if (!type || !quant_info(*type).computable) {
+      io.fail(key + " has \"" + lists.types[i] + "\", which is no type of weights", key.c_str());
+    }
+    if (i > 0 && *type <= products.back().type) {
+      io.fail(key + " must be in the order of GGUF's numbers", key.c_str());
+    }
+    if (lists.row_gb_per_s[i] <= 0 || lists.gop_per_s[i] <= 0) {
+      io.fail("products of " + lists.types[i] + " have no rate", key.c_str());
+    }
+    products.push_back({*type, lists.row_gb_per_s[i], lists.gop_per_s[i]});
+  }
+  return products;
+}
+
+// What a prediction divides by, and all or nothing.
+void check_whole(const TomlFields& io, const std::string& prefix, const CpuRates& rates) {
+  const bool some = rates.threads > 0 || !rates.products.empty();
+  if (!some) return;
+  if (rates.threads > 0 && !rates.products.empty() && rates.attend_gb_per_s > 0 &&
+      rates.attend_gop_per_s > 0) {
+    return;
+  }
+  io.fail("rates of products need " + prefix + "threads, " + prefix + "product_types, " + prefix +
+              "attend_gb_per_s and " + prefix + "attend_gop_per_s",
+          (prefix + "threads").c_str());
+}
+
+// Keys of one of a rank's CpuRates, all with one prefix.
+template <typename Io, typename Rates>
+void cpu_rate_fields(Io& io, const std::string& prefix, Rates& rates) {
+  auto& [threads, products, attend_gb_per_s, attend_gop_per_s, row_value_ns, value_ns, layer_us] =
+      rates;
+  const auto key = [&](const char* name) { return prefix + name; };
+  count(io, key("threads").c_str(), threads, 0);
+  ProductLists lists = lists_of(products);
+  io.texts(key("product_types").c_str(), lists.types);
+  io.numbers(key("product_row_gb_per_s").c_str(), lists.row_gb_per_s);
+  io.numbers(key("product_gop_per_s").c_str(), lists.gop_per_s);
+  if constexpr (kReads<Io>) products = products_of(io, prefix, lists);
+  io.number(key("attend_gb_per_s").c_str(), attend_gb_per_s);
+  io.number(key("attend_gop_per_s").c_str(), attend_gop_per_s);
+  io.number(key("row_value_ns").c_str(), row_value_ns);
+  io.number(key("value_ns").c_str(), value_ns);
+  io.number(key("layer_us").c_str(), layer_us);
+  if constexpr (kReads<Io>) check_whole(io, prefix, rates);
+}
+
 template <typename Io, typename Rank>
 void rank_fields(Io& io, Rank& spec) {
   // pid: of a process, not of a machine. gpu: a table of its own.
   auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
          read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-         disk_gb_per_s, page_cache_gb_per_s, together] = spec;
+         disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together] = spec;
   count(io, "rank", rank, 0, true);
   needed_text(io, "host", host);
   count(io, "local_rank", local_rank, 0);
@@ -145,6 +221,8 @@ void rank_fields(Io& io, Rank& spec) {
     const HostReadLists lists = lists_of(host_reads);
     host_read_fields(io, lists);
   }
+  if (kReads<Io> || cpu_alone.threads > 0) cpu_rate_fields(io, "cpu_", cpu_alone);
+  if (kReads<Io> || cpu_together.threads > 0) cpu_rate_fields(io, "cpu_together_", cpu_together);
 }
 
 template <typename Io, typename Pair>
@@ -159,10 +237,11 @@ void pair_fields(Io& io, Pair& pair) {
 
 template <typename Io, typename Link>
 void link_fields(Io& io, Link& link) {
-  auto& [latency_us, gb_per_s, measured] = link;
+  auto& [latency_us, gb_per_s, measured, row_sum_us] = link;
   io.number("latency_us", latency_us);
   io.number("gb_per_s", gb_per_s);
   io.flag("measured", measured);
+  if (kReads<Io> || row_sum_us > 0) io.number("row_sum_us", row_sum_us);
 }
 
 template <typename Io, typename Origin>

@@ -30,9 +30,40 @@ constexpr double HostRead::*kHostReadRates[] = {&HostRead::gb_per_s, &HostRead::
 constexpr double GpuSpec::*kGpuRates[] = {&GpuSpec::read_gb_per_s, &GpuSpec::matrix_tflops,
                                           &GpuSpec::h2d_gb_per_s, &GpuSpec::d2h_gb_per_s,
                                           &GpuSpec::launch_gap_us};
+constexpr double CpuRates::*kCpuRates[] = {&CpuRates::attend_gb_per_s, &CpuRates::attend_gop_per_s,
+                                           &CpuRates::row_value_ns, &CpuRates::value_ns,
+                                           &CpuRates::layer_us};
+constexpr double ProductRate::*kProductRates[] = {&ProductRate::row_gb_per_s,
+                                                  &ProductRate::gop_per_s};
 // Those that ranks on one GPU divide among themselves.
 constexpr double GpuSpec::*kSharedRates[] = {&GpuSpec::read_gb_per_s, &GpuSpec::matrix_tflops,
                                              &GpuSpec::h2d_gb_per_s, &GpuSpec::d2h_gb_per_s};
+
+bool same_types(const CpuRates& a, const CpuRates& b) {
+  return a.threads == b.threads &&
+         std::equal(a.products.begin(), a.products.end(), b.products.begin(), b.products.end(),
+                    [](const auto& x, const auto& y) { return x.type == y.type; });
+}
+
+// settle: the median of what a function finds in like ranks, nullptr in those without it.
+template <typename Settle>
+void settle_cpu_rates(RankSpec& rank, const Settle& settle) {
+  for (CpuRates RankSpec::*rates : {&RankSpec::cpu_alone, &RankSpec::cpu_together}) {
+    const CpuRates own = rank.*rates;
+    for (double CpuRates::*rate : kCpuRates) {
+      (rank.*rates).*rate = settle([&](const RankSpec& of) {
+        return same_types(of.*rates, own) ? &((of.*rates).*rate) : nullptr;
+      });
+    }
+    for (size_t i = 0; i < own.products.size(); ++i) {
+      for (double ProductRate::*rate : kProductRates) {
+        (rank.*rates).products[i].*rate = settle([&](const RankSpec& of) {
+          return same_types(of.*rates, own) ? &((of.*rates).products[i].*rate) : nullptr;
+        });
+      }
+    }
+  }
+}
 
 bool same_gpu(const RankSpec& a, const RankSpec& b) {
   if (!a.gpu.present() || !b.gpu.present() || a.host != b.host) return false;
@@ -114,6 +145,7 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
         return of.together.threads == rank.together.threads ? &(of.together.*rate) : nullptr;
       });
     }
+    settle_cpu_rates(rank, settle);
   }
   return out;
 }
@@ -123,6 +155,8 @@ RankSpec with_rates(const RankSpec& facts, const RankSpec& measured) {
   for (double RankSpec::*rate : kHostRates) out.*rate = measured.*rate;
   out.host_reads = measured.host_reads;
   out.together = measured.together;
+  out.cpu_alone = measured.cpu_alone;
+  out.cpu_together = measured.cpu_together;
   out.measured = measured.measured;
   if (!facts.gpu.present() || !measured.gpu.present()) return out;
   for (double GpuSpec::*rate : kGpuRates) out.gpu.*rate = measured.gpu.*rate;

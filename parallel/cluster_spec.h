@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/quant.h"
+
 namespace spillway {
 
 // The GPU of a rank, as kernels/cuda/device.h describes it and as measured.
@@ -39,6 +41,29 @@ struct HostRead {
   bool operator==(const HostRead&) const = default;
 };
 
+// Products of weights of one type by all of a rank's threads, in the mixture of a layer: two thirds
+// into floats, a third as parts of sums over ranks.
+struct ProductRate {
+  QuantType type = QuantType::kF32;
+  double row_gb_per_s = 0;  // of packed weights that no cache holds, times one row
+  double gop_per_s = 0;     // 1e9 multiply-adds, times many rows
+  bool operator==(const ProductRate&) const = default;
+};
+
+// What a layer's ops reach on a rank's threads; parallel/cpu_rates.h measures it.
+struct CpuRates {
+  int threads = 0;                         // at work on the host; 0: not measured
+  std::vector<ProductRate> products = {};  // by type, rising
+  double attend_gb_per_s = 0;              // one row: an f16 cache read
+  double attend_gop_per_s = 0;             // many rows: 1e9 f32 multiply-adds
+  // The other ops of a layer (norms, quantising, gates, sums): of one row, nanoseconds for each of
+  // its dim + ff values; of many rows, likewise; and what a layer takes beyond that.
+  double row_value_ns = 0;
+  double value_ns = 0;
+  double layer_us = 0;
+  bool operator==(const CpuRates&) const = default;
+};
+
 struct RankSpec {
   int rank = 0;
   std::string host;
@@ -62,13 +87,21 @@ struct RankSpec {
   // This rank's reads while all of the host's ranks do the same; threads: of all of them; 0: not
   // measured.
   HostRead together = {};
+  // Of a rank without a GPU: while the host's other ranks wait for it, as they wait for messages,
+  // and while all of them do the same.
+  CpuRates cpu_alone = {};
+  CpuRates cpu_together = {};
 };
 
 struct LinkSpec {
   double latency_us = 0;  // of a small all-reduce over all ranks
   double gb_per_s = 0;    // of a large one, bytes of the vector over time
   bool measured = false;
+  // One of kRowSumBytes, which is slower than the two let expect: beyond an eager message's size
+  // MPI asks first; 0: not measured.
+  double row_sum_us = 0;
 };
+inline constexpr int64_t kRowSumBytes = 8192;
 
 // Between the GPUs of two ranks.
 struct PairSpec {

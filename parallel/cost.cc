@@ -37,6 +37,9 @@ double sequences_tok_per_s(const Plan& plan, const StageClock& clock, int64_t co
 // of its own, and begins one when it is done with the one before and the rows have come. The first
 // step fills the pipeline, after that the slowest stage sets the pace. The last one has logits.
 double prompt_ms(const Plan& plan, const StageClock& clock, int64_t tokens) {
+  // Stages on CPUs of one host take from each other what that host has. (GPUs' stages multiply on
+  // devices of their own.)
+  const bool overlap = tokens > plan.limits.max_rows && !plan.uses_gpu();
   std::vector<double> done(plan.stages.size(), 0.0);  // when a stage is, with its last step
   for (int64_t first = 0; first < tokens; first += plan.limits.max_rows) {
     const int64_t rows = std::min(tokens - first, plan.limits.max_rows);
@@ -44,7 +47,8 @@ double prompt_ms(const Plan& plan, const StageClock& clock, int64_t tokens) {
     double come = 0;  // of the rows
     for (size_t s = 0; s < done.size(); ++s) {
       come += clock.hop_ms(s, rows);
-      done[s] = std::max(done[s], come) + clock.times(s, {rows, first, true, last}).total_ms();
+      done[s] =
+          std::max(done[s], come) + clock.times(s, {rows, first, true, last, overlap}).total_ms();
       come = done[s];
     }
   }

@@ -66,6 +66,13 @@ double message_ms(const LinkSpec& link, int64_t bytes) {
   return link.latency_us * 1e-3 + transfer_ms(bytes, link.gb_per_s);
 }
 
+double cpu_message_ms(const LinkSpec& link, int64_t bytes) {
+  if (link.row_sum_us <= 0) return message_ms(link, bytes);
+  const double part = static_cast<double>(std::min(bytes, kRowSumBytes)) / kRowSumBytes;
+  return (link.latency_us + part * (link.row_sum_us - link.latency_us)) * 1e-3 +
+         transfer_ms(std::max<int64_t>(0, bytes - kRowSumBytes), link.gb_per_s);
+}
+
 std::vector<bool> alone_on_gpus(const ClusterSpec& cluster) {
   // As ranks_on_gpu has it, of all ranks at once.
   const auto key = [](const RankSpec* rank) {
@@ -96,7 +103,7 @@ double group_sum_ms(const ClusterSpec& cluster, const GroupReach& reach, size_t 
                     int64_t rows, int64_t dim) {
   if (n_ranks < 2) return 0;
   const int64_t values = rows * dim;
-  if (!gpu) return message_ms(link_of(cluster), values * kSumBytes);
+  if (!gpu) return cpu_message_ms(link_of(cluster), values * kSumBytes);
   const int64_t bytes = values * kPartialSumBytes;
   // Each rank sends and receives all but its own part twice: once to add, once added.
   const auto n = static_cast<double>(n_ranks);

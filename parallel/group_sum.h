@@ -22,6 +22,9 @@ double host_copy_ms(int64_t bytes);
 // Between hosts' memories: the cluster's link, or the assumed one.
 LinkSpec link_of(const ClusterSpec& cluster);
 double message_ms(const LinkSpec& link, int64_t bytes);
+// Between CPUs: as long as the two measured sums let expect up to the greater one's bytes, then by
+// the rate.
+double cpu_message_ms(const LinkSpec& link, int64_t bytes);
 
 // By rank: it has a GPU, and no other rank is on that one.
 std::vector<bool> alone_on_gpus(const ClusterSpec& cluster);

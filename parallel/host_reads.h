@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/core/arena.h"
@@ -27,6 +28,10 @@ class ReadBuffer {
   void read(int n_threads, std::vector<double>* rates = nullptr);
   int64_t bytes() const { return n_words_ * 8; }
   int n_threads() const { return exec_.pool->size(); }
+  // All of it: numbers that every type of weights reads as ordinary ones.
+  std::span<std::byte> memory() const {
+    return {reinterpret_cast<std::byte*>(words_), static_cast<size_t>(bytes())};
+  }
   int n_pieces() const { return static_cast<int>(std::max<int64_t>(1, bytes() / kPieceBytes)); }
 
  private:

@@ -65,6 +65,15 @@ double bus_slowdown(const RankSpec& spec, int ranks) {
   return std::max(1.0, alone * ranks / total);
 }
 
+double slowdown_of(const HostReaders& one, int threads) {
+  if (one.slowdown_of_all <= 0) return read_slowdown(*one.spec, threads, one.beside_bus);
+  const int own = one.spec->threads;
+  if (threads <= own || one.all_threads <= own) return 1;
+  // With the work alone as the unit.
+  const double total = total_between(1, 1 / one.slowdown_of_all, own, one.all_threads, threads);
+  return std::max(1.0, threads / (total * own));
+}
+
 void read_together(std::span<HostReaders> readers, int busy_threads) {
   double done_ms = 0;
   std::vector<HostReaders*> open;
@@ -76,7 +85,7 @@ void read_together(std::span<HostReaders> readers, int busy_threads) {
     int threads = busy_threads;
     for (const HostReaders* one : open) threads += one->count * one->spec->threads;
     const auto takes_ms = [threads](const HostReaders& one) {
-      return one.ms * read_slowdown(*one.spec, threads, one.beside_bus);
+      return one.ms * slowdown_of(one, threads);
     };
     double next_ms = takes_ms(*open.front());
     for (const HostReaders* one : open) next_ms = std::min(next_ms, takes_ms(*one));

@@ -27,7 +27,13 @@ struct HostReaders {
   int count = 1;
   bool beside_bus = false;
   double ms = 0;  // that their reads take alone; afterwards, beside each other
+  // Work of CPU ranks: how many times as long it takes while all of the host's ranks, `all_threads`
+  // in all, are at theirs; 0: reads alone count, by what was measured of them.
+  double slowdown_of_all = 0;
+  int all_threads = 0;
 };
+// How many times as long a reader takes with `threads` threads at work on its host.
+double slowdown_of(const HostReaders& one, int threads);
 // All readers of one host begin at once; who is done leaves the memory to the others. busy_threads:
 // of the host's other ranks, that read all the time.
 void read_together(std::span<HostReaders> readers, int busy_threads);

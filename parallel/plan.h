@@ -90,7 +90,7 @@ struct RankBudget {
 struct Prediction {
   double matrix_ms = 0;
   double attention_ms = 0;
-  double launch_ms = 0;  // of a GPU's kernels, beyond the bytes that they read
+  double launch_ms = 0;  // of a GPU's kernels, beyond the bytes that they read; a CPU's other ops
   double collective_ms = 0;
   double hop_ms = 0;
   double cpu_ms = 0;   // waits for halves on the CPU beside a GPU

@@ -258,12 +258,15 @@ std::string gpu_lines(const Plan& plan, const ClusterSpec& cluster) {
 }
 
 // "12.34 matrices + 0.50 attention + …": the terms that there are.
-std::string terms_text(const Prediction& p) {
-  const std::pair<double, const char*> terms[] = {
-      {p.matrix_ms, "matrices"}, {p.attention_ms, "attention"},
-      {p.launch_ms, "launches"}, {p.collective_ms, "sums over ranks"},
-      {p.hop_ms, "hops"},        {p.cpu_ms, "for the CPU"},
-      {p.bus_ms, "for the bus"}, {p.disk_ms, "for the disk"}};
+std::string terms_text(const Prediction& p, bool gpus) {
+  const std::pair<double, const char*> terms[] = {{p.matrix_ms, "matrices"},
+                                                  {p.attention_ms, "attention"},
+                                                  {p.launch_ms, gpus ? "launches" : "other ops"},
+                                                  {p.collective_ms, "sums over ranks"},
+                                                  {p.hop_ms, "hops"},
+                                                  {p.cpu_ms, "for the CPU"},
+                                                  {p.bus_ms, "for the bus"},
+                                                  {p.disk_ms, "for the disk"}};
   std::string text;
   for (const auto& [ms, name] : terms) {
     if (ms > 0) append_item(text, " + ", fixed_text(ms, 2) + " " + name);
@@ -278,7 +281,7 @@ std::string prediction_text(const Plan& plan) {
                     fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
                     " tokens cached, from " + (p.measured_cluster ? "measured" : "assumed") +
                     " rates\n" + "  " + fixed_text(p.total_ms, 2) + " ms a token = ";
-  const std::string terms = terms_text(p);
+  const std::string terms = terms_text(p, plan.uses_gpu());
   // Two lines where one would be too long.
   size_t cut = std::string::npos;
   if (terms.size() > 75) cut = terms.rfind(" + ", 75);

@@ -8,6 +8,7 @@
 #include "kernels/cpu/ops.h"
 #include "parallel/cluster_spec.h"
 #include "parallel/communicator.h"
+#include "parallel/host_reads.h"
 
 namespace spillway {
 
@@ -25,6 +26,11 @@ RankSpec probe_rank(const cpu::Exec& exec, const ProbeOptions& options);
 // host's ranks have called it; then they read at the same time. May be empty.
 void measure_rates(const cpu::Exec& exec, RankSpec& spec,
                    const std::function<void()>& together = {});
+// The same with a buffer of past_caches_bytes() that is there already.
+void measure_rates(const cpu::Exec& exec, ReadBuffer& buffer, RankSpec& spec,
+                   const std::function<void()>& together);
+// Of weights or reads that no cache of the host holds, as far as free memory allows.
+int64_t past_caches_bytes(int64_t free_bytes);
 LinkSpec probe_link(Communicator& world);
 
 // Cores that this process may use (affinity mask and cgroup quota), and bytes it may still take.

@@ -127,6 +127,20 @@ int64_t half_bytes(const ModelSpec& model, const LayerSpec& layer, const LayerPa
   return bytes;
 }
 
+bool uses_bus(const RankPart& part) {
+  const auto streamed = [](Place place) {
+    return place == Place::kStreamed || place == Place::kHybrid || place == Place::kDisk;
+  };
+  return std::any_of(part.layers.begin(), part.layers.end(), [&](const LayerPart& layer) {
+    return streamed(layer.attention) || streamed(layer.feed_forward);
+  });
+}
+
+bool reads_host(const RankPart& part) {
+  return !part.gpu || std::any_of(part.layers.begin(), part.layers.end(),
+                                  [](const LayerPart& layer) { return !layer.ff_on_cpu.empty(); });
+}
+
 bool spills_to(const RankPart& part, WeightHome home) {
   return std::any_of(part.layers.begin(), part.layers.end(), [home](const LayerPart& layer) {
     return home_of(layer.attention) == home || home_of(layer.feed_forward) == home;

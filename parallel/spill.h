@@ -34,6 +34,10 @@ Place place_of_half(const LayerPart& part, Half half);
 
 // Whether any half of this rank lies in that home.
 bool spills_to(const RankPart& part, WeightHome home);
+// Whether a decode step copies weights to the rank's GPU.
+bool uses_bus(const RankPart& part);
+// Whether a decode step reads weights or the cache with the rank's threads.
+bool reads_host(const RankPart& part);
 // Bytes of one slot: on the device, of the greatest half that is not resident; on the host (pinned
 // beside a GPU), of the greatest that lies on disk with the whole pages around it, a number of
 // pages. 0 when there is none.

@@ -29,21 +29,6 @@ constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
 constexpr double kPeerHopMs = 0.008;
-// Whether a decode step copies weights to the rank's GPU.
-bool uses_bus(const RankPart& part) {
-  const auto streamed = [](Place place) {
-    return place == Place::kStreamed || place == Place::kHybrid || place == Place::kDisk;
-  };
-  return std::any_of(part.layers.begin(), part.layers.end(), [&](const LayerPart& layer) {
-    return streamed(layer.attention) || streamed(layer.feed_forward);
-  });
-}
-
-// Whether a decode step reads weights or the cache with the rank's threads.
-bool reads_host(const RankPart& part) {
-  return !part.gpu || std::any_of(part.layers.begin(), part.layers.end(),
-                                  [](const LayerPart& layer) { return !layer.ff_on_cpu.empty(); });
-}
 
 // Of a rank's bytes on disk, the part that the page cache has no room for beside the plan, in what
 // is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory.
@@ -110,63 +95,9 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
           })));
     }
     const int all = threads[static_cast<size_t>(hosts_[r])];
-    shared_host_ = shared_host_ || (reads_host(part) && read_slowdown(rank, all, bus) > 1);
+    shared_host_ = shared_host_ || (reads_host(part) && read_slowdown(rank, all, bus) > 1) ||
+                   (!part.gpu && rank.cpu_together.threads > 0);
   }
-}
-
-bool StageClock::alike(int a, int b) const {
-  const auto i = static_cast<size_t>(a);
-  const auto j = static_cast<size_t>(b);
-  const RankSpec& x = cluster_.ranks[i];
-  const RankSpec& y = cluster_.ranks[j];
-  return hosts_[i] == hosts_[j] && rates_[i] == rates_[j] && x.threads == y.threads &&
-         x.host_reads == y.host_reads && x.together == y.together &&
-         same_size(plan_.parts[i], plan_.parts[j]);
-}
-
-std::vector<StageClock::Seat> StageClock::seats_of(const StagePlan& stage) const {
-  std::vector<Seat> seats;
-  for (const int rank : stage.ranks) {
-    const auto like = std::find_if(seats.begin(), seats.end(),
-                                   [&](const Seat& seat) { return alike(seat.rank, rank); });
-    like == seats.end() ? seats.push_back({rank, 1}) : (void)++like->count;
-  }
-  return seats;
-}
-
-int StageClock::busy_threads(const StagePlan& stage, int host, const StepShape& step) const {
-  if (!step.all_busy) return 0;
-  int threads = 0;
-  for (const RankPart& part : plan_.parts) {
-    const auto r = static_cast<size_t>(part.rank);
-    const bool other = &plan_.stages[static_cast<size_t>(part.stage)] != &stage;
-    if (other && hosts_[r] == host && reads_host(part)) threads += cluster_.ranks[r].threads;
-  }
-  return threads;
-}
-
-std::vector<double> StageClock::slowdowns(const StagePlan& stage, const std::vector<Seat>& seats,
-                                          const StepShape& step,
-                                          const std::vector<double>& alone_ms) const {
-  if (!shared_host_) return {};
-  std::vector<double> out(seats.size(), 1.0);
-  for (size_t first = 0; first < seats.size(); ++first) {
-    const int host = hosts_[static_cast<size_t>(seats[first].rank)];
-    std::vector<HostReaders> readers;
-    std::vector<size_t> at;
-    for (size_t i = 0; i < seats.size(); ++i) {
-      const auto r = static_cast<size_t>(seats[i].rank);
-      if (hosts_[r] != host || alone_ms[i] <= 0) continue;
-      if (i < first) break;  // done with an earlier one
-      readers.push_back(
-          {&cluster_.ranks[r], seats[i].count, uses_bus(plan_.parts[r]), alone_ms[i]});
-      at.push_back(i);
-    }
-    if (at.empty() || at[0] != first) continue;
-    read_together(readers, busy_threads(stage, host, step));
-    for (size_t i = 0; i < at.size(); ++i) out[at[i]] = readers[i].ms / alone_ms[at[i]];
-  }
-  return out;
 }
 
 double StageClock::message_ms(int64_t bytes) const { return spillway::message_ms(link_, bytes); }
@@ -181,7 +112,8 @@ double StageClock::hop_ms(size_t stage, int64_t rows) const {
   if (plan_.on_gpu(from) && plan_.on_gpu(to) && reach_of(cluster_, alone_, both).peers) {
     return kPeerHopMs + transfer_ms(bytes, kPeerGbPerS);
   }
-  double ms = message_ms(bytes);
+  const bool cpus = !plan_.on_gpu(from) && !plan_.on_gpu(to);
+  double ms = cpus ? cpu_message_ms(link_, bytes) : message_ms(bytes);
   if (plan_.on_gpu(from)) ms += host_copy_ms(bytes);
   if (plan_.on_gpu(to)) ms += host_copy_ms(bytes);
   return ms;
@@ -214,20 +146,29 @@ StageClock::Work StageClock::feed_forward_work(int, const StagePlan& stage, int6
 
 // Decode: a row against `context` positions or the window, the cache read once. Prefill: each row
 // against all up to it or its window, for q k and for the sum of v.
-double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
-                             const StepShape& step) const {
+AttentionWork StageClock::attention_of(int rank, const StagePlan& stage, int64_t i,
+                                       const StepShape& step) const {
   const LayerSpec& layer = model_.layers[stage.layers.begin + i];
   const LayerPart& part = plan_.parts[rank].layers[i];
-  const RankRates& rates = rates_[static_cast<size_t>(rank)];
+  AttentionWork work;
+  work.prefill = step.prefill;
   if (!step.prefill) {
-    const int64_t bytes = 2 * seen_tokens(layer, step.context) * part.kv_heads.size() *
-                          kv_row_bytes(plan_.kv.type, model_.head_dim);
-    return transfer_ms(step.rows * bytes, rates.read);
+    work.kv_bytes = step.rows * 2 * seen_tokens(layer, step.context) * part.kv_heads.size() *
+                    kv_row_bytes(plan_.kv.type, model_.head_dim);
+    return work;
   }
   const double pairs =
       pairs_before(layer, step.context + step.rows) - pairs_before(layer, step.context);
-  const double products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
-  return products * kFloatSlowdown / (rates.matrix * kUnitsPerMs);
+  work.products = 2 * pairs * static_cast<double>(part.heads.size() * model_.head_dim);
+  return work;
+}
+
+double StageClock::attend_ms(int rank, const StagePlan& stage, int64_t i,
+                             const StepShape& step) const {
+  const RankRates& rates = rates_[static_cast<size_t>(rank)];
+  const AttentionWork work = attention_of(rank, stage, i, step);
+  if (!step.prefill) return transfer_ms(work.kv_bytes, rates.read);
+  return work.products * kFloatSlowdown / (rates.matrix * kUnitsPerMs);
 }
 
 // The output's product, of one row in a prefill.
@@ -235,6 +176,7 @@ double StageClock::head_ms(const StepShape& step) const {
   const MatrixSpec& head = head_matrix(model_);
   const StagePlan& stage = plan_.stages.back();
   const std::vector<Seat> seats = seats_of(stage);
+  if (cpu_measured(stage)) return cpu_head_ms(stage, seats, step);
   std::vector<Work> works;
   std::vector<double> alone;
   for (const Seat& seat : seats) {
@@ -267,6 +209,7 @@ void StageClock::add_ways(int rank, Place place, int64_t bytes, bool alone, Half
 void StageClock::attention_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
                                 const StepShape& step, std::vector<HalfWork>& works,
                                 StageTimes& times) const {
+  if (cpu_measured(stage)) return cpu_attention(stage, seats, i, step, works, times);
   double matrix = 0;
   double attention = 0;
   std::vector<double> slower;
@@ -300,6 +243,7 @@ void StageClock::feed_forward_half(const StagePlan& stage, const std::vector<Sea
                                    StageTimes& times) const {
   const bool all_streamed = step.rows > plan_.limits.max_cpu_rows;
   const bool gpu = plan_.on_gpu(stage);
+  if (cpu_measured(stage)) return cpu_feed_forward(stage, seats, i, step, works, times);
   const auto on_device = [&](const LayerPart& part) {
     return all_streamed ? part.ff.size() : ff_off_cpu(part).size();
   };
@@ -372,8 +316,9 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
     }
     times.matrix_ms += done[h].matrix_ms;
     times.attention_ms += done[h].attention_ms;
-    times.launch_ms += launches;
-    base[h] = times.matrix_ms + times.attention_ms - before + launches;
+    const double others = launches + done[h].launch_ms;
+    times.launch_ms += others;
+    base[h] = times.matrix_ms + times.attention_ms - before + others;
     for (size_t r = 0; r < works.size(); ++r) {
       const HalfWork work = like[h] == h ? works[r] : ranks[r][like[h]];
       spilled = spilled || work.cpu_ms > 0 || work.bus_ms > 0 || work.disk_ms > 0;

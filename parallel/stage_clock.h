@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "parallel/chain.h"
+#include "parallel/cpu_clock.h"
 #include "parallel/plan.h"
 #include "parallel/rates.h"
 
@@ -25,7 +26,7 @@ struct StepShape {
 struct StageTimes {
   double matrix_ms = 0;
   double attention_ms = 0;
-  double launch_ms = 0;
+  double launch_ms = 0;  // on CPUs: a layer's other ops
   double collective_ms = 0;
   ChainWaits waits;
   double total_ms() const {
@@ -63,15 +64,34 @@ class StageClock {
   bool alike(int a, int b) const;
   int busy_threads(const StagePlan& stage, int host, const StepShape& step) const;
   // How many times as long each seat's reads of host memory take beside the others', which take
-  // `alone_ms` alone. Empty: as long.
+  // `alone_ms` alone. Empty: as long. all_ms: of work of CPU ranks, with all of the host's at work.
   std::vector<double> slowdowns(const StagePlan& stage, const std::vector<Seat>& seats,
-                                const StepShape& step, const std::vector<double>& alone_ms) const;
+                                const StepShape& step, const std::vector<double>& alone_ms,
+                                const std::vector<double>& all_ms = {}) const;
   double message_ms(int64_t bytes) const;
   double device_ms(int rank, const Work& work, int64_t rows, double slowdown) const;
   Work attention_work(int rank, const StagePlan& stage, int64_t i) const;
   Work feed_forward_work(int rank, const StagePlan& stage, int64_t i, int64_t columns) const;
   double attend_ms(int rank, const StagePlan& stage, int64_t i, const StepShape& step) const;
   double head_ms(const StepShape& step) const;
+  // All ranks of a stage on CPUs have measured what layers reach there.
+  bool cpu_measured(const StagePlan& stage) const;
+  // What each seat's threads take for the same kind of work beside the others; times_of(rank,
+  // rates) by one of a rank's two CpuRates.
+  template <typename TimesOf>
+  std::vector<CpuTimes> cpu_times(const StagePlan& stage, const std::vector<Seat>& seats,
+                                  const StepShape& step, const TimesOf& times_of) const;
+  void add_cpu_half(const std::vector<CpuTimes>& seats, std::vector<HalfWork>& works,
+                    StageTimes& times) const;
+  void cpu_attention(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
+                     const StepShape& step, std::vector<HalfWork>& works, StageTimes& times) const;
+  void cpu_feed_forward(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
+                        const StepShape& step, std::vector<HalfWork>& works,
+                        StageTimes& times) const;
+  double cpu_head_ms(const StagePlan& stage, const std::vector<Seat>& seats,
+                     const StepShape& step) const;
+  AttentionWork attention_of(int rank, const StagePlan& stage, int64_t i,
+                             const StepShape& step) const;
   void attention_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
                       const StepShape& step, std::vector<HalfWork>& works, StageTimes& times) const;
   void feed_forward_half(const StagePlan& stage, const std::vector<Seat>& seats, int64_t i,
@@ -86,7 +106,7 @@ class StageClock {
   std::vector<RankRates> rates_;
   std::vector<double> disk_shares_;  // by rank: what comes from the disk itself, of bytes there
   std::vector<int> hosts_;           // by rank: the first rank of its host
-  bool shared_host_ = false;         // some host's memory gives its ranks less together than alone
+  bool shared_host_ = false;         // some host gives its ranks less together than alone
   LinkSpec link_;
 };
 

@@ -55,6 +55,7 @@ class TomlFields {
   void number(const char* key, double& out, Need need = kOptional);  // at least 0
   void integers(const char* key, std::vector<int64_t>& out, int64_t least = 0);
   void numbers(const char* key, std::vector<double>& out);
+  void texts(const char* key, std::vector<std::string>& out);
   // Child tables of this name; `array` when there may be several.
   std::vector<const TomlTable*> tables(const char* name, bool array);
 
@@ -87,6 +88,7 @@ class TomlText {
   void number(const char* key, double value);
   void integers(const char* key, const std::vector<int64_t>& values);
   void numbers(const char* key, const std::vector<double>& values);
+  void texts(const char* key, const std::vector<std::string>& values);
   const std::string& str() const { return out_; }
 
  private:

@@ -167,6 +167,18 @@ void TomlFields::numbers(const char* key, std::vector<double>& out) {
   for (const TomlValue& element : value->list) out.push_back(number_of(key, element));
 }
 
+void TomlFields::texts(const char* key, std::vector<std::string>& out) {
+  const TomlValue* value = take(key, TomlValue::Kind::kList, kOptional);
+  if (value == nullptr) return;
+  out.clear();
+  for (const TomlValue& element : value->list) {
+    if (element.kind != TomlValue::Kind::kText) {
+      fail_at(element.line, name_of(key) + " must hold texts, not " + kind_name(element.kind));
+    }
+    out.push_back(element.text);
+  }
+}
+
 std::vector<const TomlTable*> TomlFields::tables(const char* name, bool array) {
   known_.emplace_back(name);
   std::vector<const TomlTable*> found;
@@ -234,6 +246,10 @@ void TomlText::integers(const char* key, const std::vector<int64_t>& values) {
 
 void TomlText::numbers(const char* key, const std::vector<double>& values) {
   out_ += std::string(key) + " = " + list_text(values, number_text) + "\n";
+}
+
+void TomlText::texts(const char* key, const std::vector<std::string>& values) {
+  out_ += std::string(key) + " = " + list_text(values, quoted) + "\n";
 }
 
 }  // namespace spillway

@@ -4,6 +4,7 @@
 
 #include "coordinator.pb.h"
 #include "kernels/core/error.h"
+#include "rpc/rates_wire.h"
 
 namespace spillway {
 namespace {
@@ -318,7 +319,7 @@ Plan from_wire(const rpc::Plan& wire) {
 void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   const auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
                read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-               disk_gb_per_s, page_cache_gb_per_s, together] = spec;
+               disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together] = spec;
   wire->set_rank(rank);
   wire->set_host(host);
   wire->set_local_rank(local_rank);
@@ -338,6 +339,8 @@ void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   wire->set_disk_gb_per_s(disk_gb_per_s);
   wire->set_page_cache_gb_per_s(page_cache_gb_per_s);
   if (together.threads > 0) host_read_to_wire(together, wire->mutable_together());
+  if (cpu_alone.threads > 0) cpu_rates_to_wire(cpu_alone, wire->mutable_cpu_alone());
+  if (cpu_together.threads > 0) cpu_rates_to_wire(cpu_together, wire->mutable_cpu_together());
 }
 
 RankSpec from_wire(const rpc::Inventory& wire) {
@@ -363,15 +366,18 @@ RankSpec from_wire(const rpc::Inventory& wire) {
   spec.disk_gb_per_s = wire.disk_gb_per_s();
   spec.page_cache_gb_per_s = wire.page_cache_gb_per_s();
   if (wire.has_together()) spec.together = host_read_from_wire(wire.together());
+  if (wire.has_cpu_alone()) spec.cpu_alone = cpu_rates_from_wire(wire.cpu_alone());
+  if (wire.has_cpu_together()) spec.cpu_together = cpu_rates_from_wire(wire.cpu_together());
   return spec;
 }
 
 void to_wire(const ClusterSpec& cluster, rpc::Cluster* wire) {
   const auto& [ranks, link, pairs] = cluster;
-  const auto& [latency_us, gb_per_s, measured] = link;
+  const auto& [latency_us, gb_per_s, measured, row_sum_us] = link;
   for (const RankSpec& rank : ranks) to_wire(rank, wire->add_ranks());
   wire->mutable_link()->set_latency_us(latency_us);
   wire->mutable_link()->set_gb_per_s(gb_per_s);
+  wire->mutable_link()->set_row_sum_us(row_sum_us);
   wire->mutable_link()->set_measured(measured);
   for (const PairSpec& pair : pairs) pair_to_wire(pair, wire->add_pairs());
 }
@@ -385,7 +391,8 @@ ClusterSpec from_wire(const rpc::Cluster& wire) {
     }
     cluster.ranks.push_back(from_wire(rank));
   }
-  cluster.link = {wire.link().latency_us(), wire.link().gb_per_s(), wire.link().measured()};
+  cluster.link = {wire.link().latency_us(), wire.link().gb_per_s(), wire.link().measured(),
+                  wire.link().row_sum_us()};
   for (const rpc::Pair& pair : wire.pairs()) {
     cluster.pairs.push_back(pair_from_wire(pair, cluster.size()));
   }

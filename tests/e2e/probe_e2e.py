@@ -78,7 +78,17 @@ class Probe(Files):
             self.assertEqual(rank["host_read_threads"][-1], rank["threads"])
             self.assertEqual(rank["together_threads"], 2 * rank["threads"])
             self.assertGreater(rank["together_read_gb_per_s"], 0)
+            # Of ranks with GPUs layers are not measured on CPUs.
+            for key, threads in () if "gpu" in rank else (("cpu_", 1), ("cpu_together_", 2)):
+                self.assertEqual(rank[key + "threads"], threads * rank["threads"])
+                types = rank[key + "product_types"]
+                self.assertIn("Q4_K", types)
+                for rates in ("product_row_gb_per_s", "product_gop_per_s"):
+                    self.assertEqual(len(rank[key + rates]), len(types))
+                    self.assertGreater(min(rank[key + rates]), 0)
+                self.assertGreater(rank[key + "attend_gop_per_s"], 0)
         self.assertGreater(found["link"]["latency_us"], 0)
+        self.assertGreaterEqual(found["link"]["row_sum_us"], found["link"]["latency_us"])
         # One rank's are others': both are kept.
         self.probe()
         self.assertEqual(len(self.kept()), 2)

@@ -30,7 +30,11 @@ ClusterSpec full_cluster() {
   cluster.ranks[1].numa_nodes = 2;
   cluster.ranks[1].disk_gb_per_s = 2.75;
   cluster.ranks[1].page_cache_gb_per_s = 9.25;
-  cluster.link = {8.5, 9.75, true};
+  cluster.ranks[0].cpu_alone = {
+      4, {{QuantType::kQ4_K, 20.5, 110.25}, {QuantType::kQ6_K, 19, 95.5}}, 8.5, 30.25, 0.5, 0.25,
+      12};
+  cluster.ranks[0].cpu_together = {8, {{QuantType::kQ4_K, 15.5, 100.1}}, 6, 20, 0.75, 0.5, 13.5};
+  cluster.link = {8.5, 9.75, true, 12.25};
   cluster.pairs = {{0, 1, "peer", 310.5, 4.25}};
   return cluster;
 }
@@ -52,6 +56,9 @@ TEST(ClusterFileTest, EveryFieldComesBackBitForBit) {
   EXPECT_EQ(rank.host_reads[1].beside_bus_gb_per_s, 84.25);
   EXPECT_EQ(rank.together, full_cluster().ranks[1].together);
   EXPECT_EQ(rank.page_cache_gb_per_s, 9.25);
+  EXPECT_EQ(back.cluster.ranks[0].cpu_alone, full_cluster().ranks[0].cpu_alone);
+  EXPECT_EQ(back.cluster.ranks[0].cpu_together, full_cluster().ranks[0].cpu_together);
+  EXPECT_EQ(rank.cpu_alone, CpuRates{});
   ASSERT_NE(back.cluster.pair(1, 0), nullptr);
   EXPECT_EQ(back.cluster.pair(0, 1)->fabric, "peer");
   EXPECT_EQ(back.origin.fingerprint, origin.fingerprint);
@@ -91,6 +98,7 @@ TEST(ClusterFileTest, WhatAFileMayLeaveOut) {
   EXPECT_EQ(cluster.ranks[0].numa_nodes, 1);
   EXPECT_EQ(cluster.ranks[0].gpu.numa_node, -1);
   EXPECT_TRUE(cluster.ranks[0].host_reads.empty());
+  EXPECT_EQ(cluster.ranks[0].cpu_together.threads, 0);
 }
 
 // kSmall with one line replaced, or one more at its end.
@@ -138,6 +146,23 @@ TEST(ClusterFileTest, WhatIsWrongIsNamedWithItsLine) {
   expect_refused("threads = 2",
                  "threads = 2\nhost_read_threads = [2, 1]\nhost_read_gb_per_s = [3.0, 4.0]", 5,
                  {"must rise"});
+  const std::string products =
+      "threads = 2\ncpu_threads = 2\ncpu_attend_gb_per_s = 1.0\ncpu_attend_gop_per_s = 1.0\n"
+      "cpu_product_types = [\"Q4_K\", \"Q6_K\"]\ncpu_product_row_gb_per_s = [3.0, 4.0]\n";
+  expect_refused("threads = 2", products + "cpu_product_gop_per_s = [3.0]", 8, {"2, 2 and 1"});
+  expect_refused("threads = 2", products + "cpu_product_gop_per_s = [3.0, 0.0]", 8,
+                 {"products of Q6_K have no rate"});
+  expect_refused("threads = 2", "threads = 2\ncpu_product_types = [\"Q4_L\"]", 5, {"1, 0 and 0"});
+  expect_refused("threads = 2",
+                 "threads = 2\ncpu_product_types = [\"Q4_L\"]\ncpu_product_row_gb_per_s = [1.0]\n"
+                 "cpu_product_gop_per_s = [1.0]",
+                 5, {"\"Q4_L\"", "no type of weights"});
+  expect_refused("threads = 2",
+                 "threads = 2\ncpu_product_types = [\"Q6_K\", \"Q4_K\"]\n"
+                 "cpu_product_row_gb_per_s = [1.0, 1.0]\ncpu_product_gop_per_s = [1.0, 1.0]",
+                 5, {"the order of GGUF's numbers"});
+  expect_refused("threads = 2", "threads = 2\ncpu_product_types = [4]", 5, {"must hold texts"});
+  expect_refused("threads = 2", "threads = 2\ncpu_threads = 2", 5, {"need cpu_threads"});
   std::string many;
   for (int i = 0; i < 4097; ++i) {
     many += "[[ranks]]\nrank = " + std::to_string(i) +

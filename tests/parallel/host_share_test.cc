@@ -76,6 +76,25 @@ TEST(HostShare, WhoIsDoneLeavesTheMemoryToTheOthers) {
   EXPECT_DOUBLE_EQ(one[0].ms, 20);
 }
 
+// Work of four of 16 threads that takes half as long again when all are at theirs.
+TEST(HostShare, WorkOfCpuRanksLiesOnALineToo) {
+  RankSpec spec = probed();
+  HostReaders one{&spec, 1, false, 10, 1.5, 16};
+  EXPECT_EQ(slowdown_of(one, 4), 1);
+  EXPECT_DOUBLE_EQ(slowdown_of(one, 16), 1.5);
+  // In all 4 / 1.5 ranks' work with 16, 1 with 4: 1 + 5 / 9 with 8.
+  EXPECT_DOUBLE_EQ(slowdown_of(one, 8), 2 / (1 + 5.0 / 9));
+  EXPECT_DOUBLE_EQ(slowdown_of(one, 32), 3);
+  one.slowdown_of_all = 0;
+  EXPECT_EQ(slowdown_of(one, 16), read_slowdown(spec, 16, false));
+  // The shorter is done after 10 * slower ms; then the other is alone.
+  std::vector<HostReaders> two = {{&spec, 1, false, 30, 1.5, 16}, {&spec, 1, false, 10, 1.5, 16}};
+  const double slower = slowdown_of(two[0], 8);
+  read_together(two, 0);
+  EXPECT_NEAR(two[1].ms, 10 * slower, 1e-9);
+  EXPECT_NEAR(two[0].ms, 10 * slower + 20, 1e-9);
+}
+
 // Two CPU ranks of one host, one thread each: 10 GB/s alone, 6 each together.
 ClusterSpec two_of_a_host() {
   ClusterSpec cluster = measured_cluster(2, 10.0);

@@ -240,6 +240,7 @@ TEST(Mpi, ProbeOfTheLinkIsTheSameOnAllRanks) {
   EXPECT_TRUE(link.measured);
   if (world->size() > 1) {
     EXPECT_GT(link.latency_us, 0);
+    EXPECT_GE(link.row_sum_us, link.latency_us);
     EXPECT_GT(link.gb_per_s, 0);
   }
   std::vector<double> all(static_cast<size_t>(world->size()));

@@ -14,6 +14,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/cgroup.h"
+#include "parallel/cpu_rates.h"
 #include "parallel/disk_rate.h"
 #include "parallel/host_reads.h"
 #include "parallel/solo_communicator.h"
@@ -209,6 +210,32 @@ TEST(Probe, ReadsOfAllRanksTogetherBeginWhenAllAreThere) {
   EXPECT_EQ(read.threads, 8);
   EXPECT_GT(read.beside_bus_gb_per_s, 0);
   EXPECT_EQ(read.bus_gb_per_s, 12.5);
+}
+
+TEST(Probe, WhatLayersReachIsMeasuredSliceBySlice) {
+  ThreadPool pool(2);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  const ReadBuffer weights(exec, int64_t{16} << 20);
+  const std::vector<QuantType> types = {QuantType::kF16, QuantType::kQ4_K, QuantType::kIQ3_S};
+  int slices = 0;
+  const CpuRates rates =
+      CpuProbe(exec, weights).measure(6, types, 0, true, [&slices] { ++slices; });
+  EXPECT_EQ(slices, CpuProbe::slices(types));
+  EXPECT_EQ(rates.threads, 6);
+  ASSERT_EQ(rates.products.size(), types.size());
+  for (size_t i = 0; i < types.size(); ++i) {
+    EXPECT_EQ(rates.products[i].type, types[i]);
+    EXPECT_GT(rates.products[i].row_gb_per_s, 0);
+    EXPECT_GT(rates.products[i].gop_per_s, 0);
+  }
+  EXPECT_GT(rates.attend_gb_per_s, 0);
+  EXPECT_GT(rates.attend_gop_per_s, 0);
+  EXPECT_GE(rates.row_value_ns, 0);
+  EXPECT_GE(rates.value_ns, 0);
+  EXPECT_GE(rates.layer_us, 0);
+  const std::vector<QuantType> all = all_product_types();
+  EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
+  EXPECT_EQ(std::count(all.begin(), all.end(), QuantType::kQ6_K), 1);
 }
 
 TEST(Probe, DiskRatesOfAFile) {

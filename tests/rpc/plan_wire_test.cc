@@ -148,12 +148,16 @@ TEST(PlanWire, TheClusterComesBack) {
                           int64_t{7} << 40, 3000.5,  450.25, 52.5, 54.25, 0.75, 1};
   cluster.ranks[1].host_reads = {{1, 8.5, 6.25, 51.5}, {16, 90.5, 84.25, 52.5}};
   cluster.ranks[1].together = {32, 60.5, 55.25, 40.5};
+  cluster.ranks[1].cpu_alone = {
+      4, {{QuantType::kQ4_K, 20.5, 110.25}, {QuantType::kQ6_K, 19, 95.5}}, 8.5, 30.25, 0.5, 0.25,
+      12};
+  cluster.ranks[1].cpu_together = {8, {{QuantType::kQ8_0, 15.5, 100.1}}, 6, 20, 0.75, 0.5, 13.5};
   cluster.ranks[1].pin_gb_per_s = 1.75;
   cluster.ranks[1].numa_nodes = 2;
   cluster.ranks[1].disk_gb_per_s = 2.75;
   cluster.ranks[1].page_cache_gb_per_s = 9.25;
   cluster.pairs = {{0, 1, "peer", 310.5, 4.25}};
-  cluster.link = {8.5, 9.75, true};
+  cluster.link = {8.5, 9.75, true, 12.25};
   const ClusterSpec back = decode_cluster(encode_cluster(cluster));
   ASSERT_EQ(back.size(), 2);
   EXPECT_EQ(encode_cluster(back), encode_cluster(cluster));
@@ -193,6 +197,9 @@ TEST(PlanWire, TheClusterComesBack) {
   EXPECT_EQ(back.ranks[1].host_reads[0].bus_gb_per_s, 51.5);
   EXPECT_EQ(back.ranks[1].together, cluster.ranks[1].together);
   EXPECT_EQ(back.ranks[0].together.threads, 0);
+  EXPECT_EQ(back.ranks[1].cpu_alone, cluster.ranks[1].cpu_alone);
+  EXPECT_EQ(back.ranks[1].cpu_together, cluster.ranks[1].cpu_together);
+  EXPECT_EQ(back.ranks[0].cpu_alone, CpuRates{});
   EXPECT_EQ(back.ranks[1].pin_gb_per_s, 1.75);
   EXPECT_EQ(back.ranks[1].numa_nodes, 2);
   EXPECT_EQ(back.ranks[1].disk_gb_per_s, 2.75);
@@ -203,6 +210,7 @@ TEST(PlanWire, TheClusterComesBack) {
   EXPECT_EQ(back.pair(0, 1)->small_sum_us, 4.25);
   EXPECT_EQ(back.pair(0, 0), nullptr);
   EXPECT_EQ(back.link.latency_us, 8.5);
+  EXPECT_EQ(back.link.row_sum_us, 12.25);
   EXPECT_EQ(back.link.gb_per_s, 9.75);
   EXPECT_TRUE(back.link.measured);
 }
