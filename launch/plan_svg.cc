@@ -334,7 +334,7 @@ std::string plan_svg(const Plan& plan, const ModelSpec& model, const ClusterSpec
   const Prediction& p = plan.prediction;
   const std::string name = plan.model_name.empty() ? model.architecture : plan.model_name;
   const std::string spilled = spill_text(plan);
-  std::string figures = "decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
+  std::string figures = "decode " + rate_text(p.decode_tok_per_s) + " tok/s, prefill " +
                         fixed_text(p.prefill_tok_per_s, 0) + " tok/s, context " +
                         std::to_string(plan.kv.context) + " (" + kv_type_name(plan.kv.type) + ")";
   append_item(figures, "; ", spilled.empty() ? "all weights resident" : spilled);

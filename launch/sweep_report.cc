@@ -17,7 +17,9 @@ std::string error_text(double predicted, double measured) {
   return (error >= 0 ? "+" : "") + fixed_text(error, 1) + " %";
 }
 
-std::string rate_text(double rate) { return rate > 0 ? fixed_text(rate, rate < 100 ? 2 : 0) : "-"; }
+std::string figure_text(double rate) {
+  return rate > 0 ? fixed_text(rate, rate < 100 ? 2 : 0) : "-";
+}
 
 std::string csv_text(const std::string& text) {
   std::string out = "\"";
@@ -87,11 +89,11 @@ std::string sweep_table(const std::vector<SweepRow>& rows) {
   std::vector<std::string> behind = {""};
   for (const SweepRow& row : rows) {
     Cells cells = {(row.control ? "* " : "") + row.name,
-                   rate_text(row.decode),
-                   rate_text(row.predicted_decode),
+                   figure_text(row.decode),
+                   figure_text(row.predicted_decode),
                    error_text(row.predicted_decode, row.decode),
-                   rate_text(row.prefill),
-                   rate_text(row.predicted_prefill),
+                   figure_text(row.prefill),
+                   figure_text(row.predicted_prefill),
                    error_text(row.predicted_prefill, row.prefill)};
     if (gpu) {
       const bool known = row.measured_gpu_bytes > 0;

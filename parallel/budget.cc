@@ -2,7 +2,9 @@
 #include "parallel/budget.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <string_view>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -18,6 +20,7 @@ constexpr std::pair<const char*, double> kUnits[] = {
     {"B", 1.0},
 };
 constexpr double kMostBytes = 1e15;
+constexpr double kLeastPlainBytes = 1e6;  // "12" is no 12 bytes, but GiB whose unit was forgotten
 
 Budget parse_budget(const std::string& flag, const std::string& word) {
   const auto fail = [&](const std::string& reason) {
@@ -30,17 +33,20 @@ Budget parse_budget(const std::string& flag, const std::string& word) {
   const auto result = std::from_chars(word.data(), end, value, std::chars_format::fixed);
   if (result.ec != std::errc()) fail("is no size");
   const std::string unit(result.ptr, end);
+  const auto same = [](char a, char b) { return std::tolower(a) == std::tolower(b); };
   if (!(value > 0)) fail("is not above 0");
   Budget budget;
   if (unit.empty() && value <= 1) {
     budget.fraction = value;
     return budget;
   }
+  if (unit.empty() && value < kLeastPlainBytes) fail("has no unit: it would be bytes");
   double scale = unit.empty() ? 1.0 : 0.0;
   for (const auto& [name, factor] : kUnits) {
-    if (unit == name) scale = factor;
+    const std::string_view known(name);
+    if (std::equal(unit.begin(), unit.end(), known.begin(), known.end(), same)) scale = factor;
   }
-  if (scale == 0) fail("has a unit that is not known");
+  if (scale == 0) fail("has a unit that is not known (K to T, KB to TB, KiB to TiB)");
   if (value * scale > kMostBytes) fail("is more than any machine has");
   budget.bytes = static_cast<int64_t>(value * scale);
   if (budget.bytes < 1) fail("is less than a byte");

@@ -59,7 +59,7 @@ bool all_measured(const Plan& plan, const ClusterSpec& cluster) {
   const bool ranks =
       std::all_of(plan.parts.begin(), plan.parts.end(), [&cluster](const RankPart& part) {
         const RankSpec& rank = cluster.ranks[static_cast<size_t>(part.rank)];
-        return part.gpu ? rank.gpu.read_gb_per_s > 0 : rank.measured;
+        return rank.measured && (!part.gpu || rank.gpu.read_gb_per_s > 0);
       });
   return ranks && (cluster.size() == 1 || cluster.link.measured);
 }

@@ -265,7 +265,7 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
     std::string gains;
     const double least = 0.001 * plan.prediction.decode_tok_per_s;
     if (more.decode_tok_per_s > least) {
-      append_item(gains, ", ", "+" + fixed_text(more.decode_tok_per_s, 2) + " tok/s decode");
+      append_item(gains, ", ", "+" + rate_text(more.decode_tok_per_s) + " tok/s decode");
     }
     if (more.sequences_tok_per_s > 0.001 * plan.prediction.sequences_tok_per_s) {
       append_item(gains, ", ", "+" + fixed_text(more.sequences_tok_per_s, 1) + " tok/s together");
@@ -282,7 +282,7 @@ std::string explanation_text(const Explanation& explanation, const Plan& plan) {
   }
   if (!explanation.alternatives.empty()) out += "else:\n";
   for (const Alternative& one : explanation.alternatives) {
-    std::string rates = "decode " + fixed_text(one.decode_tok_per_s, 1) + ", prefill " +
+    std::string rates = "decode " + rate_text(one.decode_tok_per_s) + ", prefill " +
                         fixed_text(one.prefill_tok_per_s, 0) + " tok/s";
     if (plan.limits.max_sequences > 1) {
       rates += ", together " + fixed_text(one.sequences_tok_per_s, 1);

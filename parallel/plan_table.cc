@@ -277,7 +277,7 @@ std::string terms_text(const Prediction& p, bool gpus) {
 std::string prediction_text(const Plan& plan) {
   const Prediction& p = plan.prediction;
   const std::string context = std::to_string(predicted_context(plan));
-  std::string out = "predicted: decode " + fixed_text(p.decode_tok_per_s, 1) + " tok/s, prefill " +
+  std::string out = "predicted: decode " + rate_text(p.decode_tok_per_s) + " tok/s, prefill " +
                     fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
                     " tokens cached, from " + (p.measured_cluster ? "measured" : "assumed") +
                     " rates\n" + "  " + fixed_text(p.total_ms, 2) + " ms a token = ";

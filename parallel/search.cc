@@ -290,7 +290,8 @@ std::vector<Found> search(const PlanTask& task) {
     best = with_fewer_rows(task, with_steps_to_try(task, all, best_ways), all, best);
   }
   const Candidate chosen = all[best].candidate;
-  const bool free = chosen.free_shares && task.request.layers.empty() && chosen.stages.size() > 1;
+  const bool pinned = !task.request.layers.empty() || !task.request.shares.empty();
+  const bool free = chosen.free_shares && !pinned && chosen.stages.size() > 1;
   if (free && uneven(all[best].plan)) {
     all.push_back(all[best]);
     best = all.size() - 1;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "kernels/core/check.h"
 
@@ -14,6 +15,12 @@ std::string fixed_text(double value, int decimals) {
       std::to_chars(text, text + sizeof(text), value, std::chars_format::fixed, decimals);
   CHECK(result.ec == std::errc());
   return std::string(text, result.ptr);
+}
+
+std::string rate_text(double tok_per_s) {
+  if (!(tok_per_s > 0) || tok_per_s >= 1) return fixed_text(tok_per_s, 1);
+  const auto zeros = static_cast<int>(-std::floor(std::log10(tok_per_s)));
+  return fixed_text(tok_per_s, std::min(zeros, 8) + 1);
 }
 
 std::string shortest_text(double value) {

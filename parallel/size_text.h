@@ -10,6 +10,8 @@ namespace spillway {
 std::string size_text(int64_t bytes);
 // `value` with this many decimals, a point for the decimal mark whatever the locale.
 std::string fixed_text(double value, int decimals);
+// Tokens a second: one decimal, below 1 two digits that count ("0.031").
+std::string rate_text(double tok_per_s);
 // The shortest text that reads back as the same number: "2", "0.5".
 std::string shortest_text(double value);
 // The text in lines of at most `width` characters where its blanks allow that; from the second on

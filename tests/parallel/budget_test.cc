@@ -33,7 +33,9 @@ TEST(Budgets, BytesWithUnitsAndParts) {
   EXPECT_EQ(parse_budgets("-", "11.5G")[0].bytes, 23 * kGiB / 2);
   EXPECT_EQ(parse_budgets("-", "800MiB")[0].bytes, 800 << 20);
   EXPECT_EQ(parse_budgets("-", "2GB")[0].bytes, 2'000'000'000);
-  EXPECT_EQ(parse_budgets("-", "4096")[0].bytes, 4096);
+  EXPECT_EQ(parse_budgets("-", "12gb,3gib")[1].bytes, 3 * kGiB);
+  EXPECT_EQ(parse_budgets("-", "4096B")[0].bytes, 4096);
+  EXPECT_EQ(parse_budgets("-", "12884901888")[0].bytes, 12 * kGiB);
   EXPECT_EQ(parse_budgets("-", "0.8")[0].fraction, 0.8);
   EXPECT_EQ(parse_budgets("-", "1")[0].fraction, 1.0);
 }
@@ -48,6 +50,8 @@ TEST(Budgets, TheTextReadsBack) {
 TEST(Budgets, WhatIsNoSizeIsRefused) {
   expect_says(fault("24XiB"),
               {"\"24XiB\" has a unit that is not known", "--gpu-memory 24GiB,12GiB"});
+  expect_says(fault("12"), {"\"12\" has no unit", "--gpu-memory 24GiB"});
+  expect_says(fault("1.5"), {"\"1.5\" has no unit"});
   expect_says(fault("much"), {"\"much\" is no size"});
   expect_says(fault(""), {"is no size"});
   expect_says(fault("1GiB,"), {"is no size"});

@@ -5,6 +5,7 @@
 
 #include "kernels/core/packed_matrix.h"
 #include "parallel/cost.h"
+#include "parallel/group_sum.h"
 #include "parallel/planner.h"
 #include "parallel/stage_clock.h"
 #include "tests/parallel/made_up_gpus.h"

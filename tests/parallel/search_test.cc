@@ -280,6 +280,10 @@ TEST(Pins, LayersSharesAndOrderAreKept) {
   EXPECT_EQ(plan_title(make_plan(model, measured_cluster(2), request)), "TP2 (3:1)");
   request.tp = 1;
   EXPECT_EQ(plan_title(make_plan(model, measured_cluster(2), request)), "TP1 x PP2, layers 23+7");
+  // Also where other cuts would be quicker.
+  request.shares = {2, 1};
+  const Plan two = make_plan(llama_70b(), with_host_rates(gpus({24, 12})), request);
+  EXPECT_EQ(plan_title(two), "TP1 x PP2, layers 53+27");
 }
 
 TEST(Pins, WhatContradictsIsRefusedWithWhatWouldDo) {
