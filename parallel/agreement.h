@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "parallel/communicator.h"
@@ -10,7 +11,9 @@
 namespace spillway {
 
 // The first rank's text that is not "", with the rank in front of it; "" when no rank has one.
-std::string first_obstacle(Communicator& group, const std::string& mine);
+// ranks: the group's by their numbers in the job; empty: the place in the group is named.
+std::string first_obstacle(Communicator& group, const std::string& mine,
+                           const std::vector<int>& ranks = {});
 double greatest(Communicator& group, double mine);
 
 // What `step` throws as an Error, in its words, or "".

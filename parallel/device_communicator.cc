@@ -147,8 +147,9 @@ class Examination {
 CommMemory take_memory(Communicator& group, const DeviceCommOptions& options) {
   std::optional<CommMemory> memory;
   const std::string obstacle = first_obstacle(
-      group, obstacle_of([&] { memory.emplace(group.size(), options.max_rows, options.dim); }));
-  if (!obstacle.empty()) throw Error(obstacle, "memory for sums between GPUs");
+      group, obstacle_of([&] { memory.emplace(group.size(), options.max_rows, options.dim); }),
+      options.ranks);
+  if (!obstacle.empty()) throw Error(obstacle);
   return std::move(*memory);
 }
 

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "kernels/core/tensor.h"
 #include "kernels/cuda/ops.h"
@@ -66,6 +67,7 @@ struct DeviceCommOptions {
   // empty: in CUDA.
   std::function<void(const cuda::Event&)> wait_for = {};
   int peer_parts = 0;  // thread blocks a row of a small sum by "peer"; 0: cuda::peer_parts()
+  std::vector<int> ranks = {};  // the group's by their numbers in the job, for words; empty: places
 };
 
 // Collective over `group`, of at least two ranks that have selected their GPUs; `group` and

@@ -104,6 +104,7 @@ struct GpuExecutor::State {
   void connect(CommChoice comm, HiddenCheck check) {
     if (mesh.tp->size() > 1) {
       DeviceCommOptions options{comm, device_comm_rows(plan.limits), model.dim};
+      options.ranks = plan.stages[static_cast<size_t>(part.stage)].ranks;
       if (plan.stages.size() > 1) {
         options.wait_for = [this](const cuda::Event& event) { wait_for_others(event); };
       }

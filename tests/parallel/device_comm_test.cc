@@ -142,6 +142,7 @@ TEST(Agreement, TheFirstObstacleIsEverybodys) {
     const int rank = group->rank();
     EXPECT_EQ(first_obstacle(*group, rank == 0 ? "" : "no way " + std::to_string(rank)),
               "rank 1 of the group: no way 1");
+    EXPECT_EQ(first_obstacle(*group, rank == 0 ? "" : "no way", {4, 6, 7}), "rank 6: no way");
     const std::string most = first_obstacle(*group, std::string(10000, 'y'));
     EXPECT_EQ(most, "rank 0 of the group: " + std::string(511, 'y'));
     EXPECT_EQ(greatest(*group, rank == 1 ? 7.5 : -1.0), 7.5);
