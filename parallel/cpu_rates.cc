@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "kernels/core/int_math.h"
+#include "kernels/core/seconds.h"
 
 namespace spillway {
 namespace {
@@ -36,10 +37,6 @@ constexpr int64_t kLargeDim = 2048;
 constexpr int64_t kManyRows = 64;
 constexpr int kPoolStarts = 5;  // a layer's: q k v, attention, o, gate and up, down
 constexpr float kEps = 1e-5f;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Of runs of body within so many seconds, three at least if they are not much too long: a quarter
 // of them is shorter, or beside others half.

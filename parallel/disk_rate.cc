@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/seconds.h"
 #include "kernels/core/start_thread.h"
 
 namespace spillway {
@@ -41,10 +42,6 @@ struct Descriptor {
 struct Freed {
   void operator()(void* memory) const { std::free(memory); }
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Whole blocks of [0, bytes), by four threads, until `seconds` are over; 0 when a read fails.
 double read_rate(int fd, int64_t bytes, double seconds) {

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "kernels/core/check.h"
+#include "kernels/core/seconds.h"
 
 namespace spillway {
 namespace {
@@ -18,10 +19,6 @@ constexpr double kBesideSeconds = 0.25;
 constexpr int kLeastRuns = 2;
 // As f16 0.065, as f32 2e-12, as a code 44: an ordinary number to every type of weights.
 constexpr uint64_t kWord = 0x2C2C2C2C2C2C2C2C;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Eight sums side by side: enough loads in flight for plain vector code to reach memory speed.
 uint64_t sum_words(const uint64_t* words, Range range) {

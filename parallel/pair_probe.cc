@@ -8,6 +8,7 @@
 #include <span>
 
 #include "kernels/core/error.h"
+#include "kernels/core/seconds.h"
 #include "kernels/cuda/peer.h"
 #include "parallel/agreement.h"
 #include "parallel/device_communicator.h"
@@ -21,10 +22,6 @@ constexpr int64_t kDim = 4096;  // a row of f32 is 16 KiB, as in models of 4096 
 constexpr int64_t kLargeRows = 512;
 constexpr int kStagedSums = 10;
 constexpr double kMostSeconds = 4;  // no pair is begun later
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // What decides how alike two pairs are. Sent between ranks as it is.
 struct Seat {

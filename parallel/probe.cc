@@ -16,6 +16,7 @@
 
 #include "kernels/core/int_math.h"
 #include "kernels/core/packed_matrix.h"
+#include "kernels/core/seconds.h"
 #include "parallel/cgroup.h"
 #include "parallel/host_reads.h"
 #include "parallel/numa.h"
@@ -42,10 +43,6 @@ constexpr int kSmallTurns = 5;
 constexpr int kSmallSums = 10;                   // a turn
 constexpr int64_t kLargeSumDoubles = 32 * 1024;  // 256 KiB
 constexpr int kLargeTurns = 5;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Best time of a few runs of body, which end when the budget is spent.
 template <typename Body>

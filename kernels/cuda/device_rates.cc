@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/core/check.h"
+#include "kernels/core/seconds.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/library.h"
 
@@ -34,10 +35,6 @@ constexpr int kMostLoadCopies = 500;
 
 // x, w and the sums in f32.
 int64_t product_bytes(int64_t side) { return side * side * (2 + 2 + 4); }
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 }  // namespace
 

@@ -9,35 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/core/error.h"
+#include "tests/launch/command_lines.h"
 
 namespace spillway::testing {
 namespace {
 
-using Args = std::vector<std::string>;
-
-Options parse(Args args) {
-  args.insert(args.begin(), "spillway");
-  std::vector<const char*> argv;
-  for (const std::string& arg : args) argv.push_back(arg.c_str());
-  return parse_options(static_cast<int>(argv.size()), argv.data());
-}
-
-// The Error's text must have all the parts.
-void refused(const Args& args, const Args& parts) {
-  std::string line;
-  for (const std::string& arg : args) line += " " + arg;
-  SCOPED_TRACE("spillway" + line);
-  try {
-    parse(args);
-    ADD_FAILURE() << "was taken";
-  } catch (const Error& error) {
-    const std::string text = error.what();
-    for (const std::string& part : parts) {
-      EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-    }
-  }
-}
 // The same for a verb with a model.
 void refused_with_model(const std::string& verb, Args args, const Args& parts) {
   args.insert(args.begin(), {verb, "-m", "f.gguf"});

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "kernels/core/packed_matrix.h"
 #include "parallel/cost.h"
 #include "parallel/group_sum.h"
@@ -57,6 +59,16 @@ ClusterSpec cpus(int n) {
     if (n > 1) rank.cpu_together = rates_of_two();
   }
   cluster.link = {0.0, 1e9, true};
+  return cluster;
+}
+
+// A host each.
+ClusterSpec cpus_apart(int n) {
+  ClusterSpec cluster = cpus(n);
+  for (RankSpec& rank : cluster.ranks) {
+    rank.host = "host " + std::to_string(rank.rank);
+    rank.cpu_together = {};
+  }
   return cluster;
 }
 
@@ -119,9 +131,7 @@ TEST(CpuClock, PrefillOfOneRank) {
 TEST(CpuClock, RanksOfAGroupAreSlowerTogetherAndStagesInTurnAreNot) {
   const ModelSpec model = smollm2();
   const ClusterSpec cluster = cpus(2);
-  ClusterSpec apart = cluster;
-  apart.ranks[1].host = "two";
-  for (RankSpec& rank : apart.ranks) rank.cpu_together = {};
+  const ClusterSpec apart = cpus_apart(2);
   const auto predicted = [&](const ClusterSpec& of, const char* split) {
     return predict(plan_of(of, split), model, of, 0);
   };
@@ -139,9 +149,7 @@ TEST(CpuClock, RanksOfAGroupAreSlowerTogetherAndStagesInTurnAreNot) {
 TEST(CpuClock, StepsOfOnePromptKeepAllStagesBusy) {
   const ModelSpec model = smollm2();
   const ClusterSpec cluster = cpus(2);
-  ClusterSpec apart = cluster;
-  apart.ranks[1].host = "two";
-  for (RankSpec& rank : apart.ranks) rank.cpu_together = {};
+  const ClusterSpec apart = cpus_apart(2);
   const auto prefill = [&](const ClusterSpec& of) {
     return predict(plan_of(of, "1+1", 64), model, of, 0).prefill_tok_per_s;
   };
