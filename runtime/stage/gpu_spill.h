@@ -141,6 +141,7 @@ class GpuSpill {
   // Where a matrix of the half that was fetched last lies in its slot.
   PackedMatrix in_slot(PackedMatrix matrix) const;
 
+  ThreadPool& pool_;
   int64_t dim_;
   HostPages host_pages_;
   Arena host_;
