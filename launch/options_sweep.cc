@@ -22,9 +22,10 @@ void add_sweep(CLI::App& app, Options& o, RawTexts& raw) {
   sweep->add_option("-r,--repetitions", o.repetitions, "runs of each test, in all rounds")
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
-  sweep->add_option("--rounds", s.rounds,
-                    "pass over all configurations so often, with a part of the runs each [one run "
-                    "a round; where loading takes longer than that, two rounds]")
+  sweep
+      ->add_option("--rounds", s.rounds,
+                   "pass over all configurations so often, with a part of the runs each [one run "
+                   "a round; where loading takes longer than that, two rounds]")
       ->check(CLI::Range(1, 100));
   auto* offload = sweep->add_option(
       "--offload", s.offload_steps,

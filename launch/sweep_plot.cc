@@ -133,16 +133,17 @@ class Plot {
 
 std::string tip_of(const SweepRow& row) {
   const Measured& of = row.decode;
-  const std::string range = of.runs.size() < 2 ? ""
-                                               : " (" + fixed_text(of.least, 2) + " to " +
-                                                     fixed_text(of.most, 2) + ")";
+  const std::string range =
+      of.runs.size() < 2 ? ""
+                         : " (" + fixed_text(of.least, 2) + " to " + fixed_text(of.most, 2) + ")";
   return row.name + ": " + fixed_text(of.median, 2) + " tok/s" + range + ", predicted " +
          fixed_text(row.predicted_decode, 2);
 }
 
 double greatest(const std::vector<SweepRow>& rows) {
   double most = 0;
-  for (const SweepRow& row : rows) most = std::max({most, row.decode.median, row.decode.most, row.predicted_decode});
+  for (const SweepRow& row : rows)
+    most = std::max({most, row.decode.median, row.decode.most, row.predicted_decode});
   return most > 0 ? most * 1.08 : 1;
 }
 

@@ -137,12 +137,13 @@ std::string sweep_csv(const std::vector<SweepRow>& rows) {
       "decode_least,decode_most,prefill_least,prefill_most\n";
   for (const SweepRow& row : rows) {
     out += csv_text(row.name) + "," + (row.control ? "1" : "0") + "," + shortest_text(row.on_gpu) +
-           "," + shortest_text(row.decode.median) + "," + shortest_text(row.predicted_decode) + "," +
-           shortest_text(row.prefill.median) + "," + shortest_text(row.predicted_prefill) + "," +
-           std::to_string(row.ledger_gpu_bytes) + "," + std::to_string(row.measured_gpu_bytes) +
-           "," + csv_text(row.failed) + "," + std::to_string(row.decode.runs.size()) + "," +
-           shortest_text(row.decode.least) + "," + shortest_text(row.decode.most) + "," +
-           shortest_text(row.prefill.least) + "," + shortest_text(row.prefill.most) + "\n";
+           "," + shortest_text(row.decode.median) + "," + shortest_text(row.predicted_decode) +
+           "," + shortest_text(row.prefill.median) + "," + shortest_text(row.predicted_prefill) +
+           "," + std::to_string(row.ledger_gpu_bytes) + "," +
+           std::to_string(row.measured_gpu_bytes) + "," + csv_text(row.failed) + "," +
+           std::to_string(row.decode.runs.size()) + "," + shortest_text(row.decode.least) + "," +
+           shortest_text(row.decode.most) + "," + shortest_text(row.prefill.least) + "," +
+           shortest_text(row.prefill.most) + "\n";
   }
   return out;
 }

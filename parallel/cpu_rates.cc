@@ -1,12 +1,16 @@
 // See cpu_rates.h.
 #include "parallel/cpu_rates.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
 
 #include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
+#include "kernels/core/thread_pool.h"
 
 namespace spillway {
 namespace {
@@ -20,6 +24,12 @@ constexpr int64_t kWideCols = 8192;
 constexpr int64_t kRows = 128;  // of "many rows"
 constexpr size_t kLeastRuns = 3;
 constexpr double kMostTimes = 10;  // of the time given, for these
+// A run counts as undisturbed when its threads were at work for so much of it. On an idle machine
+// they are for 0.97 to 1; who is moved away for a turn of the scheduler's (some ms) is missed.
+constexpr double kUndisturbed = 0.93;
+// Of the time given, where there are less than kLeastRuns of these. Beside others nobody goes on
+// alone.
+constexpr double kBusyTimes = 2;
 // Of weights that one call reads: as a small model's matrix, but long beside a pool's start.
 constexpr int64_t kLeastPiece = int64_t{8} << 20;
 constexpr int64_t kPieceOfThread = int64_t{2} << 20;
@@ -38,23 +48,51 @@ constexpr int64_t kManyRows = 64;
 constexpr int kPoolStarts = 5;  // a layer's: q k v, attention, o, gate and up, down
 constexpr float kEps = 1e-5f;
 
-// Of runs of body within so many seconds, three at least if they are not much too long: a quarter
-// of them is shorter, or beside others half.
+double thread_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Processor time of all of a pool's threads since the start.
+double pool_seconds(ThreadPool& pool, std::vector<double>& of) {
+  of.resize(static_cast<size_t>(pool.size()));
+  pool.run([&](int worker) { of[static_cast<size_t>(worker)] = thread_seconds(); });
+  return std::accumulate(of.begin(), of.end(), 0.0);
+}
+
+// Of runs of body within so many seconds, three at least if they are not much too long: the median
+// of those in which the pool's threads had their cores, for that is what a job gets that has the
+// machine to itself. The best would be the luckiest moment. Of fewer than three a quarter of all
+// runs is shorter, or beside others half.
 template <typename Body>
-double typical_seconds(double seconds, bool beside, const Body& body) {
+double typical_seconds(ThreadPool& pool, double seconds, bool beside, CpuProbe::Busy* busy,
+                       const Body& body) {
   std::vector<double> runs;
+  std::vector<double> undisturbed;
+  std::vector<double> of;
   const auto begin = Clock::now();
   const auto goes_on = [&](double spent) {
-    return runs.empty() || spent < seconds ||
-           (runs.size() < kLeastRuns && spent < kMostTimes * seconds);
+    if (runs.empty() || spent < seconds) return true;
+    if (runs.size() < kLeastRuns) return spent < kMostTimes * seconds;
+    return !beside && undisturbed.size() < kLeastRuns && spent < kBusyTimes * seconds;
   };
   while (goes_on(seconds_since(begin))) {
+    const double before = pool_seconds(pool, of);
     const auto start = Clock::now();
     body();
     runs.push_back(seconds_since(start));
+    const double had = pool_seconds(pool, of) - before;
+    const double wanted = seconds_since(start) * pool.size();
+    if (had >= kUndisturbed * wanted) undisturbed.push_back(runs.back());
+    if (busy == nullptr) continue;
+    busy->wanted_s += wanted;
+    busy->lost_s += std::max(0.0, wanted - had);
   }
-  std::sort(runs.begin(), runs.end());
-  return runs[runs.size() / (beside ? 2 : 4)];
+  const bool enough = undisturbed.size() >= kLeastRuns;
+  std::vector<double>& counts = enough ? undisturbed : runs;
+  std::sort(counts.begin(), counts.end());
+  return counts[counts.size() / (enough || beside ? 2 : 4)];
 }
 
 // `rows` rows of `cols` values, and their codes, for products.
@@ -220,7 +258,7 @@ CpuProbe::Took CpuProbe::products(QuantType type, int64_t rows, int64_t bytes, d
   const cpu::Activations input = in.rows.of(rows, kCols);
   const cpu::Activations wide = in.wide.of(rows, kWideCols);
   Took took;
-  took.seconds = typical_seconds(seconds, beside, [&] {
+  took.seconds = typical_seconds(*exec_.pool, seconds, beside, &busy_, [&] {
     took.bytes = took.products = 0;
     const auto count = [&](const PackedMatrix& w) {
       took.bytes += static_cast<double>(packed_bytes(w.type, w.rows, w.cols));
@@ -252,12 +290,13 @@ double CpuProbe::gop_per_s(QuantType type, double seconds, bool beside) {
 
 void CpuProbe::attend(CpuRates& rates, double seconds, bool beside) {
   constexpr int kCalls = 4;
-  const double row = typical_seconds(seconds / 2, beside, [&] {
+  const double row = typical_seconds(*exec_.pool, seconds / 2, beside, nullptr, [&] {
     for (int call = 0; call < kCalls; ++call) cache_->attend(exec_, 1);
   });
   const int64_t bytes = kCalls * 2 * kTokens * cache_->kv_heads * kHeadDim * 2;
   rates.attend_gb_per_s = 1e-9 * static_cast<double>(bytes) / row;
-  const double many = typical_seconds(seconds / 2, beside, [&] { cache_->attend(exec_, kTokens); });
+  const double many = typical_seconds(*exec_.pool, seconds / 2, beside, nullptr,
+                                      [&] { cache_->attend(exec_, kTokens); });
   const int64_t pairs = kTokens * (kTokens + 1) / 2;
   const int64_t products = 2 * pairs * cache_->kv_heads * kGroup * kHeadDim;
   rates.attend_gop_per_s = 1e-9 * static_cast<double>(products) / many;
@@ -267,9 +306,10 @@ void CpuProbe::other_ops(CpuRates& rates, double seconds, bool beside) {
   constexpr int kCalls = 8;
   const auto layer_ns = [&](int64_t rows, int64_t dim) {
     const int calls = rows == 1 ? kCalls : 1;
-    return 1e9 / calls * typical_seconds(seconds / 3, beside, [&] {
-             for (int call = 0; call < calls; ++call) layer_->run(exec_, rows, dim);
-           });
+    const double took = typical_seconds(*exec_.pool, seconds / 3, beside, nullptr, [&] {
+      for (int call = 0; call < calls; ++call) layer_->run(exec_, rows, dim);
+    });
+    return 1e9 / calls * took;
   };
   constexpr double kSmall = kSmallDim * (1 + kFfTimes);
   constexpr double kLarge = kLargeDim * (1 + kFfTimes);

@@ -156,7 +156,8 @@ TEST(SweepReport, TableCsvAndJson) {
     EXPECT_NE(table.find(part), std::string::npos) << part << " in\n" << table;
   }
   const std::string csv = sweep_csv(rows());
-  EXPECT_NE(csv.find("\"TP2, \"\"f16\"\" <cache>\",0,1,110,100,0,0,4294967296,5368709120,\"\",1,110,110,0,0\n"),
+  EXPECT_NE(csv.find("\"TP2, \"\"f16\"\" "
+                     "<cache>\",0,1,110,100,0,0,4294967296,5368709120,\"\",1,110,110,0,0\n"),
             std::string::npos)
       << csv;
   const auto json = sweep_json(rows());
@@ -172,7 +173,8 @@ TEST(SweepReport, RangesOfSeveralRuns) {
   EXPECT_EQ(all[0].decode.median, 110);
   EXPECT_EQ(all[0].prefill.median, 1100);
   const std::string table = sweep_table(all);
-  EXPECT_NE(table.find("    3 runs: decode 90.00 to 130, prefill 1000 to 1200\n"), std::string::npos)
+  EXPECT_NE(table.find("    3 runs: decode 90.00 to 130, prefill 1000 to 1200\n"),
+            std::string::npos)
       << table;
   EXPECT_NE(sweep_csv(all).find(",3,90,130,1000,1200\n"), std::string::npos) << sweep_csv(all);
   EXPECT_EQ(sweep_json(all)[0]["decode_runs"], (std::vector<double>{110, 90, 130}));

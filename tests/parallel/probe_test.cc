@@ -218,8 +218,11 @@ TEST(Probe, WhatLayersReachIsMeasuredSliceBySlice) {
   const ReadBuffer weights(exec, int64_t{16} << 20);
   const std::vector<QuantType> types = {QuantType::kF16, QuantType::kQ4_K, QuantType::kIQ3_S};
   int slices = 0;
-  const CpuRates rates =
-      CpuProbe(exec, weights).measure(6, types, 0, true, [&slices] { ++slices; });
+  CpuProbe probe(exec, weights);
+  EXPECT_EQ(probe.busy_share(), 0);
+  const CpuRates rates = probe.measure(6, types, 0, true, [&slices] { ++slices; });
+  EXPECT_GE(probe.busy_share(), 0);
+  EXPECT_LE(probe.busy_share(), 1);
   EXPECT_EQ(slices, CpuProbe::slices(types));
   EXPECT_EQ(rates.threads, 6);
   ASSERT_EQ(rates.products.size(), types.size());
