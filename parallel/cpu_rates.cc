@@ -11,6 +11,7 @@
 #include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
 #include "kernels/core/thread_pool.h"
+#include "parallel/crossing_lines.h"
 
 namespace spillway {
 namespace {
@@ -182,6 +183,7 @@ struct CpuProbe::Cache {
 struct CpuProbe::Layer {
   Rows rows{kManyRows, kLargeDim};
   Rows gated{kManyRows, kLargeDim* kFfTimes};
+  CrossingLines lines{kManyRows, kLargeDim, kLargeDim* kFfTimes};
   std::vector<float> weight = std::vector<float>(kLargeDim, 1.0f);
   std::vector<float> residual = std::vector<float>(kManyRows * kLargeDim, 1.0f);
   std::vector<float> gate_up = std::vector<float>(2 * kManyRows * kLargeDim * kFfTimes, 0.5f);
@@ -304,12 +306,20 @@ void CpuProbe::attend(CpuRates& rates, double seconds, bool beside) {
 
 void CpuProbe::other_ops(CpuRates& rates, double seconds, bool beside) {
   constexpr int kCalls = 8;
-  const auto layer_ns = [&](int64_t rows, int64_t dim) {
+  const auto run_ns = [&](int64_t rows, const auto& layer) {
     const int calls = rows == 1 ? kCalls : 1;
     const double took = typical_seconds(*exec_.pool, seconds / 3, beside, nullptr, [&] {
-      for (int call = 0; call < calls; ++call) layer_->run(exec_, rows, dim);
+      for (int call = 0; call < calls; ++call) layer();
     });
     return 1e9 / calls * took;
+  };
+  const auto layer_ns = [&](int64_t rows, int64_t dim) {
+    const double ops = run_ns(rows, [&] { layer_->run(exec_, rows, dim); });
+    if (exec_.pool->size() == 1) return ops;
+    const auto lines_ns = [&](bool by_columns) {
+      return run_ns(rows, [&] { layer_->lines.run(exec_, rows, dim, kFfTimes * dim, by_columns); });
+    };
+    return ops + std::max(0.0, lines_ns(true) - lines_ns(false));
   };
   constexpr double kSmall = kSmallDim * (1 + kFfTimes);
   constexpr double kLarge = kLargeDim * (1 + kFfTimes);

@@ -15,6 +15,7 @@
 #include "kernels/core/error.h"
 #include "parallel/cgroup.h"
 #include "parallel/cpu_rates.h"
+#include "parallel/crossing_lines.h"
 #include "parallel/disk_rate.h"
 #include "parallel/host_reads.h"
 #include "parallel/solo_communicator.h"
@@ -239,6 +240,18 @@ TEST(Probe, WhatLayersReachIsMeasuredSliceBySlice) {
   const std::vector<QuantType> all = all_product_types();
   EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
   EXPECT_EQ(std::count(all.begin(), all.end(), QuantType::kQ6_K), 1);
+}
+
+TEST(Probe, LinesCrossInStepsOfAnySize) {
+  ThreadPool pool(3);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  CrossingLines lines(8, 96, 256);
+  for (const int64_t rows : {1, 2, 7, 8}) {
+    for (const bool by_columns : {false, true}) {
+      lines.run(exec, rows, 96, 256, by_columns);
+      lines.run(exec, rows, 32, 40, by_columns);
+    }
+  }
 }
 
 TEST(Probe, DiskRatesOfAFile) {
