@@ -30,25 +30,23 @@ class CpuProbe {
 
   // threads: at work on the host meanwhile. types: rising. About `seconds` for each of slices(),
   // `before` each of which is called: ranks that measure at the same time begin together there.
-  // From each slice the median of the runs in which the threads had their cores; where there are
-  // too few of those, the quartile of the fastest, or beside others the median.
+  // From each slice the median of the runs in which no others had the threads' cores; where there
+  // are too few of those, of their processor time, or beside others of all runs.
   CpuRates measure(int threads, std::span<const QuantType> types, double seconds, bool beside,
                    const std::function<void()>& before);
   // How often `before` is called: what a rank must do as often that only waits.
   static int slices(std::span<const QuantType> types);
-  // Of all products so far: the share of the threads' time in which others had their cores, or they
-  // waited for one of them that had none.
+  // Of all products so far: the share of the threads' time in which they could have run and others
+  // had their cores. 0 where the kernel does not count that.
   double busy_share() const { return busy_.wanted_s > 0 ? busy_.lost_s / busy_.wanted_s : 0; }
-
-  // Times of a slice's runs, and what its threads had of their cores.
-  struct Busy {
-    double wanted_s = 0, lost_s = 0;
-  };
 
  private:
   struct Inputs;
   struct Layer;
   struct Cache;
+  struct Busy {
+    double wanted_s = 0, lost_s = 0;  // of all threads together
+  };
   struct Took {
     double seconds = 0, bytes = 0, products = 0;  // of a run
   };

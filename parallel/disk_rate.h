@@ -17,8 +17,8 @@ struct DiskRates {
   double page_cache_gb_per_s = 0;
 };
 
-// At most a second. Of the disk the median of a few looks. Throws Error when the file cannot be read; a
-// file under 16 MiB says nothing, and both are 0.
+// At most a second. Of the disk the median of a few looks. Throws Error when the file cannot be
+// read; a file under 16 MiB says nothing, and both are 0.
 DiskRates measure_disk(const std::string& path);
 
 }  // namespace spillway
