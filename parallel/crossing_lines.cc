@@ -50,10 +50,21 @@ struct Lines {
 
 int64_t whole_lines(int64_t bytes) { return round_up(bytes, kLine); }
 
+constexpr int64_t kF32 = 4;
+constexpr int64_t kF64 = 8;
+// 8 bits a value, a scale for 32 and a sum for 16.
+int64_t code_bytes(int64_t values) {
+  return values + values / cpu::kActivationBlock * kF32 + values / cpu::kSumBlock * kF32;
+}
+// What each of two cores reads for attention of a step's own rows: half of the queries, which lie
+// in f32, and all keys and values, in f16, with four query heads to one of theirs.
+int64_t attended_bytes(int64_t dim) { return 3 * dim; }
+
 }  // namespace
 
 CrossingLines::CrossingLines(int64_t rows, int64_t dim, int64_t ff)
-    : codes_(static_cast<size_t>(rows * whole_lines(std::max(dim, ff)))),
+    : codes_(static_cast<size_t>(
+          rows * whole_lines(std::max({attended_bytes(dim), code_bytes(dim), code_bytes(ff)})))),
       out_(static_cast<size_t>(rows * whole_lines(std::max(8 * dim, 8 * ff)))) {}
 
 // The codes are written by rows, read for every column; the output the other way round.
@@ -81,13 +92,14 @@ void CrossingLines::product(const cpu::Exec& exec, int64_t rows, int64_t in_byte
 
 void CrossingLines::run(const cpu::Exec& exec, int64_t rows, int64_t dim, int64_t ff,
                         bool by_columns) {
-  constexpr int64_t kF32 = 4;
-  constexpr int64_t kF64 = 8;
-  product(exec, rows, dim, kF32 * dim * 3 / 2, by_columns);  // q, k and v, then by heads
-  product(exec, rows, dim, kF32 * dim, by_columns);          // what attention gives
-  product(exec, rows, dim, kF64 * dim, by_columns);          // o
-  product(exec, rows, dim, kF32 * 2 * ff, by_columns);       // gate and up
-  product(exec, rows, ff, kF64 * dim, by_columns);           // down
+  const auto times = [&](int64_t in_bytes, int64_t out_bytes) {
+    product(exec, rows, in_bytes, out_bytes, by_columns);
+  };
+  times(code_bytes(dim), kF32 * dim * 3 / 2);  // q, k and v
+  times(attended_bytes(dim), kF32 * dim);      // attention, which is divided otherwise, too
+  times(code_bytes(dim), kF64 * dim);          // o
+  times(code_bytes(dim), kF32 * 2 * ff);       // gate and up
+  times(code_bytes(ff), kF64 * dim);           // down
 }
 
 }  // namespace spillway

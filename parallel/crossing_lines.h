@@ -26,7 +26,7 @@ class CrossingLines {
   void product(const cpu::Exec& exec, int64_t rows, int64_t in_bytes, int64_t out_bytes,
                bool by_columns);
 
-  std::vector<std::byte> codes_;  // what a product reads: 8 bits a value
+  std::vector<std::byte> codes_;  // what a product reads
   std::vector<std::byte> out_;    // and writes
 };
 
