@@ -1,11 +1,10 @@
 // See cpu_rates.h.
 #include "parallel/cpu_rates.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <numeric>
 #include <string>

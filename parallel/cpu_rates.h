@@ -2,7 +2,7 @@
 // (runtime/stage/cpu_layer.cc), on made-up weights. A plain read of memory says too little: two
 // threads of one core that multiply reach four fifths of what two reach that only read, and sums in
 // f64 make a product half as long again as the same in floats.
-//   Thread: the pool's owner. Takes its memory in the constructor, none while measuring.
+//   Thread: the pool's owner. Takes its buffers in the constructor.
 #pragma once
 
 #include <cstdint>

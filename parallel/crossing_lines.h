@@ -5,6 +5,7 @@
 // cpu_rates.cc, which counts the difference of the two ways below.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
