@@ -87,6 +87,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
   print_warning(stale);
   if (kept) {
     std::cerr << kept_rates_text(*kept) << "\n";
+    print_warning(busy_text(kept->file.cluster));
     for (RankSpec& spec : cluster.ranks) {
       spec = with_rates(spec, kept->file.cluster.ranks[static_cast<size_t>(spec.rank)]);
     }
@@ -109,6 +110,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
 ClusterSpec cluster_of_file(const Options& options) {
   const std::string path = shipped_file("clusters", options.cluster, "cluster");
   ClusterSpec cluster = read_cluster_file(path).cluster;
+  print_warning(busy_text(cluster));
   const bool named = options.ranks > 0 || !options.split.empty() || options.tp * options.pp > 0 ||
                      !options.devices.empty();
   if (named) cluster = first_ranks(cluster, ranks_named(options), path);
