@@ -82,7 +82,7 @@ Row row_text(const RankStatus& rank) {
           layers,
           placed ? number(100.0 * rank.share, 1) + " %" : "-",
           state_text(rank.progress),
-          std::to_string(rank.progress.step),
+          rank.progress.step < 0 ? "-" : std::to_string(rank.progress.step),
           memory_text(rank.progress.memory_bytes, rank.planned_bytes),
           duration_text(rank.heartbeat_age_s)};
 }

@@ -127,10 +127,12 @@ TEST(StatusTable, ALayerAloneIsNoRange) {
   status.ranks[0].n_layers = 1;
   status.ranks[0].progress.tokens_done = 1;
   status.ranks[0].progress.state = kReadsPrompt;
+  status.ranks[0].progress.step = -1;  // none yet
   const std::string table = status_table(status);
   EXPECT_FALSE(has(table, "0-0")) << table;
   EXPECT_TRUE(has(table, ", 1 token\n")) << table;
-  EXPECT_TRUE(has(table, " reading prompt ")) << table;
+  EXPECT_TRUE(has(table, " reading prompt     -")) << table;
+  EXPECT_FALSE(has(table, "-1 ")) << table;
 }
 
 TEST(StatusTable, ShowsTheJobAndARowARank) {
