@@ -22,6 +22,7 @@
 #include "launch/sweep_rounds.h"
 #include "launch/verbs.h"
 #include "parallel/cost.h"
+#include "parallel/size_text.h"
 #include "runtime/engine/follower.h"
 
 #ifdef SPILLWAY_WITH_CUDA
@@ -61,8 +62,11 @@ class Sweep {
                   : choose_cases(all.cases, options_.sweep.best, options_.sweep.controls);
     const bool front = job_.world().front();
     if (front && !options_.quiet) {
-      std::fprintf(stderr, "%zu of %zu configurations fit, %zu will run\n", all.cases.size(),
-                   all.cases.size() + all.refused.size(), chosen.size());
+      std::fprintf(
+          stderr, "%zu of %s fit, %zu will run\n", all.cases.size(),
+          count_text(static_cast<int64_t>(all.cases.size() + all.refused.size()), "configuration")
+              .c_str(),
+          chosen.size());
       for (const std::string& why : all.refused) std::fprintf(stderr, "  %s\n", why.c_str());
     }
     if (chosen.empty()) {
@@ -226,7 +230,7 @@ int verb_sweep(const Options& options, WorkerNote& note) {
   if (sized.context == 0) sized.context = tokens_of(options);
   if (sized.context < tokens_of(options)) {
     throw Error("-c " + std::to_string(sized.context) + " is less than the " +
-                std::to_string(tokens_of(options)) + " tokens of the tests");
+                count_text(tokens_of(options), "token") + " of the tests");
   }
   return run_job(sized, note, [&](Job& job) {
     Sweep(sized, job).run();

@@ -8,6 +8,7 @@
 #include "kernels/core/packed_matrix.h"
 #include "parallel/list_writer.h"
 #include "parallel/shard.h"
+#include "parallel/size_text.h"
 
 namespace spillway {
 namespace {
@@ -194,9 +195,10 @@ void place_weights(Plan& plan, const ModelSpec& model, const std::vector<PlacePi
   for (const PlacePin& pin : pins) {
     if (!(pin.layers == kAllLayers) && pin.layers.end > model.n_layers) {
       throw Error("layer " + std::to_string(pin.layers.end - 1) + " is not there, the model has " +
-                      std::to_string(model.n_layers) + " layers, from 0",
+                      count_text(model.n_layers, "layer") + ", from 0",
                   "--place " + places_text({pin}),
-                  "name layers 0-" + std::to_string(model.n_layers - 1));
+                  model.n_layers == 1 ? "name layer 0"
+                                      : "name layers 0-" + std::to_string(model.n_layers - 1));
     }
     for (RankPart& part : plan.parts) {
       place_rank(part, plan.stages[static_cast<size_t>(part.stage)].layers, model, pin);

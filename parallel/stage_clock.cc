@@ -56,6 +56,40 @@ double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& 
   return left / static_cast<double>(std::max<int64_t>(bytes, 1));
 }
 
+// What a decode step reads of a rank's host memory: its threads, and the copies to its GPU.
+struct HostBytes {
+  int64_t cpu = 0;
+  int64_t bus = 0;
+};
+
+HostBytes host_bytes(const Plan& plan, const ModelSpec& model, const RankPart& part) {
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  HostBytes bytes;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    const LayerSpec& spec = model.layers[static_cast<size_t>(layers.begin + i)];
+    if (layer.attention != Place::kResident) {
+      bytes.bus += half_bytes(model, spec, layer, Half::kAttention);
+    }
+    if (layer.feed_forward == Place::kResident) continue;
+    LayerPart on_cpu;
+    on_cpu.ff = {0, layer.ff_on_cpu.size()};
+    const int64_t cpu = on_cpu.ff.empty() ? 0 : feed_forward_weight_bytes(model, spec, on_cpu);
+    bytes.cpu += cpu;
+    bytes.bus += half_bytes(model, spec, layer, Half::kFeedForward) - cpu;
+  }
+  return bytes;
+}
+
+// The rate of a rank's threads beside its bus, which slows them only as long as it copies.
+double cpu_read_beside(const HostBytes& bytes, const RankRates& rates) {
+  const double beside_ms = transfer_ms(bytes.cpu, rates.cpu_read);
+  const double bus_ms = transfer_ms(bytes.bus, rates.bus);
+  if (bus_ms >= beside_ms) return rates.cpu_read;
+  const double part = bus_ms / beside_ms;  // of the bytes that are read meanwhile
+  return 1 / (part / rates.cpu_read + (1 - part) / rates.cpu_read_alone);
+}
+
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
   return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
 }
@@ -82,6 +116,7 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
       link_(link_of(cluster)) {
   std::vector<int> threads(cluster.ranks.size(), 0);  // of all ranks, at the host's first
   std::unordered_map<std::string_view, int> first;
+  HostBytes bytes;  // of the rank before, where that holds the same
   for (const RankSpec& rank : cluster.ranks) {
     hosts_.push_back(first.try_emplace(rank.host, rank.rank).first->second);
     threads[static_cast<size_t>(hosts_.back())] += rank.threads;
@@ -99,6 +134,8 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
           rank, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](int other) {
             return hosts_[static_cast<size_t>(other)] == hosts_[r];
           })));
+      if (r == 0 || !same_size(part, plan.parts[r - 1])) bytes = host_bytes(plan, model, part);
+      if (part.gpu) rates_.back().cpu_read = cpu_read_beside(bytes, rates_.back());
     }
     const int all = threads[static_cast<size_t>(hosts_[r])];
     shared_host_ = shared_host_ || (reads_host(part) && read_slowdown(rank, all, bus) > 1) ||

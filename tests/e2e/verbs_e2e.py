@@ -92,6 +92,22 @@ class Verbs(harness.EndToEnd):
         self.assertEqual(overlapping["tokens_scored"], 63 + 28 * 16)
         self.assertLess(overlapping["perplexity"], side_by_side["perplexity"])
 
+    def test_status_of_a_job_that_waits_for_a_person(self):
+        def says(address, words):
+            return words in self.succeed([program(), "status", address]).text()
+
+        for chat, words in (([], "waiting for the prompt, up"),
+                            (["--chat"], "waiting for a line of the chat, up")):
+            with self.subTest(chat=chat):
+                job = self.start([*mpirun(2), program(), "run", "-m", model(), "-t", "1", "-n", "2",
+                                  "--temp", "0", *chat], stdin="", keep_stdin=True)
+                address = job.coordinator()
+                job.wait_for(lambda: says(address, words), harness.SOON_S, words)
+                job.process.stdin.write(b"Once")
+                job.process.stdin.close()
+                self.assertEqual(job.wait(120), 0, job.describe())
+                self.assertTrue(job.text().strip())
+
     def test_status_of_a_running_job(self):
         job = self.start(generate(3, "-p", "Once", "-n", "1500", "--ignore-eos"))
         address = job.coordinator()
