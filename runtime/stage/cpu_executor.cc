@@ -49,14 +49,15 @@ void CpuExecutor::prepare(const StepBatch& batch) {
 
 const LayerWeights& CpuExecutor::fetch(size_t layer, Half half) {
   if (disk_ == nullptr) return weights_.layers[layer];
-  if (times_ != nullptr) times_->lap(CpuWork::kOther);
   const LayerWeights& fetched = disk_->fetch(layer, half);
   if (times_ != nullptr) times_->lap(CpuWork::kDisk);
   return fetched;
 }
 
 void CpuExecutor::done(size_t layer, Half half) {
-  if (disk_ != nullptr) disk_->done(layer, half);
+  if (disk_ == nullptr) return;
+  if (times_ != nullptr) times_->lap(CpuWork::kOther);
+  disk_->done(layer, half);
 }
 
 void CpuExecutor::hash(int64_t point, View2D<const float> x) {
