@@ -163,6 +163,29 @@ int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Rang
       greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; }));
 }
 
+std::vector<int64_t> streamed_copies(const ModelSpec& model, const RankPart& part,
+                                     const Range& layers) {
+  std::vector<int64_t> sizes;
+  if (!part.gpu) return sizes;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    const LayerSpec& spec = model.layers[static_cast<size_t>(layers.begin + i)];
+    for (const Half half : {Half::kAttention, Half::kFeedForward}) {
+      if (place_of_half(layer, half) == Place::kResident) continue;
+      sizes.push_back(half_bytes(model, spec, layer, half));
+    }
+    if (layer.feed_forward != Place::kHybrid) continue;
+    // Steps of few rows go without the CPU's columns.
+    LayerPart rest = layer;
+    rest.ff = ff_off_cpu(layer);
+    rest.feed_forward = Place::kStreamed;
+    sizes.push_back(half_bytes(model, spec, rest, Half::kFeedForward));
+  }
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits) {
   return most_cpu_columns(part) == 0 ? 0 : std::min(limits.max_cpu_rows, limits.max_rows);
 }

@@ -64,7 +64,7 @@ void GpuSpill::loaded(const Weights& weights) {
     const std::span<std::byte> slots = disk_->slots();
     disk_pin_ = cuda::PinnedRange("disk slots", slots.data(), disk_->bytes());
     disk_->start(weights);
-    disk_calls_ = std::make_unique<DiskCalls>(*disk_);
+    disk_calls_ = std::make_unique<DiskCalls>(*disk_, &trace_);
   }
   if (cpu_half_.most_rows() > 0) pool_.stay_awake(kAwake);
   first_layer_ = weights.layers.data();
@@ -198,6 +198,7 @@ int64_t GpuSpill::host_bytes() const {
 
 void GpuSpill::run_call(void* call) {
   const auto& [spill, layer] = *static_cast<const Call*>(call);
+  const CallTrace::Scope scope(&spill->trace_, HostCall::Kind::kMultiply);
   spill->cpu_half_.run(*layer, spill->rows_);
 }
 

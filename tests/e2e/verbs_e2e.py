@@ -44,15 +44,22 @@ class Verbs(harness.EndToEnd):
         self.assertTrue(found)
 
     def test_profile_without_a_gpu(self):
-        """Says why there is none, and the speeds are there all the same; with two ranks too."""
+        """Ranks on CPUs tell themselves what they do; with two ranks too."""
         arguments = ["bench", "-m", model(), "-p", "8", "-n", "2", "-t", "1", "-r", "1",
                      "--profile", "--device", "cpu"]
         for mpi in ((), mpirun(2)):
             job = self.succeed([*mpi, program(), *arguments])
             self.assertIn("decode ", job.text())
-            self.assertIn("no profile: no rank computes on a GPU", job.text())
+            self.assertRegex(job.text(), r"a prefill step, mean of 1: .*\n rank .*matrix")
+            self.assertRegex(job.text(), r"(?m)^ matrix +\d.*\n(.*\n)+furthest off: \w+$")
         found = self.as_json(*arguments)
-        self.assertEqual(found["profile"], {"obstacle": "no rank computes on a GPU"})
+        (rank,) = found["profile"]["decode"]["ranks"]
+        terms = sum(ms for name, ms in rank.items() if name not in ("rank", "traced", "total_ms",
+                                                                    "dropped"))
+        self.assertAlmostEqual(terms, rank["total_ms"], delta=1e-6 + 1e-3 * rank["total_ms"])
+        self.assertGreater(rank["matrix_ms"], 0)
+        self.assertGreater(found["profile"]["predicted"]["matrix_ms"], 0)
+        self.assertIn("launch_ms", found["profile"]["measured"])
         self.assertGreater(found["decode_tok_per_s"]["median"], 0)
 
     def test_bench_of_three_stages_and_six_sequences(self):
