@@ -183,7 +183,8 @@ void measure_disks(World& world, const std::string& model, RankSpec& mine) {
   if (model.empty()) return;
   DiskRates rates;
   together(world, [&] {
-    if (mine.local_rank == 0) rates = measure_disk(model);
+    if (mine.local_rank != 0) return;
+    rates = measure_disk(model, disk_readers(mine.threads, mine.gpu.present()));
   });
   // The others of a host have its first rank's.
   const auto from = world.hosts[static_cast<size_t>(world.rank)];

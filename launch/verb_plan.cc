@@ -91,7 +91,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
   print_warning(stale);
   if (kept) {
     note = kept_rates_text(*kept);
-      print_warning(busy_text(kept->file.cluster));
+    print_warning(busy_text(kept->file.cluster));
     for (RankSpec& spec : cluster.ranks) {
       spec = with_rates(spec, kept->file.cluster.ranks[static_cast<size_t>(spec.rank)]);
     }

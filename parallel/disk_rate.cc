@@ -25,9 +25,10 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kLeastBytes = int64_t{16} << 20;
 constexpr int64_t kMostBytes = int64_t{1} << 30;
-constexpr int64_t kCachedBytes = int64_t{128} << 20;
+constexpr int64_t kCachedBytes = int64_t{512} << 20;  // no processor's cache holds it
 constexpr int kLooks = 5;
 constexpr double kLookSeconds = 0.1;
+constexpr double kFillSeconds = 1;
 constexpr double kCachedSeconds = 0.2;
 // Of each reader: as a slot, several chunks long. A direct read into small pages is cut up for the
 // disk: 1.1 to 1.8 GB/s, once 2.7, where large pages had 2.1 to 3.5 (virtio, Linux 6.18).
@@ -41,7 +42,8 @@ struct Descriptor {
 };
 
 struct Slots {
-  Arena memory{"probe of the disk", kDiskReaders* kSlotChunks* kDiskChunkBytes};
+  int readers;
+  Arena memory{"probe of the disk", readers* kSlotChunks* kDiskChunkBytes};
   std::byte* base = memory.take(memory.bytes());
   std::byte* chunk(int reader, int64_t i) const {
     return base + (reader * kSlotChunks + i % kSlotChunks) * kDiskChunkBytes;
@@ -70,7 +72,7 @@ double read_rate(int fd, int64_t bytes, double seconds, const Slots& slots,
   };
   try {
     start_threads(
-        "probe of the disk", kDiskReaders, [&](int reader) { work(reader); }, threads);
+        "probe of the disk", slots.readers, [&](int reader) { work(reader); }, threads);
   } catch (...) {
     failed = true;  // ends those that could be started
     join();
@@ -82,7 +84,7 @@ double read_rate(int fd, int64_t bytes, double seconds, const Slots& slots,
 
 }  // namespace
 
-DiskRates measure_disk(const std::string& path) {
+DiskRates measure_disk(const std::string& path, int readers) {
   // Opening a pipe must not wait for a writer.
   const Descriptor cached{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (cached.fd < 0) throw Error("cannot be opened: " + std::string(std::strerror(errno)), path);
@@ -94,7 +96,7 @@ DiskRates measure_disk(const std::string& path) {
   if (facts.st_size < kLeastBytes) return rates;
   const int64_t bytes = std::min<int64_t>(facts.st_size, kMostBytes);
   const Descriptor direct{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT)};
-  const Slots slots;
+  const Slots slots{readers};
   std::atomic<int64_t> next{0};
   if (direct.fd >= 0) {
     std::vector<double> looks;
@@ -107,7 +109,7 @@ DiskRates measure_disk(const std::string& path) {
   const int64_t some = std::min(bytes, kCachedBytes);
   next = 0;
   // Once to fill it.
-  read_rate(cached.fd, some, kCachedSeconds, slots, next);
+  read_rate(cached.fd, some, kFillSeconds, slots, next);
   rates.page_cache_gb_per_s = read_rate(cached.fd, some, kCachedSeconds, slots, next);
   return rates;
 }

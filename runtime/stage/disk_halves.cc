@@ -80,6 +80,7 @@ std::span<const std::byte> half_span(const LayerWeights& w, Half half) {
 DiskHalves::DiskHalves(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
                        const std::string& folder, InCache in_cache)
     : in_cache_(in_cache),
+      n_readers_(disk_readers(exec.pool->size(), in_cache == InCache::kCopied)),
       file_(folder, ledger_name(rank), file_bytes(model, plan, rank)),
       slots_("disk slots",
              kDiskSlots * disk_slot_bytes(model, part_of(plan, rank), layers_of(plan, rank))),
@@ -122,7 +123,7 @@ void DiskHalves::start(const Weights& weights) {
     }
   }
   CHECK_EQ(piece, pieces_.size());
-  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kDiskReaders, in_cache_);
+  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, n_readers_, in_cache_);
 }
 
 std::span<const std::byte> DiskHalves::stored(size_t half) const {

@@ -71,6 +71,7 @@ class DiskHalves {
              const PackedMatrix& out);
 
   InCache in_cache_;
+  int n_readers_;
   SpillFile file_;
   Arena slots_;
   std::vector<std::byte*> slot_bases_;
