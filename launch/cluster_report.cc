@@ -35,7 +35,7 @@ std::string joined(const std::vector<std::string>& parts) {
   return out;
 }
 
-std::string threads_text(int n) { return std::to_string(n) + (n == 1 ? " thread" : " threads"); }
+std::string threads_text(int n) { return count_text(n, "thread"); }
 
 // What a layer's ops reach, with the types of weights from the quickest to the slowest of one row.
 std::string cpu_lines(const CpuRates& rates, const char* name) {

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "kernels/core/error.h"
 #include "parallel/cgroup.h"
@@ -45,10 +47,19 @@ GpuProbe find_gpu(int seat, const GpuSource& source) {
   return found;
 }
 
+constexpr const char* kWithoutCuda = "this program was built without CUDA";
+constexpr const char* kBuildIt = "build it where nvcc is, with cmake --preset release";
+
+[[noreturn]] void refuse_without_cuda(const std::string& flag, const std::string& otherwise) {
+  throw Error(kWithoutCuda, flag, std::string(kBuildIt) + ", or " + otherwise);
+}
+
 }  // namespace
 
 GpuSource cuda_gpus() {
   GpuSource source;
+  std::error_code ignored;
+  source.driver = std::filesystem::exists("/proc/driver/nvidia/version", ignored);
 #ifdef SPILLWAY_WITH_CUDA
   source.visible = cuda::visible_devices;
   source.select = cuda::select_device;
@@ -86,9 +97,13 @@ GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source) {
   const bool forced = device == DeviceChoice::kGpu;
   if (device == DeviceChoice::kCpu) return {};
   if (!source.visible) {
-    if (!forced) return {};
-    throw Error("this program was built without CUDA", "--device gpu",
-                "build it where nvcc is (cmake --preset release), or use --device cpu");
+    if (forced) refuse_without_cuda("--device gpu", "use --device cpu");
+    GpuProbe none;
+    if (source.driver) {
+      none.warning = std::string(kWithoutCuda) + ", so the GPU is not used: " + kBuildIt +
+                     ", or pass --device cpu";
+    }
+    return none;
   }
   try {
     GpuProbe found = find_gpu(seat, source);
@@ -105,6 +120,11 @@ GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source) {
   }
 }
 
+void check_built_with_cuda(const PlanRequest& request, const GpuSource& source) {
+  if (source.visible || request.gpu_layers <= 0) return;
+  refuse_without_cuda("-ngl " + std::to_string(request.gpu_layers), "leave -ngl out");
+}
+
 std::string measure_gpu(GpuSpec& gpu, const GpuSource& source) {
   if (!gpu.present()) return "";
   try {
@@ -118,6 +138,7 @@ std::string measure_gpu(GpuSpec& gpu, const GpuSource& source) {
 std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source,
                       bool measure) {
   check_device_list(request.devices, cluster.size());
+  check_built_with_cuda(request, source);
   const std::vector<int> hosts(cluster.ranks.size(), 0);
   std::vector<GpuSpec> found;  // by seat, until the first comes again
   bool all = false;
@@ -138,8 +159,21 @@ std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const Gp
   return warning;
 }
 
+namespace {
+
+// "23.19 GiB that are free there", "1.00 GiB of --gpu-memory".
+std::string gpu_allowance_text(const Plan& plan, int rank, int64_t free_bytes) {
+  const auto r = static_cast<size_t>(rank);
+  if (r < plan.budgets.size() && plan.budgets[r].gpu_given) {
+    return size_text(plan.budgets[r].gpu_bytes) + " of --gpu-memory";
+  }
+  return size_text(free_bytes) + " that are free there";
+}
+
+}  // namespace
+
 std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
-                                     const ClusterSpec& measured) {
+                                     const ClusterSpec& measured, const PlanRequest& request) {
   const ClusterSpec cluster = with_shared_gpus(measured);
   const std::string obstacle = gpu_obstacle(model);
   std::vector<std::string> warnings;
@@ -153,13 +187,13 @@ std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
       if (!gpu.present()) continue;
       const std::string who =
           (plan.n_ranks() > 1 ? "rank " + std::to_string(rank) + ": " : "") + gpu.text();
-      std::string why = obstacle;
+      std::string why = request.gpu_layers == 0 ? "-ngl 0 leaves it alone" : obstacle;
       if (why.empty() && without != stage.ranks.end()) {
         why = "rank " + std::to_string(*without) + " of the same stage computes on its CPU";
       } else if (why.empty()) {
         why = std::string(stage.ranks.size() > 1 ? "its stage" : "the plan") +
-              " does not fit the " + size_text(gpu.free_bytes) +
-              " that are free there, or is slower; --device gpu shows it";
+              " does not fit the " + gpu_allowance_text(plan, rank, gpu.free_bytes) +
+              ", or is slower; --device gpu shows it";
       }
       warnings.push_back(who + " is not used: " + why);
     }

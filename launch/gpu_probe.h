@@ -30,6 +30,7 @@ struct GpuSource {
   std::function<double()> launch_gap_us;
   std::function<GpuBus(int64_t free_host_bytes)> bus;     // held as long as its load is
   std::function<int64_t(const std::string&)> used_bytes;  // by UUID, all processes; may be empty
+  bool driver = false;  // NVIDIA's is loaded here, whatever this program was built with
 };
 // CUDA itself, where this program was built with it.
 GpuSource cuda_gpus();
@@ -37,7 +38,8 @@ GpuSource cuda_gpus();
 struct GpuProbe {
   GpuSpec gpu;                    // not present: the rank computes on its CPU
   int64_t used_before_bytes = 0;  // on it by others, before this process had a context there
-  std::string warning;            // why there is none although a driver is there, or ""
+  std::string warning;            // why there is none although a driver is there, or ""; this
+                                  // program's being built without CUDA, for one
 };
 
 // Which of the ranks of its host that may compute on a GPU this one is, from 0. hosts: a number
@@ -51,6 +53,10 @@ int gpu_seat(const std::vector<int>& hosts, const PlanRequest& request, int rank
 // without CUDA are Errors that say what to do.
 GpuProbe probe_gpu(DeviceChoice device, int seat, const GpuSource& source);
 
+// Throws Error where flags want GPUs (-ngl 20; --device gpu is probe_gpu's) of a program that was
+// built without CUDA.
+void check_built_with_cuda(const PlanRequest& request, const GpuSource& source);
+
 // Measures how fast the selected GPU reads its memory; what is in the way, or "": the plan then
 // assumes a rate.
 std::string measure_gpu(GpuSpec& gpu, const GpuSource& source);
@@ -61,9 +67,9 @@ std::string measure_gpu(GpuSpec& gpu, const GpuSource& source);
 std::string find_gpus(ClusterSpec& cluster, const PlanRequest& request, const GpuSource& source,
                       bool measure);
 
-// Why a plan made with kAuto leaves GPUs alone: a sentence each.
+// Why a plan made with kAuto, or with -ngl 0, leaves GPUs alone: a sentence each.
 std::vector<std::string> unused_gpus(const Plan& plan, const ModelSpec& model,
-                                     const ClusterSpec& measured);
+                                     const ClusterSpec& measured, const PlanRequest& request);
 
 // "spillway: warning: ..." on stderr; nothing for "".
 void print_warning(const std::string& warning);

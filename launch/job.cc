@@ -15,6 +15,7 @@
 #include "launch/bus_guard.h"
 #include "launch/gpu_probe.h"
 #include "launch/heap.h"
+#include "launch/job_notes.h"
 #include "launch/rank_cores.h"
 #include "launch/simulated_connect.h"
 #include "parallel/agreement.h"
@@ -23,6 +24,8 @@
 #include "parallel/patience.h"
 #include "parallel/pins.h"
 #include "parallel/probe.h"
+#include "parallel/size_text.h"
+#include "runtime/io/spill_file.h"
 #include "runtime/model/not_finite.h"
 #include "runtime/model/spec.h"
 
@@ -88,6 +91,7 @@ Job::Job(const Options& options, WorkerNote& note) : options_(options), note_(no
             pool_ = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : cores);
             exec_ = {pool_.get(), isa_of(options.isa)};
           }));
+    say_once(threads_note(options.threads, cores, world_.local_size));
     probe_and_join(gpu);
   } catch (const SharedError& error) {
     part(error);
@@ -154,6 +158,7 @@ GpuSpec Job::find_gpu() {
   try {
     const PlanRequest request = plan_request(options_);
     check_device_list(request.devices, world_.size);
+    check_built_with_cuda(request, cuda_gpus());
     found = probe_gpu(request.device_of(world_.rank), gpu_seat(world_.hosts, request, world_.rank),
                       cuda_gpus());
   } catch (const Error& e) {
@@ -175,6 +180,13 @@ void Job::say_warnings(const std::string& mine) {
     const std::string who = rank > 0 ? "rank " + std::to_string(rank) + ": " : "";
     if (!warnings[rank].empty()) print_warning(who + warnings[rank]);
   }
+}
+
+void Job::say_once(const std::string& mine) {
+  const std::vector<std::string> notes = gather_texts(world_, mine);
+  const auto first = std::find_if(notes.begin(), notes.end(),
+                                  [](const std::string& note) { return !note.empty(); });
+  if (world_.front() && !options_.quiet && first != notes.end()) print_warning(*first);
 }
 
 std::pair<std::string, std::string> Job::start_coordinator(const JobRates& rates) {
@@ -233,24 +245,34 @@ void Job::join(const RankSpec& inventory, const std::string& address, const std:
     error = e.what();
   }
   agree(world_, error);
-  if (world_.front() && !options_.quiet) {
-    for (const std::string& warning : unused_gpus(plan_, model_, cluster())) print_warning(warning);
-    // The table says so itself.
-    if (!options_.show_plan) {
-      for (const std::string& note : cut_budgets(plan_)) print_warning(note);
-    }
-    // A table would be asked for; but who waits for spilled weights should know it beforehand.
-    const std::string spilled = spill_text(plan_);
-    if (!spilled.empty() && !options_.json) {
-      std::fprintf(stderr, "spilled: %s; predicted %.1f tok/s decode, %.0f prefill\n",
-                   spilled.c_str(), plan_.prediction.decode_tok_per_s,
-                   plan_.prediction.prefill_tok_per_s);
-    }
-  }
+  state_ = "waiting";
+  std::string note;
+  agree(world_, obstacle_of([&] { note = comm_note(plan_, options_.comm); }));
+  say_once(note);
+  if (world_.front() && !options_.quiet) say_of_plan();
   watchdog_ = std::make_unique<Watchdog>(
       std::chrono::milliseconds(static_cast<int64_t>(options_.step_timeout_s * 1000)),
       [this] { return world_.communicator->waiting_for(); },
       [this](const std::string& sentence) { agent_->report_fault(sentence); });
+}
+
+void Job::say_of_plan() const {
+  const PlanRequest request = plan_request(options_);
+  print_warning(gpu_memory_note(cluster(), request));
+  for (const std::string& warning : unused_gpus(plan_, model_, cluster(), request)) {
+    print_warning(warning);
+  }
+  // The table says so itself.
+  if (!options_.show_plan) {
+    for (const std::string& note : cut_budgets(plan_)) print_warning(note);
+  }
+  // A table would be asked for; but who waits for spilled weights should know it beforehand.
+  const std::string spilled = spill_text(plan_);
+  if (!spilled.empty() && !options_.json) {
+    std::fprintf(stderr, "spilled: %s; predicted %s tok/s decode, %.0f prefill\n", spilled.c_str(),
+                 rate_text(plan_.prediction.decode_tok_per_s).c_str(),
+                 plan_.prediction.prefill_tok_per_s);
+  }
 }
 
 RankProgress Job::progress() const {
@@ -273,7 +295,10 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
   auto house = std::make_unique<House>();
   house->plan = plan;
   std::string error;
+  std::string note;
   try {
+    note = spill_folder_note(plan, world_.rank, options_.spill_folder,
+                             lies_in_memory(options_.spill_folder));
     house->mesh = build_mesh(house->plan, world_.communicator->split(0, world_.rank));
     if (house->mesh.tp != nullptr) {
       const auto loaded = [this, show_progress](int64_t done, int64_t total) {
@@ -291,6 +316,7 @@ std::unique_ptr<House> Job::build(const Plan& plan, bool show_progress) {
     error = words_of(e);
   }
   agree(world_, error);
+  if (show_progress) say_once(note);
   guard_spill(*house);
   connect(*house);
   state_ = "ready";

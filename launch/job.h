@@ -77,6 +77,8 @@ class Job {
   void probe_and_join(const GpuSpec& gpu);
   GpuSpec find_gpu();                          // collective
   void say_warnings(const std::string& mine);  // collective: the front prints all ranks'
+  void say_once(const std::string& mine);      // the same, the first one's alone
+  void say_of_plan() const;                    // the front, to whoever did not ask for a table
   // The front's address and secret, on every rank.
   std::pair<std::string, std::string> start_coordinator(const JobRates& rates);
   void join(const RankSpec& inventory, const std::string& address, const std::string& secret);

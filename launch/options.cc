@@ -214,7 +214,8 @@ void add_bench(CLI::App& app, Options& o, RawTexts& raw) {
   bench->get_option("--ctx-size")->description("context in tokens [what the tests need]");
   add_job(bench, o, raw);
   bench->add_flag("--profile", o.profile,
-                  "then trace some steps on every GPU: where their time goes, by term");
+                  "then trace some steps: where every rank's time goes, by term, and which was "
+                  "predicted worst");
   bench->add_flag("--json", o.json, "print JSON");
 }
 

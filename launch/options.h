@@ -50,6 +50,7 @@ struct SweepOptions {
   std::vector<double> spilled = {0};
   std::vector<std::string> kv_types = {"f16"};
   bool uneven = false;
+  int rounds = 0;  // 0: by what loading takes (sweep_rounds.h)
   std::string csv_file, svg_file;
 };
 

@@ -214,12 +214,18 @@ Advice flag_advice(const CLI::App& verb, const std::vector<std::string>& words) 
 }
 
 Advice verb_advice(const CLI::App& app, const std::vector<std::string>& words) {
-  if (words.empty()) return {};
+  if (words.empty()) {
+    Words verbs;
+    for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
+    std::string all;
+    for (const std::string& verb : verbs) append_item(all, ", ", verb);
+    return {"what to do is missing: " + all, ""};
+  }
   if (words[0].rfind('-', 0) == 0) {
     const bool a_runs = std::any_of(words.begin(), words.end(), [](const std::string& word) {
       return among(name_of(word), "-m --model -p --prompt");
     });
-    return {"A subcommand is required", a_runs ? "a verb comes first: spillway run -m FILE" : ""};
+    return {"a verb comes first", a_runs ? "as in spillway run -m FILE" : ""};
   }
   Advice advice{"there is no verb \"" + words[0] + "\"", found_in(kVerbs, words[0])};
   Words verbs;
@@ -235,6 +241,20 @@ std::string plainer(const std::string& said) {
   const size_t missing = said.find(" was not readable (missing?)");
   if (missing != std::string::npos) {
     return "the --config file " + said.substr(0, missing) + " cannot be read";
+  }
+  const size_t wanted = said.find(": 1 required ");
+  const std::string kMissing = " missing";
+  if (wanted != std::string::npos && said.ends_with(kMissing)) {
+    const size_t kind = wanted + std::string(": 1 required ").size();
+    return said.substr(0, wanted) +
+           " needs a value: " + said.substr(kind, said.size() - kMissing.size() - kind);
+  }
+  const size_t value = said.find(": Value ");
+  const size_t range = said.find(" not in range ");
+  if (value != std::string::npos && range != std::string::npos && range > value) {
+    const size_t number = value + std::string(": Value ").size();
+    return said.substr(0, value) + " " + said.substr(number, range - number) + " is not in " +
+           said.substr(range + std::string(" not in range ").size());
   }
   const size_t equals = said.find(" = ");
   if (said.rfind(kConvert, 0) != 0 || equals == std::string::npos) return said;

@@ -19,8 +19,13 @@ void add_sweep(CLI::App& app, Options& o, RawTexts& raw) {
   sweep->add_option("-d,--depth", o.bench_depth, "tokens in the cache before decode")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  sweep->add_option("-r,--repetitions", o.repetitions, "runs of each test")
+  sweep->add_option("-r,--repetitions", o.repetitions, "runs of each test, in all rounds")
       ->capture_default_str()
+      ->check(CLI::Range(1, 100));
+  sweep
+      ->add_option("--rounds", s.rounds,
+                   "pass over all configurations so often, with a part of the runs each [one run "
+                   "a round; where loading takes longer than that, two rounds]")
       ->check(CLI::Range(1, 100));
   auto* offload = sweep->add_option(
       "--offload", s.offload_steps,

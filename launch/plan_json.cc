@@ -137,7 +137,20 @@ Json explanation_json(const Explanation& explanation) {
                     {"budget_bytes", b.budget_bytes},
                     {"line", b.line},
                     {"line_bytes", b.line_bytes},
-                    {"binds", b.binds}};
+                    {"binds", b.binds},
+                    {"budget_given", b.given},
+                    {"unused", b.unused},
+                    {"pins",
+                     {{"flags", b.pins.flags},
+                      {"off_bytes", b.pins.off_bytes},
+                      {"kept_bytes", b.pins.kept_bytes},
+                      {"all_spilled", b.pins.all_spilled}}}};
+  out["without_pins"] = nullptr;
+  if (explanation.without_pins) {
+    out["without_pins"] = {{"decode_tok_per_s", explanation.without_pins->decode_tok_per_s},
+                           {"prefill_tok_per_s", explanation.without_pins->prefill_tok_per_s},
+                           {"times", explanation.without_pins->times}};
+  }
   out["fewer_ranks"] = nullptr;
   if (explanation.fewer) {
     out["fewer_ranks"] = {{"ranks", explanation.fewer->ranks}, {"times", explanation.fewer->times}};

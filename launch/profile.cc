@@ -10,6 +10,7 @@
 #include "launch/forward_loop.h"
 #include "launch/parallel_loop.h"
 #include "parallel/cost.h"
+#include "parallel/spill.h"
 #include "runtime/engine/follower.h"
 
 namespace spillway {
@@ -29,13 +30,16 @@ struct Message {
 };
 
 TermRules rules_of(const Job& job, const House& house) {
+  const RankPart& part = house.plan.parts[static_cast<size_t>(house.mesh.rank)];
+  const Range& layers = house.plan.stages[static_cast<size_t>(part.stage)].layers;
   return {job.model().dim * static_cast<int64_t>(sizeof(float)),
-          house.pipeline->sum_kind() == "staged", house.mesh.front()};
+          house.pipeline->sum_kind() == "staged", house.mesh.front(),
+          streamed_copies(job.model(), part, layers)};
 }
 
 Message message_of(const StepTrace& trace, size_t n_runs, int64_t n_steps, const TermRules& rules) {
   Message out;
-  if (trace.spans.size() <= n_runs) return out;  // of a CPU
+  if (std::max(trace.spans.size(), trace.on_cpu.size()) <= n_runs) return out;
   const TermTimes times = term_times(trace, n_runs, n_steps, rules);
   out.traced = 1;
   out.dropped = trace.device.dropped;
@@ -74,7 +78,7 @@ class Profiler {
     for (size_t rank = 0; rank < all.size(); ++rank) {
       if (!all[rank].empty()) return "rank " + std::to_string(rank) + ": " + all[rank];
     }
-    return house_.plan.uses_gpu() ? "" : "no rank computes on a GPU";
+    return "";
   }
 
   StepProfile prefill(double timed_ms) {
@@ -150,30 +154,29 @@ std::array<double, kTerms> job_terms(const StepProfile& decode, const Plan& plan
   return sum.ms;
 }
 
-namespace {
-
-struct Predicted {
-  Term term;
-  double ms;
-};
-
-std::array<Predicted, 4> by_term(const Prediction& p) {
-  return {{{Term::kMatrix, p.matrix_ms},
-           {Term::kAttention, p.attention_ms},
-           {Term::kCollective, p.collective_ms},
-           {Term::kHop, p.hop_ms}}};
+std::vector<ComparedTerm> compared_terms(const std::array<double, kTerms>& job,
+                                         const Prediction& p) {
+  const TermTimes measured{job, 0, ""};
+  std::vector<ComparedTerm> out;
+  const auto add = [&](Term term, double predicted_ms) {
+    out.push_back({term_name(term), predicted_ms, measured[term]});
+  };
+  add(Term::kMatrix, p.matrix_ms);
+  add(Term::kAttention, p.attention_ms);
+  add(Term::kCollective, p.collective_ms);
+  add(Term::kHop, p.hop_ms);
+  add(Term::kCpu, p.cpu_ms);
+  add(Term::kBus, p.bus_ms);
+  add(Term::kDisk, p.disk_ms);
+  out.push_back({"launch", p.launch_ms,
+                 measured[Term::kOther] + measured[Term::kGap] + measured[Term::kHost]});
+  return out;
 }
 
-}  // namespace
-
-Term furthest_off(const std::array<double, kTerms>& job, const Prediction& predicted) {
-  const std::array<Predicted, 4> all = by_term(predicted);
-  const auto off = [&job](const Predicted& p) {
-    return std::abs(job[static_cast<size_t>(p.term)] - p.ms);
-  };
-  return std::max_element(all.begin(), all.end(),
-                          [&](const auto& a, const auto& b) { return off(a) < off(b); })
-      ->term;
+const ComparedTerm& furthest_off(const std::vector<ComparedTerm>& terms) {
+  const auto off = [](const ComparedTerm& t) { return std::abs(t.measured_ms - t.predicted_ms); };
+  return *std::max_element(terms.begin(), terms.end(),
+                           [&](const auto& a, const auto& b) { return off(a) < off(b); });
 }
 
 Profile profile_steps(const Options& options, Job& job, House& house, double timed_decode_ms,
@@ -187,9 +190,7 @@ Profile profile_steps(const Options& options, Job& job, House& house, double tim
   out.decode = profiler.decode(timed_decode_ms);
   out.predicted =
       predict(house.plan, job.model(), job.cluster(), options.bench_depth + options.bench_new / 2);
-  out.comparable =
-      options.bench_sequences == 1 && std::all_of(house.plan.parts.begin(), house.plan.parts.end(),
-                                                  [](const RankPart& part) { return part.gpu; });
+  out.comparable = options.bench_sequences == 1;
   if (out.comparable) out.job = job_terms(out.decode, house.plan);
   return out;
 }
@@ -203,21 +204,36 @@ void append(std::string& text, const char* format, Values... values) {
   text += line;
 }
 
+constexpr double kLeastMs = 0.0005;  // that the table shows
+
+// All terms of which any rank has so much.
+std::vector<size_t> shown_terms(const StepProfile& step) {
+  std::vector<size_t> shown;
+  for (size_t i = 0; i < kTerms; ++i) {
+    const bool there = std::any_of(step.ranks.begin(), step.ranks.end(),
+                                   [i](const auto& rank) { return rank.times.ms[i] >= kLeastMs; });
+    if (there) shown.push_back(i);
+  }
+  return shown;
+}
+
 void add_step(const char* name, const StepProfile& step, std::string& text) {
   if (step.steps == 0) return;
   append(text, "\na %s step, mean of %lld: ms and per cent of the rank's time\n rank", name,
          static_cast<long long>(step.steps));
-  for (size_t i = 0; i < kTerms; ++i) append(text, " %14s", term_name(static_cast<Term>(i)));
+  const std::vector<size_t> shown = shown_terms(step);
+  for (const size_t i : shown) append(text, " %14s", term_name(static_cast<Term>(i)));
   append(text, " %9s\n", "total");
   std::string notes;
   for (size_t rank = 0; rank < step.ranks.size(); ++rank) {
     const StepProfile::Rank& r = step.ranks[rank];
     append(text, " %4zu", rank);
     if (!r.traced) {
-      text += "  not on a GPU\n";
+      text += "  not in the plan\n";
       continue;
     }
-    for (const double ms : r.times.ms) {
+    for (const size_t i : shown) {
+      const double ms = r.times.ms[i];
       append(text, " %8.3f %4.1f%%", ms, 100 * ms / std::max(r.times.total_ms, 1e-12));
     }
     append(text, " %9.3f\n", r.times.total_ms);
@@ -239,14 +255,17 @@ void add_step(const char* name, const StepProfile& step, std::string& text) {
 void add_comparison(const Profile& profile, std::string& text) {
   const TermTimes job{profile.job, 0, ""};
   text += "\nthe decode step of the whole job: predicted and measured ms\n";
-  for (const Predicted& p : by_term(profile.predicted)) {
-    append(text, " %-10s %9.3f %9.3f\n", term_name(p.term), p.ms, job[p.term]);
+  const std::vector<ComparedTerm> terms = compared_terms(profile.job, profile.predicted);
+  double measured_ms = 0;
+  for (const ComparedTerm& t : terms) {
+    measured_ms += t.measured_ms;
+    if (t.predicted_ms == 0 && t.measured_ms == 0) continue;
+    append(text, " %-10s %9.3f %9.3f\n", t.name, t.predicted_ms, t.measured_ms);
   }
-  for (const Term term : {Term::kOther, Term::kGap, Term::kHost}) {
-    append(text, " %-10s %9s %9.3f\n", term_name(term), "-", job[term]);
-  }
-  const Term worst = furthest_off(profile.job, profile.predicted);
-  append(text, "furthest off: %s\n", term_name(worst));
+  append(text, "            of these %9.3f other kernels or ops, %.3f gaps, %.3f host\n",
+         job[Term::kOther], job[Term::kGap], job[Term::kHost]);
+  append(text, " %-10s %9.3f %9.3f\n", "all", profile.predicted.total_ms, measured_ms);
+  append(text, "furthest off: %s\n", furthest_off(terms).name);
 }
 
 nlohmann::ordered_json terms_json(const std::array<double, kTerms>& ms) {
@@ -295,10 +314,12 @@ nlohmann::ordered_json profile_json(const Profile& profile) {
   if (profile.decode.steps > 0) out["decode"] = step_json(profile.decode);
   if (!profile.comparable) return out;
   out["measured"] = terms_json(profile.job);
-  for (const Predicted& p : by_term(profile.predicted)) {
-    out["predicted"][std::string(term_name(p.term)) + "_ms"] = p.ms;
+  const std::vector<ComparedTerm> terms = compared_terms(profile.job, profile.predicted);
+  for (const ComparedTerm& t : terms) {
+    out["predicted"][std::string(t.name) + "_ms"] = t.predicted_ms;
+    out["measured"][std::string(t.name) + "_ms"] = t.measured_ms;
   }
-  out["furthest_off"] = term_name(furthest_off(profile.job, profile.predicted));
+  out["furthest_off"] = furthest_off(terms).name;
   return out;
 }
 

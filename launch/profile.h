@@ -1,4 +1,4 @@
-// bench --profile: after the timed runs a few more steps are traced on every rank's GPU, each rank
+// bench --profile: after the timed runs a few more steps are traced on every rank, each rank
 // divides its time by terms, and the front shows them beside what the plan predicted.
 #pragma once
 
@@ -15,7 +15,7 @@ namespace spillway {
 // One kind of step.
 struct StepProfile {
   struct Rank {
-    bool traced = false;  // false: a CPU, or a rank that the plan does not use
+    bool traced = false;  // false: a rank that the plan does not use
     TermTimes times;
     int64_t dropped = 0;  // records that the tracer had no room for
   };
@@ -29,15 +29,24 @@ struct Profile {
   StepProfile decode;
   StepProfile prefill;
   Prediction predicted;              // of the decode step at the depth of the test
-  bool comparable = false;           // the prediction is of one sequence on GPUs
+  bool comparable = false;           // the prediction is of one sequence, as the steps were
   std::array<double, kTerms> job{};  // job_terms(), when comparable
 };
 
 // The decode step of the whole job: the stages follow one another, so their first ranks' terms add
 // up; instead of the ranks' waits the hops have what is left of the front's step.
 std::array<double, kTerms> job_terms(const StepProfile& decode, const Plan& plan);
-// Of the terms that a plan predicts the one that is furthest off, in milliseconds.
-Term furthest_off(const std::array<double, kTerms>& job, const Prediction& predicted);
+// The terms that a plan predicts, beside what was measured of them. What launches cost, or on CPUs
+// the other ops, is measured as other kernels, gaps between them and the host's own time.
+struct ComparedTerm {
+  const char* name;
+  double predicted_ms;
+  double measured_ms;
+};
+std::vector<ComparedTerm> compared_terms(const std::array<double, kTerms>& job,
+                                         const Prediction& predicted);
+// The one that is furthest off, in milliseconds.
+const ComparedTerm& furthest_off(const std::vector<ComparedTerm>& terms);
 
 // Collective; the result counts on the front. timed_*_ms: of a step, from the timed runs.
 Profile profile_steps(const Options& options, Job& job, House& house, double timed_decode_ms,

@@ -116,6 +116,8 @@ void measure_cpus(World& world, const cpu::Exec& exec, const ReadBuffer& weights
     mine.cpu_alone = probe->measure(mine.threads, look.types, look.seconds, false, barrier);
     barrier();
   }
+  // Before all measure at once: where ranks outnumber the cores they take them from each other.
+  if (mine_counts) mine.busy_share = probe->busy_share();
   if (ranks < 2) return;
   if (!mine_counts) return wait();
   const int threads = mine.threads * mine.local_size;
@@ -147,6 +149,7 @@ JobRates settle_rates(World& world, const cpu::Exec& exec, const GpuSource& gpus
     rates.link = kept.link;
     rates.pairs = std::move(kept.pairs);
     rates.kept = true;
+    if (world.front() && rates.warning.empty()) rates.warning = busy_text(kept);
     return rates;
   }
   // All measure before the link's probe, so that nobody waits there while another is still busy.

@@ -1,7 +1,6 @@
 // See speed.h.
 #include "launch/speed.h"
 
-#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <random>
@@ -14,13 +13,6 @@
 namespace spillway {
 namespace {
 
-Measured summary(std::vector<double> rates) {
-  std::sort(rates.begin(), rates.end());
-  const size_t n = rates.size();
-  const double median = n % 2 == 1 ? rates[n / 2] : 0.5 * (rates[n / 2 - 1] + rates[n / 2]);
-  return {median, rates.front(), rates.back()};
-}
-
 // One uncounted run, then `repetitions`; the clock leaves `before` out.
 Measured measure(int repetitions, int64_t tokens, const std::function<void()>& before,
                  const std::function<void()>& body) {
@@ -32,7 +24,7 @@ Measured measure(int repetitions, int64_t tokens, const std::function<void()>& b
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     if (i > 0) rates.push_back(static_cast<double>(tokens) / took.count());
   }
-  return summary(std::move(rates));
+  return measured_of(std::move(rates));
 }
 
 }  // namespace

@@ -5,13 +5,10 @@
 #pragma once
 
 #include "launch/job.h"
+#include "launch/measured.h"
 #include "launch/options.h"
 
 namespace spillway {
-
-struct Measured {
-  double median = 0, least = 0, most = 0;  // tokens per second
-};
 
 struct Speed {
   Measured prefill, decode;

@@ -95,6 +95,15 @@ class Plot {
             "\" stroke-width=\"2\"><title>" + escaped(tip) + "</title></circle>\n";
   }
 
+  // From the least to the greatest of what a dot is the median of.
+  void range(double at_x, const Measured& of, const char* colour) {
+    if (of.runs.size() < 2) return;
+    line(x(at_x), y(of.least), x(at_x), y(of.most), colour, 1);
+    for (const double end : {of.least, of.most}) {
+      line(x(at_x) - 4, y(end), x(at_x) + 4, y(end), colour, 1);
+    }
+  }
+
   void text(double at_x, double at_y, const std::string& words, const char* anchor,
             const char* colour, int size) {
     out_ += "<text x=\"" + number(at_x) + "\" y=\"" + number(at_y) + "\" text-anchor=\"" + anchor +
@@ -123,13 +132,18 @@ class Plot {
 };
 
 std::string tip_of(const SweepRow& row) {
-  return row.name + ": " + fixed_text(row.decode, 2) + " tok/s, predicted " +
+  const Measured& of = row.decode;
+  const std::string range =
+      of.runs.size() < 2 ? ""
+                         : " (" + fixed_text(of.least, 2) + " to " + fixed_text(of.most, 2) + ")";
+  return row.name + ": " + fixed_text(of.median, 2) + " tok/s" + range + ", predicted " +
          fixed_text(row.predicted_decode, 2);
 }
 
 double greatest(const std::vector<SweepRow>& rows) {
   double most = 0;
-  for (const SweepRow& row : rows) most = std::max({most, row.decode, row.predicted_decode});
+  for (const SweepRow& row : rows)
+    most = std::max({most, row.decode.median, row.decode.most, row.predicted_decode});
   return most > 0 ? most * 1.08 : 1;
 }
 
@@ -138,15 +152,18 @@ std::string offload_svg(const std::vector<SweepRow>& rows, const std::string& ti
   plot.axes("weights of the layers in GPU memory", "decode, tokens a second", 20, " %");
   for (const bool measured : {false, true}) {
     const char* colour = measured ? kMeasured : kPredicted;
-    const double SweepRow::*rate = measured ? &SweepRow::decode : &SweepRow::predicted_decode;
+    const auto rate = [measured](const SweepRow& row) {
+      return measured ? row.decode.median : row.predicted_decode;
+    };
     const SweepRow* last = nullptr;
     for (const SweepRow& row : rows) {
-      if (row.*rate <= 0) continue;
+      if (rate(row) <= 0) continue;
       if (last != nullptr) {
-        plot.line(plot.x(100 * last->on_gpu), plot.y(last->*rate), plot.x(100 * row.on_gpu),
-                  plot.y(row.*rate), colour, measured ? 2.5 : 1.5);
+        plot.line(plot.x(100 * last->on_gpu), plot.y(rate(*last)), plot.x(100 * row.on_gpu),
+                  plot.y(rate(row)), colour, measured ? 2.5 : 1.5);
       }
-      plot.dot(100 * row.on_gpu, row.*rate, colour, !measured, tip_of(row));
+      if (measured) plot.range(100 * row.on_gpu, row.decode, colour);
+      plot.dot(100 * row.on_gpu, rate(row), colour, !measured, tip_of(row));
       last = &row;
     }
     plot.legend(measured ? 1 : 0, !measured, measured ? "measured" : "predicted", colour);
@@ -164,9 +181,9 @@ std::string sweep_svg(const std::vector<SweepRow>& rows, const std::string& titl
             mark_step(most), "");
   plot.line(plot.x(0), plot.y(0), plot.x(most), plot.y(most), "#999999", 1);
   for (const SweepRow& row : rows) {
-    if (row.decode > 0) {
-      plot.dot(row.predicted_decode, row.decode, kMeasured, row.control, tip_of(row));
-    }
+    if (row.decode.median <= 0) continue;
+    plot.range(row.predicted_decode, row.decode, kMeasured);
+    plot.dot(row.predicted_decode, row.decode.median, kMeasured, row.control, tip_of(row));
   }
   plot.legend(0, false, "the best predicted", kMeasured);
   const bool controls =

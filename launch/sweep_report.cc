@@ -29,15 +29,16 @@ std::string csv_text(const std::string& text) {
 
 // "median error 4.2 %, greatest 11.0 %, rank correlation 0.98" over the measured rows.
 std::string summary_line(const char* name, const std::vector<SweepRow>& rows,
-                         double SweepRow::*predicted, double SweepRow::*measured) {
+                         double SweepRow::*predicted, Measured SweepRow::*measured) {
   std::vector<double> a;
   std::vector<double> b;
   std::vector<double> errors;
   for (const SweepRow& row : rows) {
-    if (row.*measured <= 0 || row.*predicted <= 0) continue;
+    const double median = (row.*measured).median;
+    if (median <= 0 || row.*predicted <= 0) continue;
     a.push_back(row.*predicted);
-    b.push_back(row.*measured);
-    errors.push_back(std::fabs(error_of(row.*predicted, row.*measured)));
+    b.push_back(median);
+    errors.push_back(std::fabs(error_of(row.*predicted, median)));
   }
   if (errors.empty()) return "";
   std::sort(errors.begin(), errors.end());
@@ -46,6 +47,19 @@ std::string summary_line(const char* name, const std::vector<SweepRow>& rows,
                     " %, greatest " + fixed_text(100 * errors.back(), 1) + " %";
   if (errors.size() > 1) out += ", rank correlation " + fixed_text(rank_correlation(a, b), 3);
   return out + "\n";
+}
+
+// "    3 runs: decode 40.90 to 59.52, prefill 205 to 231"; of one run "".
+std::string range_line(const SweepRow& row) {
+  std::string out;
+  const auto add = [&out](const char* name, const Measured& of) {
+    if (of.runs.size() < 2) return;
+    out += out.empty() ? "    " + std::to_string(of.runs.size()) + " runs: " : ", ";
+    out += std::string(name) + " " + figure_text(of.least) + " to " + figure_text(of.most);
+  };
+  add("decode", row.decode);
+  add("prefill", row.prefill);
+  return out.empty() ? "" : out + "\n";
 }
 
 using Cells = std::vector<std::string>;
@@ -89,12 +103,12 @@ std::string sweep_table(const std::vector<SweepRow>& rows) {
   std::vector<std::string> behind = {""};
   for (const SweepRow& row : rows) {
     Cells cells = {(row.control ? "* " : "") + row.name,
-                   figure_text(row.decode),
+                   figure_text(row.decode.median),
                    figure_text(row.predicted_decode),
-                   error_text(row.predicted_decode, row.decode),
-                   figure_text(row.prefill),
+                   error_text(row.predicted_decode, row.decode.median),
+                   figure_text(row.prefill.median),
                    figure_text(row.predicted_prefill),
-                   error_text(row.predicted_prefill, row.prefill)};
+                   error_text(row.predicted_prefill, row.prefill.median)};
     if (gpu) {
       const bool known = row.measured_gpu_bytes > 0;
       cells.insert(cells.begin() + 1, fixed_text(100 * row.on_gpu, 0) + " %");
@@ -104,7 +118,8 @@ std::string sweep_table(const std::vector<SweepRow>& rows) {
                                  static_cast<double>(row.measured_gpu_bytes)));
     }
     lines.push_back(std::move(cells));
-    behind.push_back(row.failed.empty() ? "" : "    not measured: " + row.failed + "\n");
+    behind.push_back(row.failed.empty() ? range_line(row)
+                                        : "    not measured: " + row.failed + "\n");
   }
   std::string out = aligned(lines, behind);
   out += "\n" + summary_line("decode", rows, &SweepRow::predicted_decode, &SweepRow::decode) +
@@ -118,13 +133,17 @@ std::string sweep_table(const std::vector<SweepRow>& rows) {
 std::string sweep_csv(const std::vector<SweepRow>& rows) {
   std::string out =
       "name,control,on_gpu,decode_tok_per_s,predicted_decode_tok_per_s,prefill_tok_per_s,"
-      "predicted_prefill_tok_per_s,ledger_gpu_bytes,measured_gpu_bytes,failed\n";
+      "predicted_prefill_tok_per_s,ledger_gpu_bytes,measured_gpu_bytes,failed,runs,"
+      "decode_least,decode_most,prefill_least,prefill_most\n";
   for (const SweepRow& row : rows) {
     out += csv_text(row.name) + "," + (row.control ? "1" : "0") + "," + shortest_text(row.on_gpu) +
-           "," + shortest_text(row.decode) + "," + shortest_text(row.predicted_decode) + "," +
-           shortest_text(row.prefill) + "," + shortest_text(row.predicted_prefill) + "," +
-           std::to_string(row.ledger_gpu_bytes) + "," + std::to_string(row.measured_gpu_bytes) +
-           "," + csv_text(row.failed) + "\n";
+           "," + shortest_text(row.decode.median) + "," + shortest_text(row.predicted_decode) +
+           "," + shortest_text(row.prefill.median) + "," + shortest_text(row.predicted_prefill) +
+           "," + std::to_string(row.ledger_gpu_bytes) + "," +
+           std::to_string(row.measured_gpu_bytes) + "," + csv_text(row.failed) + "," +
+           std::to_string(row.decode.runs.size()) + "," + shortest_text(row.decode.least) + "," +
+           shortest_text(row.decode.most) + "," + shortest_text(row.prefill.least) + "," +
+           shortest_text(row.prefill.most) + "\n";
   }
   return out;
 }
@@ -135,12 +154,14 @@ nlohmann::ordered_json sweep_json(const std::vector<SweepRow>& rows) {
     out.push_back({{"name", row.name},
                    {"control", row.control},
                    {"on_gpu", row.on_gpu},
-                   {"decode_tok_per_s", row.decode},
+                   {"decode_tok_per_s", row.decode.median},
                    {"predicted_decode_tok_per_s", row.predicted_decode},
-                   {"prefill_tok_per_s", row.prefill},
+                   {"prefill_tok_per_s", row.prefill.median},
                    {"predicted_prefill_tok_per_s", row.predicted_prefill},
                    {"ledger_gpu_bytes", row.ledger_gpu_bytes},
                    {"measured_gpu_bytes", row.measured_gpu_bytes},
+                   {"decode_runs", row.decode.runs},
+                   {"prefill_runs", row.prefill.runs},
                    {"failed", row.failed}});
   }
   return out;

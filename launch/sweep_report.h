@@ -7,14 +7,17 @@
 #include <string>
 #include <vector>
 
+#include "launch/measured.h"
+
 namespace spillway {
 
 struct SweepRow {
   std::string name;
   bool control = false;
-  double on_gpu = 0;                        // share of the layers' weight bytes
-  double predicted_decode = 0, decode = 0;  // tokens per second; 0: not measured
-  double predicted_prefill = 0, prefill = 0;
+  double on_gpu = 0;  // share of the layers' weight bytes
+  // Tokens per second; measured ones with as many runs as there were.
+  double predicted_decode = 0, predicted_prefill = 0;
+  Measured decode, prefill;
   int64_t ledger_gpu_bytes = 0;    // of the rank on a GPU whose ledger is greatest
   int64_t measured_gpu_bytes = 0;  // on that GPU, by this job; 0: not known
   std::string failed;              // why it was not measured

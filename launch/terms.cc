@@ -14,8 +14,9 @@
 namespace spillway {
 namespace {
 
-constexpr std::array<const char*, kTerms> kTermNames = {
-    "matrix", "attention", "collective", "hop", "other", "gap", "wait", "host"};
+constexpr std::array<const char*, kTerms> kTermNames = {"matrix", "attention", "collective", "hop",
+                                                        "other",  "gap",       "wait",       "host",
+                                                        "cpu",    "bus",       "disk"};
 
 using Named = std::pair<std::string_view, Term>;
 
@@ -132,12 +133,22 @@ class Records {
       names_.push_back(term.value_or(Term::kOther));
     }
     for (const DeviceRecord& record : trace.device.records) {
+      if (is_spilled_half(record)) {
+        ways_.push_back({record.begin_ns, record.end_ns, Term::kBus});
+        continue;
+      }
       const bool copied = record.kind == DeviceRecord::Kind::kToHost && carries_rows(record);
       const bool back = record.kind == DeviceRecord::Kind::kToDevice && carries_rows(record);
       sorted_.push_back({{record.begin_ns, record.end_ns, term_of(record)}, copied, back});
     }
     std::sort(sorted_.begin(), sorted_.end(),
               [](const Record& a, const Record& b) { return earlier(a.segment, b.segment); });
+    for (const HostCall& call : trace.calls) {
+      const bool disk = call.kind == HostCall::Kind::kReadDisk;
+      ways_.push_back({call.begin_ns, call.end_ns, disk ? Term::kDisk : Term::kCpu});
+    }
+    std::sort(ways_.begin(), ways_.end(),
+              [](const Segment& a, const Segment& b) { return a.end < b.end; });
   }
 
   struct Record {
@@ -146,9 +157,17 @@ class Records {
     bool rows_to_device = false;
   };
   const std::vector<Record>& sorted() const { return sorted_; }
+  // What the GPU may wait for, in the order of the ends.
+  const std::vector<Segment>& ways() const { return ways_; }
   const std::string& unknown() const { return unknown_; }
 
  private:
+  bool is_spilled_half(const DeviceRecord& record) const {
+    const std::vector<int64_t>& sizes = rules_.spilled_bytes;
+    return record.kind == DeviceRecord::Kind::kToDevice &&
+           std::find(sizes.begin(), sizes.end(), record.bytes) != sizes.end();
+  }
+
   // Staged sums go in pieces; a hop is all rows of the step at once, and no other copy is as long.
   bool carries_rows(const DeviceRecord& record) const {
     if (rules_.row_bytes <= 0) return false;
@@ -172,18 +191,82 @@ class Records {
   const TermRules& rules_;
   std::vector<Term> names_;
   std::vector<Record> sorted_;
+  std::vector<Segment> ways_;
   std::string unknown_;
 };
 
-// Adds [begin, end), in which the GPU did nothing. `next`: the first segment that may reach into
-// it; intervals come in order.
-void add_idle(const std::vector<Segment>& host, int64_t begin, int64_t end, size_t& next,
-              TermTimes& out) {
-  while (next < host.size() && host[next].end <= begin) ++next;
-  for (size_t i = next; i < host.size() && host[i].begin < end; ++i) {
-    const int64_t from = std::max(begin, host[i].begin);
-    out[host[i].term] += ms(std::min(end, host[i].end) - from);
+// Shares out the time in which the GPU did nothing, in intervals that come in order.
+class Idle {
+ public:
+  Idle(std::vector<Segment> host, const std::vector<Segment>& ways, TermTimes& out)
+      : host_(std::move(host)), ways_(ways), out_(out) {}
+
+  void add(int64_t begin, int64_t end) {
+    while (next_ < host_.size() && host_[next_].end <= begin) ++next_;
+    while (first_way_ < ways_.size() && ways_[first_way_].end <= begin) ++first_way_;
+    size_t last = first_way_;
+    while (last < ways_.size() && ways_[last].end <= end) ++last;
+    int64_t until = end;
+    for (size_t i = last; i-- > first_way_ && until > begin;) {
+      const Segment& way = ways_[i];
+      const int64_t to = std::min(way.end, until);
+      const int64_t from = std::max(way.begin, begin);
+      if (from >= to) continue;
+      add_host(to, until);
+      out_[way.term] += ms(to - from);
+      until = from;
+    }
+    add_host(begin, until);
   }
+
+ private:
+  void add_host(int64_t begin, int64_t end) {
+    for (size_t i = next_; i < host_.size() && host_[i].begin < end; ++i) {
+      const int64_t from = std::max(begin, host_[i].begin);
+      const int64_t to = std::min(end, host_[i].end);
+      if (to > from) out_[host_[i].term] += ms(to - from);
+    }
+  }
+
+  std::vector<Segment> host_;
+  const std::vector<Segment>& ways_;
+  TermTimes& out_;
+  size_t next_ = 0;       // the first segment of the host's that may reach into an interval
+  size_t first_way_ = 0;  // and the first way that ends in it
+};
+
+Term term_of_work(size_t work) {
+  constexpr std::array<Term, kCpuWorks> kTermsOfWorks = {
+      Term::kMatrix, Term::kAttention, Term::kCollective, Term::kHop,
+      Term::kWait,   Term::kDisk,      Term::kOther};
+  return kTermsOfWorks[work];
+}
+
+// Of a rank on a CPU, which has one thread for all: outside of its steps the front makes them, or
+// waits for results; the others wait for steps.
+TermTimes cpu_term_times(const StepTrace& trace, size_t n_runs, int64_t n_steps, bool front) {
+  CHECK_LT(n_runs, trace.on_cpu.size());
+  const size_t first = trace.on_cpu.size() - n_runs;
+  const int64_t begin = trace.on_cpu[first - 1].end_ns;
+  const int64_t end = trace.on_cpu.back().end_ns;
+  TermTimes out;
+  out.total_ms = ms(end - begin);
+  double outside = out.total_ms;
+  for (size_t i = first; i < trace.on_cpu.size(); ++i) {
+    const CpuSpan& span = trace.on_cpu[i];
+    for (size_t work = 0; work < kCpuWorks; ++work) out[term_of_work(work)] += ms(span.ns[work]);
+    outside -= ms(span.end_ns - span.begin_ns);
+  }
+  for (const HostWait& wait : trace.waits) {
+    const int64_t waited = std::min(end, wait.end_ns) - std::max(begin, wait.begin_ns);
+    if (waited <= 0) continue;
+    out[Term::kWait] += ms(waited);
+    outside -= ms(waited);
+  }
+  out[front ? Term::kHost : Term::kWait] += std::max(0.0, outside);
+  for (double& value : out.ms) value /= static_cast<double>(n_steps);
+  out.total_ms /= static_cast<double>(n_steps);
+  return out;
 }
 
 }  // namespace
@@ -218,16 +301,16 @@ std::optional<Term> term_of_kernel(const std::string& mangled) {
 
 TermTimes term_times(const StepTrace& trace, size_t n_runs, int64_t n_steps,
                      const TermRules& rules) {
-  CHECK_LT(n_runs, trace.spans.size());
   CHECK_GT(n_steps, 0);
+  if (!trace.on_cpu.empty()) return cpu_term_times(trace, n_runs, n_steps, rules.front);
+  CHECK_LT(n_runs, trace.spans.size());
   const int64_t begin = trace.spans[trace.spans.size() - n_runs - 1].end_ns;
   const int64_t end = trace.spans.back().end_ns;
-  const std::vector<Segment> host = host_segments(trace, begin, end, rules.front);
   const Records records(trace, rules);
   TermTimes out;
   out.unknown = records.unknown();
+  Idle idle(host_segments(trace, begin, end, rules.front), records.ways(), out);
   int64_t at = begin;
-  size_t next = 0;
   bool at_host = false;  // the rows of a staged sum
   for (const Records::Record& record : records.sorted()) {
     const Segment& segment = record.segment;
@@ -236,14 +319,14 @@ TermTimes term_times(const StepTrace& trace, size_t n_runs, int64_t n_steps,
     if (from > at && rules.staged && at_host && record.rows_to_device) {
       out[Term::kCollective] += ms(from - at);
     } else if (from > at) {
-      add_idle(host, at, from, next, out);
+      idle.add(at, from);
     }
     const int64_t until = std::min(end, segment.end);
     if (until > from) out[segment.term] += ms(until - from);
     at = std::max({at, from, until});
     at_host = record.rows_to_host;
   }
-  if (at < end) add_idle(host, at, end, next, out);
+  if (at < end) idle.add(at, end);
   for (double& value : out.ms) value /= static_cast<double>(n_steps);
   out.total_ms = ms(end - begin) / static_cast<double>(n_steps);
   return out;

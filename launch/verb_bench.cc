@@ -14,6 +14,7 @@
 #include "launch/speed.h"
 #include "launch/verbs.h"
 #include "parallel/cost.h"
+#include "parallel/size_text.h"
 #include "runtime/engine/follower.h"
 
 namespace spillway {
@@ -131,7 +132,7 @@ int verb_bench(const Options& options, WorkerNote& note) {
   if (sized.context == 0) sized.context = std::max<int64_t>(1, least);
   if (sized.context < least) {
     throw Error("-c " + std::to_string(sized.context) + " is less than the " +
-                std::to_string(least) + " tokens of the tests");
+                count_text(least, "token") + " of the tests");
   }
   return run_job(sized, note, [&](Job& job) {
     std::unique_ptr<House> house = job.build(job.plan(), true);

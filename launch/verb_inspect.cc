@@ -9,6 +9,7 @@
 #include "launch/gpu_probe.h"
 #include "launch/terminal.h"
 #include "launch/verbs.h"
+#include "parallel/size_text.h"
 #include "runtime/io/gguf.h"
 
 namespace spillway {
@@ -79,7 +80,7 @@ void print_tables(const Gguf& gguf) {
     ++by_type[type].first;
     by_type[type].second += tensor.bytes;
   }
-  std::printf("\n%zu tensors:", gguf.tensors().size());
+  std::printf("\n%s:", count_text(static_cast<int64_t>(gguf.tensors().size()), "tensor").c_str());
   for (const auto& [type, count] : by_type) {
     std::printf(" %lld %s (%s)", static_cast<long long>(count.first), type.c_str(),
                 size_text(count.second).c_str());

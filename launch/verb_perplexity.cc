@@ -28,6 +28,7 @@
 #include "launch/perplexity_windows.h"
 #include "launch/standard_streams.h"
 #include "launch/verbs.h"
+#include "parallel/size_text.h"
 #include "runtime/engine/follower.h"
 #include "runtime/token/tokenizer.h"
 
@@ -66,7 +67,7 @@ Text read_text(const Options& options, const Gguf& gguf, const ModelSpec& model)
   const auto n_tokens = static_cast<int64_t>(text.tokens.size());
   text.windows = perplexity_windows(n_tokens, options.context, options.stride, options.most_chunks);
   if (text.windows.empty()) {
-    throw Error("the text has " + std::to_string(n_tokens) + " tokens, one chunk needs " +
+    throw Error("the text has " + count_text(n_tokens, "token") + ", one chunk needs " +
                     std::to_string(options.context),
                 options.text_file, "pass a longer text or a smaller -c");
   }
@@ -190,9 +191,10 @@ class PerplexityFront {
   void print_line() const {
     const std::string stride =
         options_.stride > 0 ? ", stride " + std::to_string(options_.stride) : "";
-    std::printf("PPL = %.4f +/- %.4f (%lld tokens scored in %zu chunks of %lld%s; %s)\n",
-                sum_.perplexity(), sum_.error(), static_cast<long long>(sum_.count()),
-                text_.windows.size(), static_cast<long long>(options_.context), stride.c_str(),
+    std::printf("PPL = %.4f +/- %.4f (%s scored in %s of %lld%s; %s)\n", sum_.perplexity(),
+                sum_.error(), count_text(sum_.count(), "token").c_str(),
+                count_text(static_cast<int64_t>(text_.windows.size()), "chunk").c_str(),
+                static_cast<long long>(options_.context), stride.c_str(),
                 plan_title(plan_).c_str());
   }
 

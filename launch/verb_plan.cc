@@ -13,6 +13,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "launch/gpu_probe.h"
+#include "launch/job_notes.h"
 #include "launch/kept_rates.h"
 #include "launch/plan_file.h"
 #include "launch/plan_json.h"
@@ -28,6 +29,7 @@
 #include "parallel/planner.h"
 #include "parallel/probe.h"
 #include "runtime/io/gguf.h"
+#include "runtime/io/spill_file.h"
 #include "runtime/model/quant_mix.h"
 #include "runtime/model/shape.h"
 #include "runtime/model/spec.h"
@@ -70,7 +72,9 @@ void measure_layers(const cpu::Exec& exec, int n_ranks, std::span<const QuantTyp
 }
 
 // What `spillway probe` kept of as many ranks on this host; else what is measured now.
-ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const QuantType> types) {
+// note: where the rates are from, to be said once there is a plan.
+ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const QuantType> types,
+                         std::string& note) {
   ThreadPool pool(options.threads > 0 ? options.threads : cores_of_rank(n_ranks));
   const cpu::Exec exec{&pool, cpu::best_isa()};
   ClusterSpec cluster = assumed_cluster(n_ranks);
@@ -86,7 +90,8 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
       find_kept_rates(kept_rates_folder(), cluster_fingerprint(fingerprints), n_ranks, stale);
   print_warning(stale);
   if (kept) {
-    std::cerr << kept_rates_text(*kept) << "\n";
+    note = kept_rates_text(*kept);
+      print_warning(busy_text(kept->file.cluster));
     for (RankSpec& spec : cluster.ranks) {
       spec = with_rates(spec, kept->file.cluster.ranks[static_cast<size_t>(spec.rank)]);
     }
@@ -98,7 +103,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
     measured.together = all_read(exec, n_ranks, measured.memory_free_bytes);
     if (!measured.gpu.present()) measure_layers(exec, n_ranks, types, measured);
     for (RankSpec& spec : cluster.ranks) spec = with_rates(spec, measured);
-    std::cerr << no_kept_rates_text() << "\n";
+    note = no_kept_rates_text();
     warning = find_gpus(cluster, request, cuda_gpus(), true);
   }
   print_warning(warning);
@@ -109,6 +114,7 @@ ClusterSpec cluster_here(const Options& options, int n_ranks, std::span<const Qu
 ClusterSpec cluster_of_file(const Options& options) {
   const std::string path = shipped_file("clusters", options.cluster, "cluster");
   ClusterSpec cluster = read_cluster_file(path).cluster;
+  print_warning(busy_text(cluster));
   const bool named = options.ranks > 0 || !options.split.empty() || options.tp * options.pp > 0 ||
                      !options.devices.empty();
   if (named) cluster = first_ranks(cluster, ranks_named(options), path);
@@ -162,18 +168,40 @@ ModelSpec model_of(const std::string& text) {
   return read_model_spec(gguf);
 }
 
+void print_notes(const Options& options, const Plan& plan, const ModelSpec& model,
+                 const ClusterSpec& cluster) {
+  print_warning(comm_note(plan, options.comm));
+  const PlanRequest request = plan_request(options);
+  print_warning(gpu_memory_note(cluster, request));
+  for (const std::string& warning : unused_gpus(plan, model, cluster, request)) {
+    print_warning(warning);
+  }
+  // What follows is of this machine.
+  if (!options.cluster.empty()) return;
+  const int n = cluster.size();
+  print_warning(threads_note(options.threads, cores_of_rank(n), n));
+  std::string folder;
+  for (int rank = 0; rank < n && folder.empty(); ++rank) {
+    folder =
+        spill_folder_note(plan, rank, options.spill_folder, lies_in_memory(options.spill_folder));
+  }
+  print_warning(folder);
+}
+
 }  // namespace
 
 int verb_plan(const Options& options) {
   const ModelSpec model = model_of(options.model);
-  const ClusterSpec cluster = options.cluster.empty()
-                                  ? cluster_here(options, ranks_named(options), matrix_types(model))
-                                  : cluster_of_file(options);
+  std::string note;
+  const ClusterSpec cluster = options.cluster.empty() ? cluster_here(options, ranks_named(options),
+                                                                     matrix_types(model), note)
+                                                      : cluster_of_file(options);
   const PlanRequest request = plan_request(options);
   const Planned planned = plan_and_others(model, cluster, request);
   const Plan& plan = planned.plan;
+  if (!note.empty()) std::cerr << note << "\n";
   if (!options.svg.empty()) write_plan_svg(options.svg, plan, model, cluster);
-  for (const std::string& warning : unused_gpus(plan, model, cluster)) print_warning(warning);
+  print_notes(options, plan, model, cluster);
   if (options.json) {
     // The model's name is the file's, and need not be UTF-8.
     constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
@@ -181,7 +209,7 @@ int verb_plan(const Options& options) {
     json["explanation"] = explanation_json(explain(planned, model, cluster, request));
     std::cout << json.dump(1, ' ', false, kReplace) << "\n";
   } else if (options.toml) {
-    for (const std::string& note : cut_budgets(plan)) print_warning(note);
+    for (const std::string& cut : cut_budgets(plan)) print_warning(cut);
     std::cout << plan_toml(plan);
   } else {
     std::cout << plan_table(plan, model, cluster)

@@ -135,6 +135,7 @@ void print(const Options& options, const Probed& probed) {
     return;
   }
   std::cout << cluster_report(probed.cluster) << probed.how << "\n";
+  print_warning(busy_text(probed.cluster));
 }
 
 }  // namespace

@@ -78,9 +78,10 @@ int verb_quantize(const Options& options) {
   const QuantizePlan plan = plan_quantize(source, mix, choices);
   if (!plan.quantised_twice.empty()) {
     std::fprintf(stderr,
-                 "spillway: warning: %zu tensors of %s are quantised already (%s ...): what that "
+                 "spillway: warning: %s of %s %s quantised already (%s ...): what that "
                  "lost stays lost, better start from F16 or BF16\n",
-                 plan.quantised_twice.size(), flags.input.c_str(),
+                 count_text(static_cast<int64_t>(plan.quantised_twice.size()), "tensor").c_str(),
+                 flags.input.c_str(), plan.quantised_twice.size() == 1 ? "is" : "are",
                  quote_name(plan.quantised_twice.front()).c_str());
   }
   if (flags.dry_run) {

@@ -14,6 +14,8 @@
 #include "launch/verbs.h"
 #include "parallel/agreement.h"
 #include "parallel/explain.h"
+#include "parallel/size_text.h"
+#include "rpc/job_status.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/follower.h"
 #include "runtime/token/chat_template.h"
@@ -64,8 +66,8 @@ struct Asked {
 
 void check_length(const char* what, size_t tokens, const Plan& plan, const char* todo) {
   if (static_cast<int64_t>(tokens) < plan.kv.context) return;
-  throw Error(std::string(what) + " has " + std::to_string(tokens) + " tokens, the context is " +
-                  std::to_string(plan.kv.context),
+  throw Error(std::string(what) + " has " + count_text(static_cast<int64_t>(tokens), "token") +
+                  ", the context is " + std::to_string(plan.kv.context),
               "", todo);
 }
 
@@ -127,6 +129,9 @@ Asked ask(const Options& options, const Job& job) {
   return asked;
 }
 
+// Small models take less than a millisecond.
+std::string ms_text(double ms) { return fixed_text(ms, ms < 1 ? 3 : ms < 100 ? 1 : 0); }
+
 class RunFront {
  public:
   RunFront(const Options& options, Job& job, House& house, const Asked& asked)
@@ -184,9 +189,17 @@ class RunFront {
       return;
     }
     std::string line;
-    while (prompt_for_line(), std::getline(std::cin, line)) {
+    while (next_line(line)) {
       if (!line.empty()) answer(messages, line);
     }
+  }
+
+  bool next_line(std::string& line) const {
+    job_.set_state(kReadsLine);
+    prompt_for_line();
+    const bool there = static_cast<bool>(std::getline(std::cin, line));
+    job_.set_state("running");
+    return there;
   }
 
   void prompt_for_line() const {
@@ -202,15 +215,16 @@ class RunFront {
     const Metrics& m = job_.metrics();
     char decode[64] = "";  // one token is the prompt's last step: no speed of decode
     if (m.decode_tok_per_s() > 0) {
-      std::snprintf(decode, sizeof(decode), ", %.1f tok/s, %.1f ms each", m.decode_tok_per_s(),
-                    1000.0 / m.decode_tok_per_s());
+      std::snprintf(decode, sizeof(decode), ", %.1f tok/s, %s ms each", m.decode_tok_per_s(),
+                    ms_text(1000.0 / m.decode_tok_per_s()).c_str());
     }
     std::fprintf(stderr,
-                 "\nprompt %lld tokens, %.1f tok/s | new %lld tokens%s | first token after %.0f ms "
+                 "\nprompt %s, %.1f tok/s | new %s%s | first token after %s ms "
                  "| end: %s | seed %llu | memory %s\n",
-                 static_cast<long long>(m.prompt_tokens), m.prefill_tok_per_s(),
-                 static_cast<long long>(m.new_tokens), decode,
-                 1e-6 * static_cast<double>(m.first_token_ns), finish_reason_name(finish_reason_),
+                 count_text(m.prompt_tokens, "token").c_str(), m.prefill_tok_per_s(),
+                 count_text(m.new_tokens, "token").c_str(), decode,
+                 ms_text(1e-6 * static_cast<double>(m.first_token_ns)).c_str(),
+                 finish_reason_name(finish_reason_),
                  static_cast<unsigned long long>(sampling_.seed),
                  size_text(job_.resident_bytes()).c_str());
   }
@@ -231,6 +245,7 @@ int run(const Options& options, Job& job) {
     if (fewer) std::fputs(fewer_ranks_text(*fewer).c_str(), stderr);
   }
   Asked asked;
+  if (job.world().front() && !options.chat && !options.prompt) job.set_state(kReadsPrompt);
   agree(job.world(), job.world().front() ? obstacle_of([&] { asked = ask(options, job); }) : "");
   std::unique_ptr<House> house = job.build(job.plan(), true);  // mesh, arenas, weights
   job.set_state("running");

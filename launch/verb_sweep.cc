@@ -1,22 +1,28 @@
 // spillway sweep: predicts every legal configuration of the ranks that there are, runs the fastest
-// and some controls one after another in the same job, and prints predicted and measured speed and
-// memory side by side.
+// and some controls in rounds of the same job, and prints predicted and measured speed and memory
+// side by side.
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <span>
+#include <utility>
 
 #include "kernels/core/error.h"
+#include "kernels/core/seconds.h"
 #include "launch/job.h"
 #include "launch/speed.h"
 #include "launch/supervise.h"
 #include "launch/sweep_cases.h"
 #include "launch/sweep_report.h"
+#include "launch/sweep_rounds.h"
 #include "launch/verbs.h"
 #include "parallel/cost.h"
+#include "parallel/size_text.h"
 #include "runtime/engine/follower.h"
 
 #ifdef SPILLWAY_WITH_CUDA
@@ -39,6 +45,12 @@ int64_t tokens_of(const Options& o) {
   return std::max<int64_t>(o.bench_prompt, o.bench_depth + o.bench_new);
 }
 
+Measured with_more(const Measured& of, const Measured& more) {
+  std::vector<double> runs = of.runs;
+  runs.insert(runs.end(), more.runs.begin(), more.runs.end());
+  return measured_of(std::move(runs));
+}
+
 class Sweep {
  public:
   Sweep(const Options& options, Job& job) : options_(options), job_(job) {}
@@ -50,23 +62,20 @@ class Sweep {
                   : choose_cases(all.cases, options_.sweep.best, options_.sweep.controls);
     const bool front = job_.world().front();
     if (front && !options_.quiet) {
-      std::fprintf(stderr, "%zu of %zu configurations fit, %zu will run\n", all.cases.size(),
-                   all.cases.size() + all.refused.size(), chosen.size());
+      std::fprintf(
+          stderr, "%zu of %s fit, %zu will run\n", all.cases.size(),
+          count_text(static_cast<int64_t>(all.cases.size() + all.refused.size()), "configuration")
+              .c_str(),
+          chosen.size());
       for (const std::string& why : all.refused) std::fprintf(stderr, "  %s\n", why.c_str());
     }
     if (chosen.empty()) {
       throw Error("no configuration fits", "sweep",
                   all.refused.empty() ? "" : "the first reason: " + all.refused.front());
     }
-    for (const SweepCase& one : chosen) {
-      SweepRow row = measure(one);
-      if (!front) continue;
-      if (!options_.quiet) {
-        std::fprintf(stderr, "%s: decode %.2f tok/s, predicted %.2f\n", row.name.c_str(),
-                     row.decode, row.predicted_decode);
-      }
-      rows_.push_back(std::move(row));
-    }
+    for (const SweepCase& one : chosen) rows_.push_back(predicted(one));
+    SweepRounds rounds(options_.repetitions, options_.sweep.rounds);
+    while (rounds.more()) run_round(chosen, rounds);
     if (front) report();
   }
 
@@ -117,9 +126,29 @@ class Sweep {
     return row;
   }
 
-  // Collective. The row counts on the front.
-  SweepRow measure(const SweepCase& one) {
-    SweepRow row = predicted(one);
+  struct Took {
+    double load_s = 0, measure_s = 0;
+  };
+
+  // Collective.
+  void run_round(const std::vector<SweepCase>& chosen, SweepRounds& rounds) {
+    Took took;
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      if (!rows_[i].failed.empty()) continue;  // on all ranks
+      measure(chosen[i], rounds.runs_now(), rows_[i], took);
+      if (!job_.world().front() || options_.quiet) continue;
+      const SweepRow& row = rows_[i];
+      std::fprintf(stderr, "round %d, %s: decode %.2f tok/s, predicted %.2f\n", rounds.round() + 1,
+                   row.name.c_str(), row.decode.runs.empty() ? 0 : row.decode.runs.back(),
+                   row.predicted_decode);
+    }
+    // All go by the front's clock.
+    job_.world().communicator->broadcast(std::as_writable_bytes(std::span(&took, 1)), 0);
+    rounds.finish(took.load_s, took.measure_s);
+  }
+
+  // So many runs more. Collective; the row's figures count on the front.
+  void measure(const SweepCase& one, int runs, SweepRow& row, Took& took) {
     // The first rank on a GPU of this process' own: the front's, where the driver can be asked.
     const RankPart& part =
         one.plan.parts[static_cast<size_t>(job_.world().rank) < one.plan.parts.size()
@@ -128,25 +157,30 @@ class Sweep {
     if (part.gpu) row.ledger_gpu_bytes = one.plan.rank_bytes(part.rank, "", "gpu");
     const GpuSpec& gpu = job_.cluster().ranks[static_cast<size_t>(part.rank)].gpu;
     std::unique_ptr<House> house;
+    const auto begin = std::chrono::steady_clock::now();
     try {
       house = job_.build(one.plan, false);
     } catch (const Error& error) {
       row.failed = error.what();
-      return row;
+      return;
     }
+    const double load_s = seconds_since(begin);
+    took.load_s += load_s;
     job_.set_state("running");
     if (!job_.world().front()) {
       follow(house->plan, house->pipeline.get(), house->mesh, job_.watchdog(), job_.metrics());
-      return row;
+      return;
     }
-    const Speed speed = measure_speed(options_, job_, *house);
-    row.decode = speed.decode.median;
-    row.prefill = speed.prefill.median;
+    Options now = options_;
+    now.repetitions = runs;
+    const Speed speed = measure_speed(now, job_, *house);
+    took.measure_s += seconds_since(begin) - load_s;
+    row.decode = with_more(row.decode, speed.decode);
+    row.prefill = with_more(row.prefill, speed.prefill);
     if (part.gpu) {
       const int64_t used = used_bytes(gpu) - job_.gpu_bytes_before();
-      if (used > 0) row.measured_gpu_bytes = used;
+      if (used > 0) row.measured_gpu_bytes = std::max(row.measured_gpu_bytes, used);
     }
-    return row;
   }
 
   void write_file(const std::string& path, const std::string& text) const {
@@ -171,7 +205,7 @@ class Sweep {
 
   const Options& options_;
   Job& job_;
-  std::vector<SweepRow> rows_;  // front only
+  std::vector<SweepRow> rows_;  // by chosen case; figures on the front only
 };
 
 // Before an hour of measuring: whether what comes out can be written. On the front.
@@ -196,7 +230,7 @@ int verb_sweep(const Options& options, WorkerNote& note) {
   if (sized.context == 0) sized.context = tokens_of(options);
   if (sized.context < tokens_of(options)) {
     throw Error("-c " + std::to_string(sized.context) + " is less than the " +
-                std::to_string(tokens_of(options)) + " tokens of the tests");
+                count_text(tokens_of(options), "token") + " of the tests");
   }
   return run_job(sized, note, [&](Job& job) {
     Sweep(sized, job).run();

@@ -23,6 +23,7 @@
 #include "launch/split_difference.h"
 #include "launch/verbs.h"
 #include "parallel/planner.h"
+#include "parallel/size_text.h"
 #include "runtime/engine/follower.h"
 #include "runtime/model/spec.h"
 #include "runtime/token/tokenizer.h"
@@ -237,11 +238,11 @@ class Verifier {
     }
     if (job_.world().front()) {
       std::printf(
-          "verify: %s: %zu splits, %zu prompts, max logit difference %.3g, KL %.3g, greedy "
-          "%lld of %lld tokens%s\n",
-          pass ? "pass" : "FAIL", n_splits, kPrompts.size(), all.max_logit, all.kl,
-          static_cast<long long>(all.greedy_prefix), static_cast<long long>(n_tokens_),
-          all.same_bits ? ", same bits everywhere" : "");
+          "verify: %s: %s, %zu prompts, max logit difference %.3g, KL %.3g, greedy "
+          "%lld of %s%s\n",
+          pass ? "pass" : "FAIL", count_text(static_cast<int64_t>(n_splits), "split").c_str(),
+          kPrompts.size(), all.max_logit, all.kl, static_cast<long long>(all.greedy_prefix),
+          count_text(n_tokens_, "token").c_str(), all.same_bits ? ", same bits everywhere" : "");
     }
     return pass;
   }

@@ -66,9 +66,9 @@ std::string budget_text(const Budget& budget) {
 void check_length(const std::string& flag, const std::vector<Budget>& list, int n_ranks) {
   const auto n = static_cast<int>(list.size());
   if (n <= 1 || n == n_ranks) return;
-  throw Error(flag + " names " + std::to_string(n) + " sizes, the job has " +
-                  std::to_string(n_ranks) + (n_ranks == 1 ? " rank" : " ranks"),
-              "", "name one a rank, or one for all");
+  throw Error(
+      flag + " names " + std::to_string(n) + " sizes, the job has " + count_text(n_ranks, "rank"),
+      "", "name one a rank, or one for all");
 }
 
 // A rank's budget of one memory.

@@ -191,7 +191,7 @@ void rank_fields(Io& io, Rank& spec) {
   // pid: of a process, not of a machine. gpu: a table of its own.
   auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
          read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-         disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together] = spec;
+         disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together, busy_share] = spec;
   count(io, "rank", rank, 0, true);
   needed_text(io, "host", host);
   count(io, "local_rank", local_rank, 0);
@@ -223,6 +223,7 @@ void rank_fields(Io& io, Rank& spec) {
   }
   if (kReads<Io> || cpu_alone.threads > 0) cpu_rate_fields(io, "cpu_", cpu_alone);
   if (kReads<Io> || cpu_together.threads > 0) cpu_rate_fields(io, "cpu_together_", cpu_together);
+  if (kReads<Io> || busy_share > 0) io.number("busy_share", busy_share);
 }
 
 template <typename Io, typename Pair>

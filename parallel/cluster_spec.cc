@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/check.h"
+#include "parallel/size_text.h"
 
 namespace spillway {
 namespace {
@@ -150,6 +151,16 @@ ClusterSpec like_ranks_equal(const ClusterSpec& cluster) {
   return out;
 }
 
+std::string busy_text(const ClusterSpec& cluster) {
+  constexpr double kBusy = 0.1;
+  double most = 0;
+  for (const RankSpec& rank : cluster.ranks) most = std::max(most, rank.busy_share);
+  if (most < kBusy) return "";
+  return "rates measured while the machine was busy (others had " + fixed_text(100 * most, 0) +
+         " % of the threads' time): predictions may be off; `spillway probe --refresh` on an idle "
+         "machine measures again";
+}
+
 RankSpec with_rates(const RankSpec& facts, const RankSpec& measured) {
   RankSpec out = facts;
   for (double RankSpec::*rate : kHostRates) out.*rate = measured.*rate;
@@ -158,6 +169,7 @@ RankSpec with_rates(const RankSpec& facts, const RankSpec& measured) {
   out.cpu_alone = measured.cpu_alone;
   out.cpu_together = measured.cpu_together;
   out.measured = measured.measured;
+  out.busy_share = measured.busy_share;
   if (!facts.gpu.present() || !measured.gpu.present()) return out;
   for (double GpuSpec::*rate : kGpuRates) out.gpu.*rate = measured.gpu.*rate;
   return out;

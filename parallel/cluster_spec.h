@@ -91,6 +91,8 @@ struct RankSpec {
   // and while all of them do the same.
   CpuRates cpu_alone = {};
   CpuRates cpu_together = {};
+  // Of the time in which its CPU was measured: the share in which others had its threads' cores.
+  double busy_share = 0;
 };
 
 struct LinkSpec {
@@ -131,6 +133,10 @@ ClusterSpec assumed_cluster(int n_ranks);
 // instruction set and threads get the median of their measured rates. They share the machine, so
 // what one of them measured in a busy moment says nothing about it.
 ClusterSpec like_ranks_equal(const ClusterSpec& cluster);
+
+// "rates measured while the machine was busy (others had 23 % of the threads' time): …", of the
+// rank that it was worst for; "" below 10 %.
+std::string busy_text(const ClusterSpec& cluster);
 
 // What was measured of the one rank, and the facts of the other. The GPU's only when both have one.
 RankSpec with_rates(const RankSpec& facts, const RankSpec& measured);

@@ -3,10 +3,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <ctime>
 #include <memory>
+#include <numeric>
+#include <string>
 
 #include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
+#include "kernels/core/thread_pool.h"
+#include "parallel/cgroup.h"
+#include "parallel/crossing_lines.h"
 
 namespace spillway {
 namespace {
@@ -20,6 +27,11 @@ constexpr int64_t kWideCols = 8192;
 constexpr int64_t kRows = 128;  // of "many rows"
 constexpr size_t kLeastRuns = 3;
 constexpr double kMostTimes = 10;  // of the time given, for these
+// A run counts as undisturbed when others had its threads' cores for at most so much of it.
+constexpr double kDisturbed = 0.05;
+// Of the time given, where there are less than kLeastRuns of these. Beside others nobody goes on
+// alone.
+constexpr double kBusyTimes = 2;
 // Of weights that one call reads: as a small model's matrix, but long beside a pool's start.
 constexpr int64_t kLeastPiece = int64_t{8} << 20;
 constexpr int64_t kPieceOfThread = int64_t{2} << 20;
@@ -38,23 +50,62 @@ constexpr int64_t kManyRows = 64;
 constexpr int kPoolStarts = 5;  // a layer's: q k v, attention, o, gate and up, down
 constexpr float kEps = 1e-5f;
 
-// Of runs of body within so many seconds, three at least if they are not much too long: a quarter
-// of them is shorter, or beside others half.
+double thread_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// How long this thread could have run and others had its core: the scheduler's own count, which
+// leaves out who slept because there was nothing to do. 0 where the kernel does not say.
+double kept_waiting_seconds() {
+  const std::string text = small_file_text("/proc/thread-self/schedstat");
+  const size_t second = text.find(' ');
+  return second == std::string::npos ? 0 : 1e-9 * std::atof(text.c_str() + second);
+}
+
+// Of all of a pool's threads.
+template <typename Seconds>
+double pool_sum(ThreadPool& pool, const Seconds& seconds) {
+  std::vector<double> of(static_cast<size_t>(pool.size()));
+  pool.run([&](int worker) { of[static_cast<size_t>(worker)] = seconds(); });
+  return std::accumulate(of.begin(), of.end(), 0.0);
+}
+
+double median(std::vector<double>& values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Of runs of body within so many seconds, three at least if they are not much too long: the median
+// of those in which no others had the threads' cores, for that is what a job gets that has the
+// machine to itself; the best would be the luckiest moment. Where there are not three of these, the
+// median of the threads' processor time, which is about what the run would have taken. Beside
+// ranks that may be the others, the median of all.
 template <typename Body>
-double typical_seconds(double seconds, bool beside, const Body& body) {
-  std::vector<double> runs;
+double typical_seconds(ThreadPool& pool, double seconds, bool beside, const Body& body) {
+  std::vector<double> all;
+  std::vector<double> undisturbed;
+  std::vector<double> processor;
   const auto begin = Clock::now();
   const auto goes_on = [&](double spent) {
-    return runs.empty() || spent < seconds ||
-           (runs.size() < kLeastRuns && spent < kMostTimes * seconds);
+    if (all.empty() || spent < seconds) return true;
+    if (all.size() < kLeastRuns) return spent < kMostTimes * seconds;
+    return !beside && undisturbed.size() < kLeastRuns && spent < kBusyTimes * seconds;
   };
   while (goes_on(seconds_since(begin))) {
+    const double waited = pool_sum(pool, kept_waiting_seconds);
+    const double had = pool_sum(pool, thread_seconds);
     const auto start = Clock::now();
     body();
-    runs.push_back(seconds_since(start));
+    const double took = seconds_since(start);
+    processor.push_back((pool_sum(pool, thread_seconds) - had) / pool.size());
+    const double others = pool_sum(pool, kept_waiting_seconds) - waited;
+    all.push_back(took);
+    if (others <= kDisturbed * took * pool.size()) undisturbed.push_back(took);
   }
-  std::sort(runs.begin(), runs.end());
-  return runs[runs.size() / (beside ? 2 : 4)];
+  if (undisturbed.size() >= kLeastRuns) return median(undisturbed);
+  return median(beside ? all : processor);
 }
 
 // `rows` rows of `cols` values, and their codes, for products.
@@ -144,6 +195,7 @@ struct CpuProbe::Cache {
 struct CpuProbe::Layer {
   Rows rows{kManyRows, kLargeDim};
   Rows gated{kManyRows, kLargeDim* kFfTimes};
+  CrossingLines lines{kManyRows, kLargeDim, kLargeDim* kFfTimes};
   std::vector<float> weight = std::vector<float>(kLargeDim, 1.0f);
   std::vector<float> residual = std::vector<float>(kManyRows * kLargeDim, 1.0f);
   std::vector<float> gate_up = std::vector<float>(2 * kManyRows * kLargeDim * kFfTimes, 0.5f);
@@ -220,7 +272,9 @@ CpuProbe::Took CpuProbe::products(QuantType type, int64_t rows, int64_t bytes, d
   const cpu::Activations input = in.rows.of(rows, kCols);
   const cpu::Activations wide = in.wide.of(rows, kWideCols);
   Took took;
-  took.seconds = typical_seconds(seconds, beside, [&] {
+  const auto begin = Clock::now();
+  const double waited = pool_sum(*exec_.pool, kept_waiting_seconds);
+  took.seconds = typical_seconds(*exec_.pool, seconds, beside, [&] {
     took.bytes = took.products = 0;
     const auto count = [&](const PackedMatrix& w) {
       took.bytes += static_cast<double>(packed_bytes(w.type, w.rows, w.cols));
@@ -235,6 +289,8 @@ CpuProbe::Took CpuProbe::products(QuantType type, int64_t rows, int64_t bytes, d
     cpu::matmul_partial(exec_, w, wide, View2D<double>(in.partial.data(), rows, w.rows));
     count(w);
   });
+  busy_.lost_s += pool_sum(*exec_.pool, kept_waiting_seconds) - waited;
+  busy_.wanted_s += seconds_since(begin) * exec_.pool->size();
   return took;
 }
 
@@ -252,12 +308,13 @@ double CpuProbe::gop_per_s(QuantType type, double seconds, bool beside) {
 
 void CpuProbe::attend(CpuRates& rates, double seconds, bool beside) {
   constexpr int kCalls = 4;
-  const double row = typical_seconds(seconds / 2, beside, [&] {
+  const double row = typical_seconds(*exec_.pool, seconds / 2, beside, [&] {
     for (int call = 0; call < kCalls; ++call) cache_->attend(exec_, 1);
   });
   const int64_t bytes = kCalls * 2 * kTokens * cache_->kv_heads * kHeadDim * 2;
   rates.attend_gb_per_s = 1e-9 * static_cast<double>(bytes) / row;
-  const double many = typical_seconds(seconds / 2, beside, [&] { cache_->attend(exec_, kTokens); });
+  const double many =
+      typical_seconds(*exec_.pool, seconds / 2, beside, [&] { cache_->attend(exec_, kTokens); });
   const int64_t pairs = kTokens * (kTokens + 1) / 2;
   const int64_t products = 2 * pairs * cache_->kv_heads * kGroup * kHeadDim;
   rates.attend_gop_per_s = 1e-9 * static_cast<double>(products) / many;
@@ -265,11 +322,22 @@ void CpuProbe::attend(CpuRates& rates, double seconds, bool beside) {
 
 void CpuProbe::other_ops(CpuRates& rates, double seconds, bool beside) {
   constexpr int kCalls = 8;
-  const auto layer_ns = [&](int64_t rows, int64_t dim) {
+  const auto run_ns = [&](int64_t rows, double limit, const auto& layer) {
     const int calls = rows == 1 ? kCalls : 1;
-    return 1e9 / calls * typical_seconds(seconds / 3, beside, [&] {
-             for (int call = 0; call < calls; ++call) layer_->run(exec_, rows, dim);
-           });
+    const double took = typical_seconds(*exec_.pool, limit, beside, [&] {
+      for (int call = 0; call < calls; ++call) layer();
+    });
+    return 1e9 / calls * took;
+  };
+  const auto layer_ns = [&](int64_t rows, int64_t dim) {
+    const double ops = run_ns(rows, seconds / 3, [&] { layer_->run(exec_, rows, dim); });
+    if (exec_.pool->size() == 1) return ops;
+    const auto lines_ns = [&](bool by_columns) {
+      // Longer: what counts is a difference.
+      return run_ns(rows, 2 * seconds,
+                    [&] { layer_->lines.run(exec_, rows, dim, kFfTimes * dim, by_columns); });
+    };
+    return ops + std::max(0.0, lines_ns(true) - lines_ns(false));
   };
   constexpr double kSmall = kSmallDim * (1 + kFfTimes);
   constexpr double kLarge = kLargeDim * (1 + kFfTimes);

@@ -2,7 +2,7 @@
 // (runtime/stage/cpu_layer.cc), on made-up weights. A plain read of memory says too little: two
 // threads of one core that multiply reach four fifths of what two reach that only read, and sums in
 // f64 make a product half as long again as the same in floats.
-//   Thread: the pool's owner. Takes its memory in the constructor, none while measuring.
+//   Thread: the pool's owner. Takes its buffers in the constructor.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,23 @@ class CpuProbe {
 
   // threads: at work on the host meanwhile. types: rising. About `seconds` for each of slices(),
   // `before` each of which is called: ranks that measure at the same time begin together there.
-  // From each slice the quartile of its fastest runs, or, where others run beside it, the median.
+  // From each slice the median of the runs in which no others had the threads' cores; where there
+  // are too few of those, of their processor time, or beside others of all runs.
   CpuRates measure(int threads, std::span<const QuantType> types, double seconds, bool beside,
                    const std::function<void()>& before);
   // How often `before` is called: what a rank must do as often that only waits.
   static int slices(std::span<const QuantType> types);
+  // Of all products so far: the share of the threads' time in which they could have run and others
+  // had their cores. 0 where the kernel does not count that.
+  double busy_share() const { return busy_.wanted_s > 0 ? busy_.lost_s / busy_.wanted_s : 0; }
 
  private:
   struct Inputs;
   struct Layer;
   struct Cache;
+  struct Busy {
+    double wanted_s = 0, lost_s = 0;  // of all threads together
+  };
   struct Took {
     double seconds = 0, bytes = 0, products = 0;  // of a run
   };
@@ -52,6 +59,7 @@ class CpuProbe {
 
   const cpu::Exec& exec_;
   const ReadBuffer& weights_;
+  Busy busy_;
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<Layer> layer_;

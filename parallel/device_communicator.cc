@@ -4,9 +4,7 @@
 #include "parallel/device_communicator.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,13 +17,11 @@
 #include "parallel/peer_communicator.h"
 #include "parallel/rank_place.h"
 #include "parallel/staged_communicator.h"
+#include "parallel/stream_patience.h"
 
 namespace spillway {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr std::chrono::seconds kPatience{10};
 constexpr int64_t kMostProbeRows = 512;
 constexpr int kGraphRuns = 4;
 
@@ -116,24 +112,9 @@ class Examination {
     return best;
   }
 
-  // For all that the stream was asked for. Kernels that wait for each other in vain are told to
-  // end.
   void wait(DeviceCommunicator& fabric) const {
-    cuda::Event done;
-    done.record(stream_);
-    const auto start = Clock::now();
-    bool told = false;
-    while (!done.reached()) {
-      const auto waited = Clock::now() - start;
-      if (waited > kPatience && !told) {
-        fabric.abort();
-        told = true;
-      }
-      if (waited > 2 * kPatience) break;
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
-    if (told)
-      throw Error("a sum did not end in 10 s: what the GPUs write does not reach each other");
+    if (!waits_in_vain(stream_, [&] { fabric.abort(); })) return;
+    throw Error("a sum did not end in 10 s: what the GPUs write does not reach each other");
   }
 
   Communicator& group_;

@@ -9,12 +9,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <thread>
 #include <vector>
 
+#include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "kernels/core/seconds.h"
 #include "kernels/core/start_thread.h"
@@ -24,13 +23,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kBlock = int64_t{8} << 20;
-constexpr int64_t kLeastBytes = 2 * kBlock;
+constexpr int64_t kLeastBytes = int64_t{16} << 20;
 constexpr int64_t kMostBytes = int64_t{1} << 30;
 constexpr int64_t kCachedBytes = int64_t{128} << 20;
-constexpr size_t kAlignment = 4096;
-constexpr int kThreads = 4;
-constexpr double kDiskSeconds = 0.5;
+constexpr int kLooks = 5;
+constexpr double kLookSeconds = 0.1;
+constexpr double kCachedSeconds = 0.2;
+// Of each reader: as a slot, several chunks long. A direct read into small pages is cut up for the
+// disk: 1.1 to 1.8 GB/s, once 2.7, where large pages had 2.1 to 3.5 (virtio, Linux 6.18).
+constexpr int64_t kSlotChunks = 4;
 
 struct Descriptor {
   int fd = -1;
@@ -39,24 +40,28 @@ struct Descriptor {
   }
 };
 
-struct Freed {
-  void operator()(void* memory) const { std::free(memory); }
+struct Slots {
+  Arena memory{"probe of the disk", kDiskReaders* kSlotChunks* kDiskChunkBytes};
+  std::byte* base = memory.take(memory.bytes());
+  std::byte* chunk(int reader, int64_t i) const {
+    return base + (reader * kSlotChunks + i % kSlotChunks) * kDiskChunkBytes;
+  }
 };
 
-// Whole blocks of [0, bytes), by four threads, until `seconds` are over; 0 when a read fails.
-double read_rate(int fd, int64_t bytes, double seconds) {
-  std::atomic<int64_t> next{0};
+// Chunks of [0, bytes) in turn, from byte `next` on and round, until `seconds` are over; 0 when a
+// read fails.
+double read_rate(int fd, int64_t bytes, double seconds, const Slots& slots,
+                 std::atomic<int64_t>& next) {
+  const int64_t n_chunks = bytes / kDiskChunkBytes;
   std::atomic<int64_t> done{0};
   std::atomic<bool> failed{false};
   const auto start = Clock::now();
-  const auto work = [&] {
-    const std::unique_ptr<void, Freed> memory(std::aligned_alloc(kAlignment, kBlock));
-    while (memory != nullptr && !failed && seconds_since(start) < seconds) {
-      const int64_t at = next.fetch_add(kBlock);
-      if (at + kBlock > bytes) break;
-      const ssize_t n = ::pread(fd, memory.get(), static_cast<size_t>(kBlock), at);
-      if (n != kBlock) failed = true;
-      done += kBlock;
+  const auto work = [&](int reader) {
+    for (int64_t i = 0; !failed && seconds_since(start) < seconds; ++i) {
+      const int64_t at = next.fetch_add(1) % n_chunks * kDiskChunkBytes;
+      const ssize_t n = ::pread(fd, slots.chunk(reader, i), kDiskChunkBytes, at);
+      if (n != kDiskChunkBytes) failed = true;
+      done += kDiskChunkBytes;
     }
   };
   std::vector<std::thread> threads;
@@ -65,7 +70,7 @@ double read_rate(int fd, int64_t bytes, double seconds) {
   };
   try {
     start_threads(
-        "probe of the disk", kThreads, [&](int) { work(); }, threads);
+        "probe of the disk", kDiskReaders, [&](int reader) { work(reader); }, threads);
   } catch (...) {
     failed = true;  // ends those that could be started
     join();
@@ -89,11 +94,21 @@ DiskRates measure_disk(const std::string& path) {
   if (facts.st_size < kLeastBytes) return rates;
   const int64_t bytes = std::min<int64_t>(facts.st_size, kMostBytes);
   const Descriptor direct{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT)};
-  if (direct.fd >= 0) rates.disk_gb_per_s = read_rate(direct.fd, bytes, kDiskSeconds);
+  const Slots slots;
+  std::atomic<int64_t> next{0};
+  if (direct.fd >= 0) {
+    std::vector<double> looks;
+    for (int look = 0; look < kLooks; ++look) {
+      looks.push_back(read_rate(direct.fd, bytes, kLookSeconds, slots, next));
+    }
+    std::sort(looks.begin(), looks.end());
+    rates.disk_gb_per_s = looks.front() > 0 ? looks[looks.size() / 2] : 0;
+  }
   const int64_t some = std::min(bytes, kCachedBytes);
+  next = 0;
   // Once to fill it.
-  read_rate(cached.fd, some, kDiskSeconds);
-  rates.page_cache_gb_per_s = read_rate(cached.fd, some, kDiskSeconds);
+  read_rate(cached.fd, some, kCachedSeconds, slots, next);
+  rates.page_cache_gb_per_s = read_rate(cached.fd, some, kCachedSeconds, slots, next);
   return rates;
 }
 

@@ -50,9 +50,20 @@ bool spills(const Plan& plan) {
   });
 }
 
-Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
-                     const PlanRequest& request) {
-  Binding binding;
+// The first rank that has a GPU which it may use and does not; -1: none.
+int leaves_gpu(const Plan& plan, const ClusterSpec& cluster, const PlanRequest& request) {
+  if (request.gpu_layers == 0) return -1;
+  for (const RankPart& part : plan.parts) {
+    if (!part.gpu && cluster.ranks[static_cast<size_t>(part.rank)].gpu.present() &&
+        request.device_of(part.rank) != DeviceChoice::kCpu) {
+      return part.rank;
+    }
+  }
+  return -1;
+}
+
+// The memory that is fullest: of GPUs alone where the plan spills from them.
+void find_fullest(const Plan& plan, Binding& binding) {
   double fullest = -1;
   const bool gpus_first = spills(plan) && plan.uses_gpu();
   const Lacks lacks = lacks_of(plan);
@@ -73,16 +84,29 @@ Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec
       binding.budget_bytes = budget;
     }
   }
-  find_line(plan, binding);
-  const bool cpu_instead =
-      std::any_of(plan.parts.begin(), plan.parts.end(), [&](const RankPart& part) {
-        return !part.gpu && cluster.ranks[static_cast<size_t>(part.rank)].gpu.present() &&
-               request.device_of(part.rank) != DeviceChoice::kCpu;
-      });
+}
+
+Binding find_binding(const Plan& plan, const ModelSpec& model, const ClusterSpec& cluster,
+                     const PlanRequest& request) {
+  Binding binding;
+  const int left = leaves_gpu(plan, cluster, request);
+  if (left >= 0 && !spills(plan)) {
+    binding.rank = left;
+    binding.place = "gpu";
+    binding.budget_bytes = budget_bytes(plan, left, "gpu");
+    binding.unused = true;
+  } else {
+    find_fullest(plan, binding);
+    find_line(plan, binding);
+  }
+  const RankBudget& budget = plan.budgets[static_cast<size_t>(binding.rank)];
+  binding.given = binding.place == "gpu" ? budget.gpu_given : budget.host_given;
+  binding.pins = pin_hold(plan, model, request);
   const int64_t most = model.context_length;
   const bool longer =
       request.objective == Objective::kContext && request.context == 0 && plan.kv.context < most;
-  binding.binds = spills(plan) || cpu_instead || longer;
+  const bool by_memory = spills(plan) && !binding.pins.all_spilled;
+  binding.binds = by_memory || left >= 0 || longer;
   return binding;
 }
 
@@ -229,17 +253,40 @@ std::string fewer_ranks_text(const FewerRanks& fewer) {
          " times as fast: mpirun -np " + np + "\n";
 }
 
+namespace {
+
+// Nothing where there are no pins of places, or the plan would be about as fast.
+std::optional<WithoutPins> without_pins(const Plan& plan, const ModelSpec& model,
+                                        const ClusterSpec& measured, const PlanRequest& request) {
+  if (request.places.empty() && request.gpu_layers < 0) return {};
+  PlanRequest free = request;
+  free.places.clear();
+  free.gpu_layers = -1;
+  try {
+    const Plan other = make_plan(model, measured, free);
+    const double times = plan_score(plan, request.objective) / plan_score(other, request.objective);
+    if (times < kClearlyFaster) return {};
+    return WithoutPins{other.prediction.decode_tok_per_s, other.prediction.prefill_tok_per_s,
+                       times};
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+}  // namespace
+
 Explanation explain(const Planned& planned, const ModelSpec& model, const ClusterSpec& measured,
                     const PlanRequest& request) {
   Explanation out;
   out.binding = find_binding(planned.plan, model, measured, request);
   std::vector<std::string> places = {"host"};
-  if (planned.plan.uses_gpu()) places.insert(places.begin(), "gpu");
+  if (planned.plan.uses_gpu() || out.binding.unused) places.insert(places.begin(), "gpu");
   std::vector<std::vector<std::future<std::optional<Plan>>>> plans;
   for (const std::string& place : places) {
     plans.push_back(plans_with_more(place, planned.plan, model, measured, request));
   }
   out.fewer = fewer_ranks(planned.plan, model, measured, request);
+  out.without_pins = without_pins(planned.plan, model, measured, request);
   for (size_t i = 0; i < places.size(); ++i) {
     Plan best = planned.plan;
     for (auto& plan : plans[i]) {
@@ -269,28 +316,64 @@ std::string gains_text(const OneMoreGib& more, const Plan& plan) {
     append_item(text, ", ", (gain > 0 ? "+" : "-") + rate + what);
   };
   const Prediction& p = plan.prediction;
-
   add(more.decode_tok_per_s, p.decode_tok_per_s, rate_text(std::fabs(more.decode_tok_per_s)),
       " tok/s decode");
   add(more.sequences_tok_per_s, p.sequences_tok_per_s,
       fixed_text(std::fabs(more.sequences_tok_per_s), 1), " tok/s together");
   add(more.prefill_tok_per_s, p.prefill_tok_per_s, fixed_text(std::fabs(more.prefill_tok_per_s), 0),
       " tok/s prefill");
-  add(static_cast<double>(more.context), 0, std::to_string(std::abs(more.context)),
-      " tokens of context");
+  add(static_cast<double>(more.context), 0, count_text(std::abs(more.context), "token"),
+      " of context");
   return text;
+}
+
+// "rank 0's GPU: 2.99 GiB of 3.00 GiB (--gpu-memory), most of it weights, feed-forward (1.20 GiB)"
+std::string memory_text(const Binding& b) {
+  const bool gpu = b.place == "gpu";
+  const std::string whose = "rank " + std::to_string(b.rank) + (gpu ? "'s GPU" : "'s host memory");
+  const std::string budget =
+      size_text(b.budget_bytes) +
+      (b.given ? std::string(" (") + (gpu ? "--gpu-memory" : "--host-memory") + ")" : "");
+  if (b.unused) {
+    return whose + ", not used: " + budget + " do not hold the stage, or it is slower there";
+  }
+  std::string out = whose + ": " + size_text(b.used_bytes) + " of " + budget;
+  if (b.line_bytes > 0) out += ", most of it " + b.line + " (" + size_text(b.line_bytes) + ")";
+  return out;
+}
+
+// What binds: pins, or a memory, beside which pins are named that hold some of it.
+std::string binding_text(const Binding& b, const Plan& plan) {
+  const PinHold& pins = b.pins;
+  const std::string keep = pins.flags.find(" and ") == std::string::npos ? " keeps " : " keep ";
+  if (pins.all_spilled) {
+    return "bound by " + pins.flags + ", which" + keep + size_text(pins.off_bytes) +
+           " of weights " + (plan.uses_gpu() ? "off the GPUs" : "on the disk") + "; fullest is " +
+           memory_text(b);
+  }
+  std::string out = (b.binds ? "bound by " : "not bound by memory; fullest is ") + memory_text(b);
+  if (!b.binds || (pins.kept_bytes == 0 && pins.off_bytes == 0)) return out;
+  out += "; " + pins.flags + keep;
+  const std::string there = plan.uses_gpu() ? " on the GPUs" : " in memory";
+  const std::string off = plan.uses_gpu() ? " off them" : " on the disk";
+  if (pins.kept_bytes > 0) out += size_text(pins.kept_bytes) + " of weights" + there;
+  if (pins.kept_bytes > 0 && pins.off_bytes > 0) out += " and ";
+  if (pins.off_bytes > 0) out += size_text(pins.off_bytes) + off;
+  return out;
 }
 
 }  // namespace
 
 std::string explanation_text(const Explanation& explanation, const Plan& plan) {
-  const Binding& b = explanation.binding;
-  const std::string memory =
-      "rank " + std::to_string(b.rank) + (b.place == "gpu" ? "'s GPU" : "'s host memory");
-  std::string out = b.binds ? "bound by " + memory : "not bound by memory; fullest is " + memory;
-  out += ": " + size_text(b.used_bytes) + " of " + size_text(b.budget_bytes) + ", most of it " +
-         b.line + " (" + size_text(b.line_bytes) + ")";
-  out = wrapped_text(out, kLineWidth, 4) + "\n";
+  std::string out = wrapped_text(binding_text(explanation.binding, plan), kLineWidth, 4) + "\n";
+  const std::string& note = explanation.binding.pins.note;
+  if (!note.empty()) out += wrapped_text(note, kLineWidth, 4) + "\n";
+  if (explanation.without_pins) {
+    const WithoutPins& free = *explanation.without_pins;
+    out += "without " + explanation.binding.pins.flags + ": decode " +
+           rate_text(free.decode_tok_per_s) + ", prefill " + fixed_text(free.prefill_tok_per_s, 0) +
+           " tok/s\n";
+  }
   if (explanation.fewer) out += fewer_ranks_text(*explanation.fewer);
   for (const OneMoreGib& more : explanation.more) {
     const std::string gains = gains_text(more, plan);

@@ -1,12 +1,13 @@
 // Explain: why a plan is as it is: what binds it, what one more GiB would bring, what else there
-// was. Called by `plan`. Pure; plans again, four times side by side, so that it takes about as long
-// as planning.
+// was. Called by `plan`. Pure; plans again, four or five times side by side, so that it takes about
+// as long as planning.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "parallel/pin_hold.h"
 #include "parallel/planner.h"
 
 namespace spillway {
@@ -20,8 +21,18 @@ struct Binding {
   std::string line;  // "weights, layer 3 feed-forward"
   int64_t line_bytes = 0;
   // Whether a bit more of it would change the plan: something is spilled, or the context is as long
-  // as fits. False: all that was asked for is there, and speed decides.
+  // as fits. False: all that was asked for is there, and speed decides; or pins do.
   bool binds = false;
+  bool given = false;   // the budget is a flag's: --gpu-memory or --host-memory
+  bool unused = false;  // a GPU that the plan leaves alone: nothing of it is used
+  PinHold pins;
+};
+
+// The best plan without --place and -ngl, where it is clearly faster by the objective.
+struct WithoutPins {
+  double decode_tok_per_s = 0;
+  double prefill_tok_per_s = 0;
+  double times = 1;  // as fast
 };
 
 // The plan with one GiB more on every GPU, or on every host, less the plan: all zero where the
@@ -62,7 +73,8 @@ std::string fewer_ranks_text(const FewerRanks& fewer);
 struct Explanation {
   Binding binding;
   std::optional<FewerRanks> fewer;
-  std::vector<OneMoreGib> more;           // "gpu" where the plan uses GPUs, then "host"
+  std::optional<WithoutPins> without_pins;
+  std::vector<OneMoreGib> more;           // "gpu" where GPUs are or could be, then "host"
   std::vector<Alternative> alternatives;  // the five best that differ
 };
 

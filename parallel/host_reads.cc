@@ -2,9 +2,11 @@
 #include "parallel/host_reads.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 
 #include "kernels/core/check.h"
+#include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
 
 namespace spillway {
@@ -20,21 +22,18 @@ constexpr int kLeastRuns = 2;
 // As f16 0.065, as f32 2e-12, as a code 44: an ordinary number to every type of weights.
 constexpr uint64_t kWord = 0x2C2C2C2C2C2C2C2C;
 
+// Words are shared out in blocks of so many: a few pages, so that a piece of 32 MiB has many.
+constexpr int64_t kBlockWords = 2048;
+
 // Eight sums side by side: enough loads in flight for plain vector code to reach memory speed.
-uint64_t sum_words(const uint64_t* words, Range range) {
+uint64_t sum_words(const uint64_t* words, int64_t n) {
   uint64_t sums[8] = {};
-  for (int64_t i = range.begin; i + 8 <= range.end; i += 8) {
+  for (int64_t i = 0; i + 8 <= n; i += 8) {
     for (int64_t j = 0; j < 8; ++j) sums[j] += words[i + j];
   }
   uint64_t sum = 0;
   for (const uint64_t s : sums) sum += s;
   return sum;
-}
-
-// The i-th of n shares of `count`, in whole eights.
-Range share(int64_t count, int i, int n) {
-  const int64_t eights = count / 8;
-  return {eights * i / n * 8, eights * (i + 1) / n * 8};
 }
 
 // Of all pieces that are read within so many seconds.
@@ -66,33 +65,39 @@ void beside(ReadBuffer& buffer, int n_threads, const BusLoad& bus, HostRead& rea
 
 ReadBuffer::ReadBuffer(const cpu::Exec& exec, int64_t bytes)
     : exec_(exec),
-      n_words_(bytes / 64 * 8),
+      n_words_(round_up(bytes / 8, kBlockWords)),
       memory_("probe", 8 * n_words_),
-      words_(memory_.take_array<uint64_t>(n_words_)),
-      sums_(static_cast<size_t>(exec.pool->size())) {
-  exec_.pool->run([&](int worker) {
-    const Range part = share(n_words_, worker, exec_.pool->size());
-    std::fill(words_ + part.begin, words_ + part.end, kWord);
-  });
+      words_(memory_.take_array<uint64_t>(n_words_)) {
+  for (int piece = 0; piece < n_pieces(); ++piece) {
+    const Range blocks = blocks_of(piece);
+    exec_.pool->run([&](int worker) {
+      const Range mine = exec_.pool->part(worker, blocks.size());
+      uint64_t* from = words_ + blocks.begin * kBlockWords;
+      std::fill(from + mine.begin * kBlockWords, from + mine.end * kBlockWords, kWord);
+    });
+  }
+}
+
+Range ReadBuffer::blocks_of(int piece) const {
+  const int64_t blocks = n_words_ / kBlockWords;
+  return {blocks * piece / n_pieces(), blocks * (piece + 1) / n_pieces()};
 }
 
 void ReadBuffer::read(int n_threads, std::vector<double>* rates) {
   CHECK(n_threads >= 1 && n_threads <= exec_.pool->size());
-  uint64_t total = 0;
+  std::atomic<uint64_t> total{0};
   for (int piece = 0; piece < n_pieces(); ++piece) {
+    const Range blocks = blocks_of(piece);
     const auto start = Clock::now();
-    exec_.pool->run([&](int worker) {
-      const Range mine = worker < n_threads ? share(n_words_, worker, n_threads) : Range{};
-      const Range part = share(mine.size(), piece, n_pieces());
-      sums_[static_cast<size_t>(worker)] =
-          sum_words(words_, {mine.begin + part.begin, mine.begin + part.end});
+    exec_.pool->share(blocks.size(), n_threads, [&](Range part) {
+      const uint64_t* from = words_ + (blocks.begin + part.begin) * kBlockWords;
+      total += sum_words(from, part.size() * kBlockWords);
     });
-    const double gb = 8e-9 * static_cast<double>(n_words_) / n_pieces();
+    const double gb = 8e-9 * static_cast<double>(blocks.size() * kBlockWords);
     if (rates != nullptr) rates->push_back(gb / seconds_since(start));
-    for (const uint64_t sum : sums_) total += sum;
   }
   // Also keeps the compiler from dropping the reads.
-  CHECK_EQ(total, static_cast<uint64_t>(n_words_) * kWord);
+  CHECK_EQ(total.load(), static_cast<uint64_t>(n_words_) * kWord);
 }
 
 double best_read_gb_per_s(ReadBuffer& buffer, int n_threads, double seconds) {

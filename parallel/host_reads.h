@@ -21,9 +21,10 @@ class ReadBuffer {
  public:
   ReadBuffer(const cpu::Exec& exec, int64_t bytes);
   // The pool's first n threads read all of it, once, in pieces of about kPieceBytes one after the
-  // other, each of every thread's part. The rates of the pieces, 1e9 bytes a second, are appended
-  // to `rates` if given: a thread that others interrupt spoils a piece and not the whole. A piece
-  // is long beside a pool's start (0.3 ms at 100 GB/s) and short beside a scheduler's turn.
+  // other, each shared out as products are (ThreadPool::share). The rates of the pieces, 1e9 bytes
+  // a second, are appended to `rates` if given: a thread that others interrupt spoils a piece and
+  // not the whole. A piece is long beside a pool's start (0.3 ms at 100 GB/s) and short beside a
+  // scheduler's turn.
   static constexpr int64_t kPieceBytes = int64_t{32} << 20;
   void read(int n_threads, std::vector<double>* rates = nullptr);
   int64_t bytes() const { return n_words_ * 8; }
@@ -35,11 +36,12 @@ class ReadBuffer {
   int n_pieces() const { return static_cast<int>(std::max<int64_t>(1, bytes() / kPieceBytes)); }
 
  private:
+  Range blocks_of(int piece) const;
+
   const cpu::Exec& exec_;
   int64_t n_words_;
   Arena memory_;  // large pages, as weights lie in
   uint64_t* words_;
-  std::vector<uint64_t> sums_;
 };
 
 // What copies to the rank's GPU meanwhile; empty without one. start: for about so many seconds, at

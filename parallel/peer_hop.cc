@@ -4,23 +4,19 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <exception>
 #include <span>
-#include <thread>
 #include <utility>
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "parallel/agreement.h"
 #include "parallel/gpu_ledger.h"
+#include "parallel/stream_patience.h"
 
 namespace spillway {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr std::chrono::seconds kPatience{10};
 constexpr int64_t kLargeRows = 512;
 constexpr size_t kGraphRuns = 5;
 // Words in pinned memory, apart from each other.
@@ -238,23 +234,12 @@ double PeerHops::time(const Link& link, int64_t rows, int hops) const {
   return best;
 }
 
-// For all that the stream was asked for. Kernels that wait in vain are told to end.
 void PeerHops::wait() const {
-  cuda::Event done;
-  done.record(stream_);
-  const auto start = Clock::now();
-  bool told = false;
-  while (!done.reached()) {
-    const auto waited = Clock::now() - start;
-    if (waited > kPatience && !told) {
-      __atomic_store_n(host_word(kAbortAt), 1u, __ATOMIC_RELEASE);
-      told = true;
-    }
-    if (waited > 2 * kPatience) break;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  if (!told) return;
-  __atomic_store_n(host_word(kAbortAt), 0u, __ATOMIC_RELEASE);  // other links may be sound
+  const auto tell = [this](uint32_t told) {
+    __atomic_store_n(host_word(kAbortAt), told, __ATOMIC_RELEASE);
+  };
+  if (!waits_in_vain(stream_, [&] { tell(1); })) return;
+  tell(0);  // other links may be sound
   throw Error("a hop did not end in 10 s: what the GPUs write does not reach each other");
 }
 

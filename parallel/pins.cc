@@ -52,14 +52,14 @@ void check_layers(const ModelSpec& model, int n_ranks, const PlanRequest& reques
   }
   const int64_t pp = request.pp > 0 ? request.pp : request.tp > 0 ? n_ranks / request.tp : 0;
   if (pp > 0 && pp != stages) {
-    throw Error(flag + " cuts " + std::to_string(stages) + " stages, " +
+    throw Error(flag + " cuts " + count_text(stages, "stage") + ", " +
                     (request.pp > 0 ? "--pp" : "--tp") + " makes " + std::to_string(pp),
                 "", "use " + layers_flag(even_layers(model.n_layers, pp)));
   }
   if (stages > n_ranks) {
-    throw Error(flag + " cuts " + std::to_string(stages) + " stages for " +
-                    std::to_string(n_ranks) + (n_ranks == 1 ? " rank" : " ranks"),
-                "", "use " + layers_flag(even_layers(model.n_layers, n_ranks)));
+    throw Error(
+        flag + " cuts " + count_text(stages, "stage") + " for " + count_text(n_ranks, "rank"), "",
+        "use " + layers_flag(even_layers(model.n_layers, n_ranks)));
   }
   int64_t sum = 0;
   for (const int64_t n : request.layers) {
@@ -85,8 +85,8 @@ void check_shares(int n_ranks, const PlanRequest& request) {
                 "write them there: --split 3:1");
   }
   if (static_cast<int>(request.shares.size()) != n_ranks) {
-    throw Error("-ts names " + std::to_string(request.shares.size()) + " shares, the job has " +
-                    std::to_string(n_ranks) + (n_ranks == 1 ? " rank" : " ranks"),
+    throw Error("-ts names " + count_text(static_cast<int64_t>(request.shares.size()), "share") +
+                    ", the job has " + count_text(n_ranks, "rank"),
                 flag, even);
   }
   for (const double share : request.shares) {
@@ -107,7 +107,7 @@ void check_order(int n_ranks, const PlanRequest& request) {
   throw Error(
       sorted == all
           ? "rank 0 leads the job and is in the first stage"
-          : "the order does not name each of the job's " + std::to_string(n_ranks) + " ranks once",
+          : "the order does not name each of the job's " + count_text(n_ranks, "rank") + " once",
       order_flag(request.order), "use " + order_flag(all) + " or another that begins with 0");
 }
 
@@ -284,9 +284,9 @@ std::string spill_text(const Plan& plan) {
   std::string text;
   for (const auto& [key, layers] : groups) {
     const size_t bar = key.find('|');
-    append_item(text, ", ",
-                key.substr(0, bar) + " of " + std::to_string(layers) +
-                    (layers == 1 ? " layer " : " layers ") + key.substr(bar + 1));
+    append_item(
+        text, ", ",
+        key.substr(0, bar) + " of " + count_text(layers, "layer") + " " + key.substr(bar + 1));
   }
   return text;
 }

@@ -1,7 +1,8 @@
 // The grammar of --place (placement.h):
 //
 //   places := pin { ";" pin }
-//   pin    := ( "layer" | "layers" ) ( "all" | N [ "-" N ] ) [ half ] "=" place
+//   pin    := ( "layer" | "layers" ) ( "all" | some { "," some } ) [ half ] "=" place
+//   some   := N [ "-" N ]
 //   half   := "attn" | "attention" | "ffn" | "feed-forward"
 //   place  := "resident" | "cpu" | "streamed" | "hybrid" [ SHARE ] | "disk"
 //
@@ -28,17 +29,18 @@ class PlaceReader {
     do {
       skip_blanks();
       if (at_ == text_.size() && !pins.empty()) break;  // a ";" at the end
-      pins.push_back(pin());
+      read_pins(pins);
     } while (accept(';'));
     if (at_ != text_.size()) fail("\";\" expected");
     return pins;
   }
 
  private:
-  PlacePin pin() {
+  // One for each of the layers' ranges.
+  void read_pins(std::vector<PlacePin>& pins) {
     PlacePin out;
     if (!accept_word("layers") && !accept_word("layer")) fail("\"layers\" expected");
-    out.layers = layers();
+    const std::vector<Range> all = ranges();
     if (accept_word("attention") || accept_word("attn")) {
       out.feed_forward = false;
     } else if (accept_word("feed-forward") || accept_word("ffn")) {
@@ -47,11 +49,22 @@ class PlaceReader {
     if (!accept('=')) fail("attn, ffn or \"=\" expected");
     out.place = place();
     if (out.place == Place::kHybrid && !at_end_of_pin()) out.cpu_share = share();
-    return out;
+    for (const Range& layers : all) {
+      out.layers = layers;
+      pins.push_back(out);
+    }
   }
 
-  Range layers() {
-    if (accept_word("all")) return kAllLayers;
+  std::vector<Range> ranges() {
+    if (accept_word("all")) return {kAllLayers};
+    std::vector<Range> all;
+    do {
+      all.push_back(range());
+    } while (accept(','));
+    return all;
+  }
+
+  Range range() {
     const int64_t first = layer();
     const int64_t last = accept('-') ? layer() : first;
     if (last < first) fail("the first layer comes after the last one");
@@ -129,6 +142,24 @@ class PlaceReader {
   size_t at_ = 0;
 };
 
+std::string range_text(const Range& layers) {
+  if (layers == kAllLayers) return "all";
+  const std::string first = std::to_string(layers.begin);
+  return layers.size() == 1 ? first : first + "-" + std::to_string(layers.end - 1);
+}
+
+// Behind the pins from `first` on that differ in nothing but their layers, none of them all.
+size_t end_of_list(const std::vector<PlacePin>& pins, size_t first) {
+  size_t end = first + 1;
+  if (pins[first].layers == kAllLayers) return end;
+  PlacePin like = pins[first];
+  for (; end < pins.size() && !(pins[end].layers == kAllLayers); ++end) {
+    like.layers = pins[end].layers;
+    if (!(pins[end] == like)) break;
+  }
+  return end;
+}
+
 }  // namespace
 
 const char* place_name(Place place) { return kNames[static_cast<int>(place)]; }
@@ -137,19 +168,19 @@ std::vector<PlacePin> parse_places(const std::string& text) { return PlaceReader
 
 std::string places_text(const std::vector<PlacePin>& pins) {
   std::string text;
-  for (const PlacePin& pin : pins) {
-    std::string one = "layers ";
-    if (pin.layers == kAllLayers) {
-      one += "all";
-    } else {
-      one += std::to_string(pin.layers.begin);
-      if (pin.layers.size() > 1) one += "-" + std::to_string(pin.layers.end - 1);
+  for (size_t i = 0; i < pins.size();) {
+    const PlacePin& pin = pins[i];
+    const size_t end = end_of_list(pins, i);
+    const bool one = end == i + 1 && pin.layers.size() == 1;
+    std::string words = one ? "layer " : "layers ";
+    for (const size_t first = i; i < end; ++i) {
+      words += (i > first ? "," : "") + range_text(pins[i].layers);
     }
-    if (!pin.feed_forward) one += " attn";
-    if (!pin.attention) one += " ffn";
-    one += std::string(" = ") + place_name(pin.place);
-    if (pin.place == Place::kHybrid) one += " " + shortest_text(pin.cpu_share);
-    append_item(text, "; ", one);
+    if (!pin.feed_forward) words += " attn";
+    if (!pin.attention) words += " ffn";
+    words += std::string(" = ") + place_name(pin.place);
+    if (pin.place == Place::kHybrid) words += " " + shortest_text(pin.cpu_share);
+    append_item(text, "; ", words);
   }
   return text;
 }

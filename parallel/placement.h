@@ -37,9 +37,9 @@ struct PlacePin {
   bool operator==(const PlacePin&) const = default;
 };
 
-// Parses `layers 40-79 ffn = cpu; layers 0-9 attn = streamed; layer 3 = disk; layers all ffn =
-// hybrid 0.6`. Halves: attn or attention, ffn or feed-forward; without one both. Later pins win.
-// Throws Error that shows the place and an example; layers are checked against the model later.
+// Parses `layers 40-79 ffn = cpu; layers 0-9,12 attn = streamed; layer 3 = disk; layers all ffn =
+// hybrid 0.6`: a pin a range. Halves: attn or attention, ffn or feed-forward; none: both. Later
+// pins win. Throws Error that shows the place and an example; the model's layers are checked later.
 std::vector<PlacePin> parse_places(const std::string& text);
 std::string places_text(const std::vector<PlacePin>& pins);
 // Of all layers: what parse_places makes of "all".

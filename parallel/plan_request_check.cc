@@ -45,13 +45,13 @@ void check_layer(const ModelSpec& model, const LayerSpec& layer, int64_t index) 
 
 void check_context(const ModelSpec& model, const PlanRequest& request) {
   if (request.context < 0) {
-    throw Error("a context of " + std::to_string(request.context) + " tokens", "-c",
+    throw Error("a context of " + count_text(request.context, "token"), "-c",
                 "leave it out for the model's own, at most " + std::to_string(kDefaultContext));
   }
   const int64_t covered = most_context(model);
   if (covered == 0 || request.context <= covered) return;
   const bool scaled = covered > model.context_length;
-  throw Error("a context of " + std::to_string(request.context) + " tokens, but the model " +
+  throw Error("a context of " + count_text(request.context, "token") + ", but the model " +
                   (scaled ? "with its rope scaling reaches " : "was trained with ") +
                   std::to_string(covered),
               "-c", "use -c " + std::to_string(covered) + " or less");
@@ -98,10 +98,9 @@ void check_sharing(const ClusterSpec& cluster, const PlanRequest& request) {
       here += counts ? 1 : 0;
       gpus += counts && ranks_on_gpu(cluster, other.rank).front() == other.rank ? 1 : 0;
     }
-    const std::string wanted = gpus == 1 ? "1 rank" : std::to_string(gpus) + " ranks";
-    throw Error(std::to_string(here) + " ranks for " + std::to_string(gpus) +
-                    (gpus == 1 ? " GPU" : " GPUs") + ": ranks " + ranks_text(ranks) +
-                    " would share " + spec.gpu.text(),
+    const std::string wanted = count_text(gpus, "rank");
+    throw Error(count_text(here, "rank") + " for " + count_text(gpus, "GPU") + ": ranks " +
+                    ranks_text(ranks) + " would share " + spec.gpu.text(),
                 "host " + spec.host + ", " + device_flag(request),
                 "start " + wanted + " there, pass --share-gpus to share all the same, or use " +
                     "--device cpu");
@@ -141,7 +140,7 @@ std::string example_split(int n_ranks) {
 }
 
 void check_degrees(int n, const PlanRequest& request) {
-  const auto ranks = std::to_string(n) + (n == 1 ? " rank" : " ranks");
+  const std::string ranks = count_text(n, "rank");
   for (const auto& [value, name] : {std::pair{request.tp, "--tp"}, std::pair{request.pp, "--pp"}}) {
     const std::string flag = std::string(name) + " " + std::to_string(value);
     if (value < 0) throw Error(flag + " is below 1", "", "leave it out to let the planner choose");
@@ -155,7 +154,7 @@ void check_degrees(int n, const PlanRequest& request) {
     const int64_t wanted = int64_t{request.tp} * request.pp;
     if (wanted == n) return;
     throw Error("--tp " + std::to_string(request.tp) + " with --pp " + std::to_string(request.pp) +
-                    " needs " + std::to_string(wanted) + " ranks, the job has " + ranks,
+                    " needs " + count_text(wanted, "rank") + ", the job has " + ranks,
                 "", "start mpirun -np " + std::to_string(wanted) + ", or give only one of the two");
   }
 }
@@ -202,7 +201,7 @@ void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
     if (pin.n_layers < 0) throw Error(stage + " has a negative number of layers", flag);
     if (request.tp > 0 && static_cast<int>(pin.shares.size()) != request.tp) {
       throw Error("--tp " + std::to_string(request.tp) + " contradicts " + stage + " of " +
-                      std::to_string(pin.shares.size()) + " ranks",
+                      count_text(static_cast<int64_t>(pin.shares.size()), "rank"),
                   flag, "leave --tp out");
     }
     ranks += static_cast<int64_t>(pin.shares.size());
@@ -212,20 +211,20 @@ void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
   const auto stages = static_cast<int64_t>(request.split.size());
   if (request.pp > 0 && stages != request.pp) {
     throw Error("--pp " + std::to_string(request.pp) + " contradicts a split into " +
-                    std::to_string(stages) + " stages",
+                    count_text(stages, "stage"),
                 flag, "leave --pp out");
   }
   if (ranks != n) {
     throw Error(
-        "the split needs " + std::to_string(ranks) + " ranks, the job has " + std::to_string(n),
-        flag,
-        "start mpirun -np " + std::to_string(ranks) + ", or give " + std::to_string(n) +
-            (n == 1 ? " share" : " shares"));
+        "the split needs " + count_text(ranks, "rank") + ", the job has " + std::to_string(n), flag,
+        "start mpirun -np " + std::to_string(ranks) + ", or give " + count_text(n, "share"));
   }
   const bool fits = open == 0 ? layers == model.n_layers : layers + open <= model.n_layers;
   if (fits || stages > model.n_layers) return;
   throw Error("the stages' layers add up to " + std::to_string(layers) +
-                  (open > 0 ? " and " + std::to_string(open) + " stages want one at least" : "") +
+                  (open > 0 ? " and " + count_text(open, "stage") +
+                                  (open == 1 ? " wants" : " want") + " one at least"
+                            : "") +
                   ", the model has " + std::to_string(model.n_layers),
               flag, "let the last stage's number of layers follow: write its shares only");
 }
@@ -249,8 +248,8 @@ void check_model(const ModelSpec& model) {
     if (size < 1) throw Error("the model has a size of " + std::to_string(size), where, todo);
   }
   if (model.n_heads % model.n_kv_heads != 0) {
-    throw Error(std::to_string(model.n_heads) + " heads cannot share " +
-                    std::to_string(model.n_kv_heads) + " KV heads evenly",
+    throw Error(count_text(model.n_heads, "head") + " cannot share " +
+                    count_text(model.n_kv_heads, "KV head") + " evenly",
                 where, todo);
   }
   for (int64_t i = 0; i < model.n_layers; ++i) check_layer(model, model.layers[i], i);
@@ -277,9 +276,9 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
     stages = request.pp > 0 ? request.pp : request.tp > 0 ? n / request.tp : 1;
   }
   if (stages > model.n_layers) {
-    throw Error(std::to_string(stages) + " stages, but the model has " +
-                    std::to_string(model.n_layers) + " layers",
-                "", "use --pp " + std::to_string(model.n_layers) + " or less, or more --tp");
+    throw Error(
+        count_text(stages, "stage") + ", but the model has " + count_text(model.n_layers, "layer"),
+        "", "use --pp " + std::to_string(model.n_layers) + " or less, or more --tp");
   }
 }
 
@@ -299,10 +298,11 @@ void refuse_mixture(const ClusterSpec& cluster, const PlanRequest& request) {
 }
 
 void check_device_list(const std::vector<DeviceChoice>& devices, int n_ranks) {
-  if (devices.empty() || static_cast<int>(devices.size()) == n_ranks) return;
+  const auto n_devices = static_cast<int>(devices.size());
+  if (n_devices == 0 || n_devices == n_ranks) return;
   throw Error(
-      "--device " + device_list_text(devices) + " names " + std::to_string(devices.size()) +
-          " devices, the job has " + std::to_string(n_ranks) + (n_ranks == 1 ? " rank" : " ranks"),
+      "--device " + device_list_text(devices) + " names " + count_text(n_devices, "device") +
+          ", the job has " + count_text(n_ranks, "rank"),
       "", "name one a rank, or one for all; or start mpirun -np " + std::to_string(devices.size()));
 }
 

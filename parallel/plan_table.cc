@@ -276,11 +276,11 @@ std::string terms_text(const Prediction& p, bool gpus) {
 
 std::string prediction_text(const Plan& plan) {
   const Prediction& p = plan.prediction;
-  const std::string context = std::to_string(predicted_context(plan));
+  const std::string context = count_text(predicted_context(plan), "token");
   std::string out = "predicted: decode " + rate_text(p.decode_tok_per_s) + " tok/s, prefill " +
                     fixed_text(p.prefill_tok_per_s, 0) + " tok/s, with " + context +
-                    " tokens cached, from " + (p.measured_cluster ? "measured" : "assumed") +
-                    " rates\n" + "  " + fixed_text(p.total_ms, 2) + " ms a token = ";
+                    " cached, from " + (p.measured_cluster ? "measured" : "assumed") + " rates\n" +
+                    "  " + fixed_text(p.total_ms, 2) + " ms a token = ";
   const std::string terms = terms_text(p, plan.uses_gpu());
   // Two lines where one would be too long.
   size_t cut = std::string::npos;
@@ -288,7 +288,7 @@ std::string prediction_text(const Plan& plan) {
   out += terms.substr(0, cut) + "\n";
   if (cut != std::string::npos) out += "     " + terms.substr(cut) + "\n";
   if (plan.limits.max_sequences > 1) {
-    out += "  decode of " + std::to_string(plan.limits.max_sequences) + " sequences at once " +
+    out += "  decode of " + count_text(plan.limits.max_sequences, "sequence") + " at once " +
            fixed_text(p.sequences_tok_per_s, 1) + " tok/s\n";
   }
   return out;
@@ -300,8 +300,8 @@ std::string spill_lines(const Plan& plan) {
   if (text.empty()) return "";
   std::string out = wrapped_text("spilled: " + text, 100, 4) + "\n";
   if (plan.rank_bytes(0) > 0 && plan.uses_gpu()) {
-    out += "  steps of more than " + std::to_string(plan.limits.max_cpu_rows) +
-           " tokens stream all of it\n";
+    out += "  steps of more than " + count_text(plan.limits.max_cpu_rows, "token") +
+           " stream all of it\n";
   }
   return out;
 }
@@ -329,10 +329,10 @@ std::string plan_table(const Plan& plan, const ModelSpec& model, const ClusterSp
   const ClusterSpec cluster = with_shared_gpus(measured);
   const std::string name = plan.model_name.empty() ? model.architecture : plan.model_name;
   std::string out = "plan for " + name + ": " + plan_title(plan) + "\n";
-  out += "context " + std::to_string(plan.kv.context) + " tokens, KV cache " +
-         kv_type_name(plan.kv.type) + " in " + std::to_string(plan.kv.n_pages) + " pages of " +
+  out += "context " + count_text(plan.kv.context, "token") + ", KV cache " +
+         kv_type_name(plan.kv.type) + " in " + count_text(plan.kv.n_pages, "page") + " of " +
          std::to_string(plan.kv.page_tokens) + ", steps of up to " +
-         std::to_string(plan.limits.max_rows) + " tokens\n\n";
+         count_text(plan.limits.max_rows, "token") + "\n\n";
   out += rank_table(plan, cluster);
   out += budget_text(plan);
   out += gpu_lines(plan, cluster);

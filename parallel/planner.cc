@@ -15,6 +15,8 @@
 #include "parallel/pins.h"
 #include "parallel/plan_request_check.h"
 #include "parallel/search.h"
+#include "parallel/shortage.h"
+#include "parallel/size_text.h"
 
 namespace spillway {
 namespace {
@@ -89,6 +91,11 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   task.request.places = gpu_layer_pins(model, request.gpu_layers);
   task.request.places.insert(task.request.places.end(), request.places.begin(),
                              request.places.end());
+  if (request.gpu_layers > 0) {
+    // check_pins() saw that all ranks have one. Layers that lie on GPUs are not a CPU's.
+    task.request.device = DeviceChoice::kGpu;
+    task.request.devices.clear();
+  }
   if (request.gpu_layers == 0) {
     task.request.places = request.places;
     task.request.device = DeviceChoice::kCpu;
@@ -151,10 +158,92 @@ void let_go(PlanRequest& request, int step) {
   }
 }
 
+bool can_be(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
+  try {
+    planned(model, cluster, request);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+constexpr int64_t kLeastContext = 256;
+constexpr int64_t kShortSteps[] = {32, 64, 128, 256};  // rising
+
+// "-c 512 --ubatch-size 32", beside which the request's other flags fit: of contexts that halve the
+// longest, then of steps; "" when none is longer than that of steps that are no shorter.
+std::string shorter_flags(const ModelSpec& model, const ClusterSpec& cluster,
+                          const PlanRequest& request, int64_t longest) {
+  const int64_t asked = planned_context(model, request);
+  const auto shorter = [&](int64_t context, int64_t rows) {
+    PlanRequest less = request;
+    less.context = context;
+    less.gpu_rows = less.limits.max_rows = rows;
+    less.choose_gpu_rows = false;
+    return less;
+  };
+  std::vector<int64_t> contexts = {asked};
+  for (int64_t c = kLeastContext; c < asked; c *= 2) contexts.insert(contexts.begin() + 1, c);
+  const int64_t shortest = std::min(kShortSteps[0], request.limits.max_rows);
+  const auto context = std::find_if(contexts.begin(), contexts.end(), [&](int64_t c) {
+    return c > longest && can_be(model, cluster, shorter(c, shortest));
+  });
+  if (context == contexts.end()) return "";
+  int64_t rows = shortest;
+  for (const int64_t more : kShortSteps) {
+    if (more <= shortest) continue;
+    if (more >= request.limits.max_rows || !can_be(model, cluster, shorter(*context, more))) break;
+    rows = more;
+  }
+  std::string flags;
+  if (*context < asked) flags = "-c " + std::to_string(*context);
+  if (rows < request.limits.max_rows) {
+    append_item(flags, " ", "--ubatch-size " + std::to_string(rows));
+  }
+  return flags;
+}
+
+// The most layers below -ngl's with which there is a plan; 0: there is none.
+int64_t fewer_gpu_layers(const ModelSpec& model, const ClusterSpec& cluster, PlanRequest request) {
+  int64_t low = 0;
+  int64_t high = std::min(request.gpu_layers, model.n_layers);
+  while (high - low > 1) {
+    request.gpu_layers = low + (high - low) / 2;
+    (can_be(model, cluster, request) ? low : high) = request.gpu_layers;
+  }
+  return low;
+}
+
+// ", without --host-memory": the names of flags that were asked for and are let go.
+std::string without_text(const std::string& asked, const std::string& kept) {
+  const auto names = [](const std::string& flags) {
+    std::vector<std::string> out;
+    for (size_t at = 0; at < flags.size();) {
+      const size_t end = std::min(flags.find(' ', at), flags.size());
+      if (flags[at] == '-') out.push_back(flags.substr(at, end - at));
+      at = end + 1;
+    }
+    return out;
+  };
+  const std::vector<std::string> still = names(kept);
+  std::string text;
+  for (const std::string& name : names(asked)) {
+    if (std::find(still.begin(), still.end(), name) != still.end()) continue;
+    append_item(text, " and ", name);
+  }
+  return text.empty() ? "" : ", without " + text;
+}
+
 // The flags of the nearest request that can be planned, "" when nothing helps.
 std::string nearest_flags(const ModelSpec& model, const ClusterSpec& cluster, PlanRequest request) {
   const Objective objective = request.objective;
   std::string last = request_flags(request);
+  const std::string asked = last;
+  if (request.gpu_layers > 1) {
+    PlanRequest fewer = request;
+    fewer.gpu_layers = fewer_gpu_layers(model, cluster, request);
+    if (fewer.gpu_layers > 0) return request_flags(fewer);
+  }
   for (int step = 0; step < kLettingGo; ++step) {
     let_go(request, step);
     if (request_flags(request) == last) continue;
@@ -167,12 +256,16 @@ std::string nearest_flags(const ModelSpec& model, const ClusterSpec& cluster, Pl
         request.objective = objective;
       }
       const std::string flags = request_flags(request);
-      return flags.empty() ? "without these flags" : flags;
+      return flags.empty() ? "without these flags" : flags + without_text(asked, flags);
     } catch (const Error&) {
       continue;  // the next one lets go of more
     }
   }
   return "";
+}
+
+[[noreturn]] void refuse(const Error& error, const std::string& todo) {
+  throw Error(error.message(), error.where(), todo);
 }
 
 }  // namespace
@@ -182,13 +275,18 @@ Planned plan_and_others(const ModelSpec& model, const ClusterSpec& measured,
   const ClusterSpec cluster = with_shared_gpus(like_ranks_equal(measured));
   try {
     return planned(model, cluster, request);
+  } catch (const CacheTooLarge& error) {
+    const std::string shorter = shorter_flags(model, cluster, request, error.longest());
+    if (!shorter.empty()) refuse(error, shorter + " fits; or " + error.todo());
+    const std::string nearest = nearest_flags(model, cluster, request);
+    refuse(error, (error.longest() > 0 ? "" : "no context fits: ") + error.todo() +
+                      (nearest.empty() ? "" : "; the nearest that is possible: " + nearest));
   } catch (const Error& error) {
     check_model(model);
     const std::string nearest = nearest_flags(model, cluster, request);
     if (nearest.empty()) throw;
-    throw Error(error.message(), error.where(),
-                error.todo() + (error.todo().empty() ? "" : "; ") +
-                    "the nearest that is possible: " + nearest);
+    refuse(error, error.todo() + (error.todo().empty() ? "" : "; ") +
+                      "the nearest that is possible: " + nearest);
   }
 }
 

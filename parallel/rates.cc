@@ -19,6 +19,7 @@ RankRates rates_of(const RankSpec& spec, bool gpu) {
   rates.cpu_read_alone = rates.cpu_read;
   rates.cpu_matrix = measured_or(spec.matrix_gop_per_s, kAssumed.matrix_gop_per_s);
   rates.disk = measured_or(spec.disk_gb_per_s, kDiskGbPerS);
+  rates.page_cache = measured_or(spec.page_cache_gb_per_s, kPageCacheGbPerS);
   if (!gpu) {
     rates.read = rates.cpu_read;
     rates.matrix = rates.cpu_matrix;

@@ -109,24 +109,31 @@ void too_little_memory(const Plan& plan, const ModelSpec& model, const ClusterSp
   // A smaller cache spares host memory only where the host holds it.
   const bool holds_kv = plan.rank_bytes(worst.rank, "kv", worst.place) > 0;
   const int64_t context = holds_kv ? longest_context(plan, model) : 0;
-  const std::string shorter = "the longest context that this split holds is " +
-                              std::to_string(context) + " tokens (-c " + std::to_string(context) +
-                              ")";
-  std::string todo = context > 0 ? shorter + "; or start more ranks"
-                                 : "no context fits: start more ranks on other hosts, free memory "
-                                   "there, or give this rank a smaller share with --split";
+  const RankBudget& budget = plan.budgets[static_cast<size_t>(worst.rank)];
+  const std::string where =
+      plan_title(plan) + ", host " + spec.host + (gpu ? ", " + spec.gpu.text() : "");
+  std::string todo;
   if (gpu) {
-    const std::string other =
-        plan.n_ranks() > 1 ? "give this rank a smaller share with --split, " : "";
-    todo = context > 0 ? shorter + "; or " + other + "use --device cpu"
-                       : "no context fits: free the GPU's memory, " + other + "or use --device cpu";
-  } else if (!holds_kv) {
-    const bool given = plan.budgets[static_cast<size_t>(worst.rank)].host_given;
-    todo = given ? "give it more with --host-memory" : "free memory on this host";
-    if (plan.parts[static_cast<size_t>(worst.rank)].gpu) todo += ", or use --device cpu";
+    todo = budget.gpu_given ? "give it more with --gpu-memory, " : "free the GPU's memory, ";
+    if (context > 0) todo.clear();
+    if (plan.n_ranks() > 1) todo += "give this rank a smaller share with --split, ";
+    todo += "or use --device cpu";
+    if (todo.starts_with("or ")) todo.erase(0, 3);
+  } else if (holds_kv && context > 0) {
+    todo = "start more ranks";
+  } else {
+    todo = budget.host_given ? "give it more with --host-memory" : "free memory on this host";
+    if (holds_kv) {
+      todo += ", start more ranks on other hosts, or give this rank a smaller share with --split";
+    } else if (plan.parts[static_cast<size_t>(worst.rank)].gpu) {
+      todo += ", or use --device cpu";
+    }
   }
-  throw Error(what, plan_title(plan) + ", host " + spec.host + (gpu ? ", " + spec.gpu.text() : ""),
-              todo);
+  if (!holds_kv) throw Error(what, where, todo);
+  const std::string shorter = "the longest context that this split holds is " +
+                              count_text(context, "token") + " (-c " + std::to_string(context) +
+                              "); or ";
+  throw CacheTooLarge(what, where, (context > 0 ? shorter : "") + todo, context);
 }
 
 }  // namespace spillway

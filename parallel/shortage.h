@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/error.h"
 #include "parallel/plan.h"
 
 namespace spillway {
@@ -35,6 +36,19 @@ inline const char* place_of(const RankPart& part) { return part.gpu ? "gpu" : "h
 
 // Of the rank and memory that lack most.
 Shortage shortage(const Plan& plan);
+
+// Too little memory where a rank's cache lies. longest: the context with which the same split fits,
+// with steps of as many tokens; 0: none.
+class CacheTooLarge : public Error {
+ public:
+  CacheTooLarge(const std::string& what, const std::string& where, const std::string& todo,
+                int64_t longest)
+      : Error(what, where, todo), longest_(longest) {}
+  int64_t longest() const { return longest_; }
+
+ private:
+  int64_t longest_;
+};
 
 // Throws the Error of a plan that does not fit: how much is needed where, and what would do.
 [[noreturn]] void too_little_memory(const Plan& plan, const ModelSpec& model,

@@ -38,6 +38,10 @@ std::string size_text(int64_t bytes) {
   return fixed_text(value / kMiB, 2) + " MiB";
 }
 
+std::string count_text(int64_t n, const std::string& one) {
+  return std::to_string(n) + " " + one + (n == 1 ? "" : "s");
+}
+
 std::string wrapped_text(const std::string& text, size_t width, size_t indent) {
   const std::string margin = "\n" + std::string(indent, ' ');
   std::string out;

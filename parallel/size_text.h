@@ -12,6 +12,8 @@ std::string size_text(int64_t bytes);
 std::string fixed_text(double value, int decimals);
 // Tokens a second: one decimal, below 1 two digits that count ("0.031").
 std::string rate_text(double tok_per_s);
+// "1 rank", "2 ranks", "0 ranks".
+std::string count_text(int64_t n, const std::string& one);
 // The shortest text that reads back as the same number: "2", "0.5".
 std::string shortest_text(double value);
 // The text in lines of at most `width` characters where its blanks allow that; from the second on

@@ -8,6 +8,7 @@
 #include "kernels/core/packed_matrix.h"
 #include "parallel/list_writer.h"
 #include "parallel/shard.h"
+#include "parallel/size_text.h"
 
 namespace spillway {
 namespace {
@@ -162,6 +163,29 @@ int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Rang
       greatest_half(model, part, layers, [](Place p) { return p == Place::kDisk; }));
 }
 
+std::vector<int64_t> streamed_copies(const ModelSpec& model, const RankPart& part,
+                                     const Range& layers) {
+  std::vector<int64_t> sizes;
+  if (!part.gpu) return sizes;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    const LayerSpec& spec = model.layers[static_cast<size_t>(layers.begin + i)];
+    for (const Half half : {Half::kAttention, Half::kFeedForward}) {
+      if (place_of_half(layer, half) == Place::kResident) continue;
+      sizes.push_back(half_bytes(model, spec, layer, half));
+    }
+    if (layer.feed_forward != Place::kHybrid) continue;
+    // Steps of few rows go without the CPU's columns.
+    LayerPart rest = layer;
+    rest.ff = ff_off_cpu(layer);
+    rest.feed_forward = Place::kStreamed;
+    sizes.push_back(half_bytes(model, spec, rest, Half::kFeedForward));
+  }
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits) {
   return most_cpu_columns(part) == 0 ? 0 : std::min(limits.max_cpu_rows, limits.max_rows);
 }
@@ -194,9 +218,10 @@ void place_weights(Plan& plan, const ModelSpec& model, const std::vector<PlacePi
   for (const PlacePin& pin : pins) {
     if (!(pin.layers == kAllLayers) && pin.layers.end > model.n_layers) {
       throw Error("layer " + std::to_string(pin.layers.end - 1) + " is not there, the model has " +
-                      std::to_string(model.n_layers) + " layers, from 0",
+                      count_text(model.n_layers, "layer") + ", from 0",
                   "--place " + places_text({pin}),
-                  "name layers 0-" + std::to_string(model.n_layers - 1));
+                  model.n_layers == 1 ? "name layer 0"
+                                      : "name layers 0-" + std::to_string(model.n_layers - 1));
     }
     for (RankPart& part : plan.parts) {
       place_rank(part, plan.stages[static_cast<size_t>(part.stage)].layers, model, pin);

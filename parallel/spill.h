@@ -46,6 +46,10 @@ int64_t disk_slot_bytes(const ModelSpec& model, const RankPart& part, const Rang
 // The latter for a half of so many bytes.
 int64_t disk_slot_bytes(int64_t half_bytes);
 
+// The sizes of the copies by which steps bring this rank's spilled halves to its GPU, each once.
+std::vector<int64_t> streamed_copies(const ModelSpec& model, const RankPart& part,
+                                     const Range& layers);
+
 // Rows for which the CPU's buffers of a rank on a GPU are made: 0 when it multiplies nothing.
 int64_t cpu_half_rows(const RankPart& part, const StepLimits& limits);
 // Pinned host memory of a rank on a GPU with halves on the CPU: "cpu_in" [rows, dim] f32, their

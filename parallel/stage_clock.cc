@@ -25,16 +25,22 @@ constexpr double kGpuLaunchMs =
 // What a layer's attention takes longer with a cache of codes: 53 us a token in 32 layers (8B, one
 // H100 and two as TP2, docs/bench/plans.md), whose bytes are fewer.
 constexpr double kCodedCacheMs = 0.0016;
+// Steps of more rows than tiles take (cuda::Exec::most_tile_rows) go through kernels of their own:
+// per layer, codes, activations and rope are launched apart. 37 and 38 us (8B), 44 (70B), 50 (135M)
+// of a layer's time at 512 rows on an H100 that products do not explain (docs/bench/plans.md).
+constexpr int64_t kMostTileRows = 128;
+constexpr double kWideHalfMs = 0.02;
 constexpr int kAttentionLaunches = 5;    // norm, qkv, rope, attend, o
 constexpr int kFeedForwardLaunches = 2;  // gate and up, down
 // From GPU to GPU at a hop between stages: a kernel on either side, and stores over the link.
 constexpr double kPeerHopMs = 0.008;
 
 // Of a rank's bytes on disk, the part that the page cache has no room for beside the plan, in what
-// is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory.
+// is free less the margin. A rank on a CPU reads the others as they lie there, as it reads memory,
+// one on a GPU copies them to its slots.
 double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& spec) {
   const RankPart& part = plan.parts[static_cast<size_t>(spec.rank)];
-  if (part.gpu || !spills_to(part, WeightHome::kDisk)) return 1;
+  if (!spills_to(part, WeightHome::kDisk)) return 1;
   const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
   int64_t bytes = 0;
   for (int64_t i = 0; i < layers.size(); ++i) {
@@ -48,6 +54,40 @@ double uncached_share(const Plan& plan, const ModelSpec& model, const RankSpec& 
                        plan.rank_bytes(spec.rank, "", "host");
   const auto left = static_cast<double>(bytes - std::clamp<int64_t>(room, 0, bytes));
   return left / static_cast<double>(std::max<int64_t>(bytes, 1));
+}
+
+// What a decode step reads of a rank's host memory: its threads, and the copies to its GPU.
+struct HostBytes {
+  int64_t cpu = 0;
+  int64_t bus = 0;
+};
+
+HostBytes host_bytes(const Plan& plan, const ModelSpec& model, const RankPart& part) {
+  const Range& layers = plan.stages[static_cast<size_t>(part.stage)].layers;
+  HostBytes bytes;
+  for (int64_t i = 0; i < layers.size(); ++i) {
+    const LayerPart& layer = part.layers[static_cast<size_t>(i)];
+    const LayerSpec& spec = model.layers[static_cast<size_t>(layers.begin + i)];
+    if (layer.attention != Place::kResident) {
+      bytes.bus += half_bytes(model, spec, layer, Half::kAttention);
+    }
+    if (layer.feed_forward == Place::kResident) continue;
+    LayerPart on_cpu;
+    on_cpu.ff = {0, layer.ff_on_cpu.size()};
+    const int64_t cpu = on_cpu.ff.empty() ? 0 : feed_forward_weight_bytes(model, spec, on_cpu);
+    bytes.cpu += cpu;
+    bytes.bus += half_bytes(model, spec, layer, Half::kFeedForward) - cpu;
+  }
+  return bytes;
+}
+
+// The rate of a rank's threads beside its bus, which slows them only as long as it copies.
+double cpu_read_beside(const HostBytes& bytes, const RankRates& rates) {
+  const double beside_ms = transfer_ms(bytes.cpu, rates.cpu_read);
+  const double bus_ms = transfer_ms(bytes.bus, rates.bus);
+  if (bus_ms >= beside_ms) return rates.cpu_read;
+  const double part = bus_ms / beside_ms;  // of the bytes that are read meanwhile
+  return 1 / (part / rates.cpu_read + (1 - part) / rates.cpu_read_alone);
 }
 
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
@@ -76,6 +116,7 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
       link_(link_of(cluster)) {
   std::vector<int> threads(cluster.ranks.size(), 0);  // of all ranks, at the host's first
   std::unordered_map<std::string_view, int> first;
+  HostBytes bytes;  // of the rank before, where that holds the same
   for (const RankSpec& rank : cluster.ranks) {
     hosts_.push_back(first.try_emplace(rank.host, rank.rank).first->second);
     threads[static_cast<size_t>(hosts_.back())] += rank.threads;
@@ -93,6 +134,8 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
           rank, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](int other) {
             return hosts_[static_cast<size_t>(other)] == hosts_[r];
           })));
+      if (r == 0 || !same_size(part, plan.parts[r - 1])) bytes = host_bytes(plan, model, part);
+      if (part.gpu) rates_.back().cpu_read = cpu_read_beside(bytes, rates_.back());
     }
     const int all = threads[static_cast<size_t>(hosts_[r])];
     shared_host_ = shared_host_ || (reads_host(part) && read_slowdown(rank, all, bus) > 1) ||
@@ -199,7 +242,11 @@ void StageClock::add_ways(int rank, Place place, int64_t bytes, bool alone, Half
   if (place == Place::kResident || bytes == 0) return;
   const RankRates& rates = rates_[static_cast<size_t>(rank)];
   if (place == Place::kDisk) {
-    work.disk_ms = disk_shares_[static_cast<size_t>(rank)] * transfer_ms(bytes, rates.disk);
+    const double from_disk = disk_shares_[static_cast<size_t>(rank)];
+    work.disk_ms = from_disk * transfer_ms(bytes, rates.disk);
+    if (plan_.parts[rank].gpu) {
+      work.disk_ms += (1 - from_disk) * transfer_ms(bytes, rates.page_cache);
+    }
   }
   if (plan_.parts[rank].gpu) {
     work.bus_ms = transfer_ms(bytes, alone ? rates.bus_alone : rates.bus);
@@ -288,10 +335,11 @@ StageTimes StageClock::times(size_t index, const StepShape& step) const {
   const GroupReach reach = gpu ? reach_of(cluster_, alone_, stage.ranks) : GroupReach{};
   const double sum = group_sum_ms(cluster_, reach, stage.ranks.size(), gpu, step.rows, model_.dim);
   const bool coded = kv_quantized(plan_.kv.type);
-  const double feed_forward_launches =
-      layer_launch_ms(gpu, stage.ranks.size()) - (gpu ? kAttentionLaunches * kGpuLaunchMs : 0);
+  const double wide = gpu && step.rows > kMostTileRows ? kWideHalfMs : 0;
+  const double feed_forward_launches = layer_launch_ms(gpu, stage.ranks.size()) + wide -
+                                       (gpu ? kAttentionLaunches * kGpuLaunchMs : 0);
   const double attention_launches =
-      gpu ? kAttentionLaunches * kGpuLaunchMs + (coded ? kCodedCacheMs : 0) : 0;
+      gpu ? kAttentionLaunches * kGpuLaunchMs + wide + (coded ? kCodedCacheMs : 0) : 0;
   StageTimes times;
   // Ranks that are alike wait alike: one stands for all of them.
   const std::vector<Seat> seats = seats_of(stage);

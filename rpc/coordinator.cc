@@ -270,9 +270,7 @@ JobStatus Coordinator::Impl::status_now() {
       status.state = "planning";
       break;
     case Phase::kServing:
-      status.state = roster_.all_left()           ? "ended"
-                     : roster_.loading().finished ? "running"
-                                                  : "loading";
+      status.state = roster_.serving_state();
       break;
     case Phase::kFailed:
       status.state = "failed: " + fault_;

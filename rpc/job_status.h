@@ -7,9 +7,14 @@
 
 namespace spillway {
 
+// States in which the front waits for a person.
+inline constexpr const char* kReadsPrompt = "reading prompt";
+inline constexpr const char* kReadsLine = "reading line";
+
 // What a rank tells about itself with every heartbeat.
 struct RankProgress {
-  std::string state;  // "joining", "loading", "ready", "running", "leaving"
+  std::string state;  // "joining", "waiting", kReadsPrompt, "loading", "connecting", "ready",
+                      // "running", kReadsLine, "leaving"
   int64_t loaded_bytes = 0;
   int64_t load_total_bytes = 0;
   int64_t step = 0;             // of the engine
@@ -37,7 +42,8 @@ struct RankStatus {
 struct JobStatus {
   std::string model;
   std::string plan_title;
-  std::string state;  // "waiting for ranks", "planning", "loading", "running", "failed: …"
+  std::string state;  // "waiting for ranks", "planning", "waiting for the prompt", "loading",
+                      // "running", "waiting for a line of the chat", "failed: …"
   double uptime_s = 0;
   double predicted_tok_per_s = 0;
   std::vector<RankStatus> ranks;

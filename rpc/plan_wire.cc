@@ -319,7 +319,9 @@ Plan from_wire(const rpc::Plan& wire) {
 void to_wire(const RankSpec& spec, rpc::Inventory* wire) {
   const auto& [rank, host, local_rank, local_size, pid, cpu, isa, threads, memory_free_bytes,
                read_gb_per_s, matrix_gop_per_s, measured, gpu, host_reads, pin_gb_per_s, numa_nodes,
-               disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together] = spec;
+               disk_gb_per_s, page_cache_gb_per_s, together, cpu_alone, cpu_together, busy_share] =
+      spec;
+  (void)busy_share;  // said where the rates come from, before a job joins
   wire->set_rank(rank);
   wire->set_host(host);
   wire->set_local_rank(local_rank);

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "kernels/core/check.h"
+#include "parallel/size_text.h"
 #include "rpc/protocol.h"
 
 namespace spillway {
@@ -28,8 +29,7 @@ std::string hash_text(uint64_t hash) {
 
 std::string device_text(const RankSpec& spec, bool gpu) {
   if (gpu) return "GPU " + std::to_string(spec.gpu.ordinal) + ", " + spec.gpu.name;
-  return spec.cpu + ", " + spec.isa + ", " + std::to_string(spec.threads) +
-         (spec.threads == 1 ? " thread" : " threads");
+  return spec.cpu + ", " + spec.isa + ", " + count_text(spec.threads, "thread");
 }
 
 // "1", "1 and 3", "1, 2 and 3".
@@ -43,7 +43,7 @@ std::string list_text(const std::vector<int>& ranks) {
 }
 
 bool past_loading(const std::string& state) {
-  return state == "ready" || state == "running" || state == "leaving";
+  return state == "ready" || state == "running" || state == kReadsLine || state == "leaving";
 }
 
 }  // namespace
@@ -151,6 +151,14 @@ void Roster::forgive(std::chrono::nanoseconds pause) {
 
 bool Roster::all_left() const {
   return std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.left; });
+}
+
+std::string Roster::serving_state() const {
+  if (all_left()) return "ended";
+  const std::string& front = members_.front().progress.state;
+  if (front == kReadsPrompt) return "waiting for the prompt";
+  if (!loading().finished) return "loading";
+  return front == kReadsLine ? "waiting for a line of the chat" : "running";
 }
 
 ClusterSpec Roster::cluster(const LinkSpec& link, const std::vector<PairSpec>& pairs) const {

@@ -45,6 +45,9 @@ class Roster {
 
   bool all_joined() const { return n_joined_ == static_cast<int>(members_.size()); }
   bool all_left() const;
+  // What the job does once it has a plan: "ended", "loading", "running", or what the front waits
+  // for.
+  std::string serving_state() const;
   bool left(int rank) const { return members_.at(rank).left; }
   ClusterSpec cluster(const LinkSpec& link,
                       const std::vector<PairSpec>& pairs) const;  // all_joined() only

@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "parallel/size_text.h"
 #include "rpc/job_status.h"
 
 namespace spillway {
 namespace {
 
 constexpr size_t kMaxHost = 12;   // longer host names keep their ends, where they differ
-constexpr size_t kMaxState = 12;  // of a rank
+constexpr size_t kMaxState = 14;  // of a rank
 constexpr size_t kColumns = 9;
 using Row = std::array<std::string, kColumns>;
 
@@ -73,17 +74,15 @@ std::string state_text(const RankProgress& progress) {
 
 Row row_text(const RankStatus& rank) {
   const bool placed = rank.stage >= 0;
-  const std::string layers = rank.n_layers > 0
-                                 ? std::to_string(rank.first_layer) + "-" +
-                                       std::to_string(rank.first_layer + rank.n_layers - 1)
-                                 : "-";
+  std::string layers = rank.n_layers > 0 ? std::to_string(rank.first_layer) : "-";
+  if (rank.n_layers > 1) layers += "-" + std::to_string(rank.first_layer + rank.n_layers - 1);
   return {std::to_string(rank.rank),
           tail(printable(rank.host), kMaxHost) + ":" + std::to_string(rank.pid),
           placed ? std::to_string(rank.stage) + "/" + std::to_string(rank.tp_index) : "-",
           layers,
           placed ? number(100.0 * rank.share, 1) + " %" : "-",
           state_text(rank.progress),
-          std::to_string(rank.progress.step),
+          rank.progress.step < 0 ? "-" : std::to_string(rank.progress.step),
           memory_text(rank.progress.memory_bytes, rank.planned_bytes),
           duration_text(rank.heartbeat_age_s)};
 }
@@ -103,7 +102,7 @@ std::string speed_line(const JobStatus& status) {
     line += " (predicted " + number(status.predicted_tok_per_s, 1) + ")";
   }
   if (prefill > 0) line += ", prefill " + number(prefill, 1) + " tok/s";
-  if (tokens > 0) line += ", " + std::to_string(tokens) + " tokens";
+  if (tokens > 0) line += ", " + count_text(tokens, "token");
   return line;
 }
 

@@ -39,7 +39,9 @@ std::string seconds_text(milliseconds duration) {
   return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " s";
 }
 
-bool loads(const std::string& state) { return state == "joining" || state == "loading"; }
+bool loads(const std::string& state) {
+  return state == "joining" || state == "waiting" || state == kReadsPrompt || state == "loading";
+}
 
 }  // namespace
 

@@ -28,7 +28,7 @@ struct WorkerOptions {
 class WorkerAgent {
  public:
   // progress: this rank's state now; called from the heartbeat thread every `heartbeat` (every
-  // 100 ms while it says "joining" or "loading"); must not wait for the main thread, since a rank
+  // 100 ms until it is done with loading); must not wait for the main thread, since a rank
   // whose progress does not return is silent. on_fault: once at most, only after join() has
   // returned and before leave() is called, from a thread of the agent, which it must not destroy:
   // the coordinator named a fault, or is itself gone ("rank 0 (coordinator) at 127.0.0.1:41233 is

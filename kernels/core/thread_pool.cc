@@ -6,8 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -17,9 +16,13 @@
 namespace spillway {
 namespace {
 
-// About 20 us: longer than the gap between two ops of a layer, shorter than a time slice.
-constexpr int kSpins = 1024;
-constexpr int kSpinsPerYield = 128;
+using Clock = std::chrono::steady_clock;
+
+// Longer than the gap between two ops of a layer, shorter than a time slice.
+constexpr std::chrono::microseconds kStayAwake{20};
+constexpr int kSpinsPerYield = 128;  // and per look at the clock
+// Pieces of a worker's part in share(): what one that is late at the end is waited for is a piece.
+constexpr int64_t kPieces = 8;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -29,14 +32,18 @@ void pause_briefly() {
 #endif
 }
 
-// True as soon as ready() is; false when spinning has not been enough.
+// True as soon as ready() is; false when spinning so long has not been enough.
 template <typename Ready>
-bool spin_until(Ready ready) {
-  for (int i = 1; i <= kSpins; ++i) {
-    if (ready()) return true;
-    pause_briefly();
-    if (i % kSpinsPerYield == 0) std::this_thread::yield();
-  }
+bool spin_until(Ready ready, std::chrono::microseconds most) {
+  std::optional<Clock::time_point> end;
+  do {
+    for (int i = 0; i < kSpinsPerYield; ++i) {
+      if (ready()) return true;
+      pause_briefly();
+    }
+    std::this_thread::yield();
+    if (!end) end = Clock::now() + most;
+  } while (Clock::now() < *end);
   return ready();
 }
 
@@ -66,61 +73,52 @@ void bind_this_thread(int cpu) {
 
 }  // namespace
 
+// What a worker has not come to of its part of share()'s elements; others take from it too.
+struct alignas(64) Cursor {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
 struct ThreadPool::Shared {
   // Written by the caller before `epoch` moves, read by workers after they saw it move.
   void (*call)(void*, int) = nullptr;
   void* context = nullptr;
   bool stop = false;
+  std::chrono::microseconds awake = kStayAwake;
+  int64_t piece = 1;
+  int sharing = 0;              // workers that do
+  std::vector<Cursor> cursors;  // by worker
 
-  std::atomic<uint64_t> epoch{0};
-  std::atomic<int> pending{0};  // workers that have not finished this epoch
-  std::atomic<int> sleepers{0};
-  std::atomic<bool> caller_sleeps{false};
-  std::mutex mutex;
-  std::condition_variable work;
-  std::condition_variable done;
+  std::atomic<uint32_t> epoch{0};  // as wide as a futex; it may come round
+  std::atomic<int> pending{0};     // workers that have not finished this epoch
   std::vector<std::thread> threads;
   bool pinned = false;
   cpu_set_t caller_cpus;  // as they were, given back by the destructor
 
-  // Sleeper and waker each write their own flag first and read the other's afterwards, all in one
-  // total order (seq_cst), so one of them always sees the other.
+  explicit Shared(int n_threads) : cursors(static_cast<size_t>(n_threads)) {}
+
   void publish() {
     epoch.fetch_add(1);
-    if (sleepers.load() > 0) {
-      { const std::lock_guard<std::mutex> lock(mutex); }
-      work.notify_all();
-    }
+    epoch.notify_all();
   }
 
-  void wait_for_epoch_after(uint64_t seen) {
-    const auto moved = [&] { return epoch.load() != seen; };
-    if (spin_until(moved)) return;
-    std::unique_lock<std::mutex> lock(mutex);
-    sleepers.fetch_add(1);
-    work.wait(lock, moved);
-    sleepers.fetch_sub(1);
+  void wait_for_epoch_after(uint32_t seen) {
+    if (spin_until([&] { return epoch.load() != seen; }, awake)) return;
+    epoch.wait(seen);
   }
 
   void finish_one() {
-    if (pending.fetch_sub(1) == 1 && caller_sleeps.load()) {
-      { const std::lock_guard<std::mutex> lock(mutex); }
-      done.notify_one();
-    }
+    if (pending.fetch_sub(1) == 1) pending.notify_one();
   }
 
   void wait_for_workers() {
-    const auto finished = [&] { return pending.load() == 0; };
-    if (spin_until(finished)) return;
-    std::unique_lock<std::mutex> lock(mutex);
-    caller_sleeps.store(true);
-    done.wait(lock, finished);
-    caller_sleeps.store(false);
+    if (spin_until([&] { return pending.load() == 0; }, kStayAwake)) return;
+    for (int left = pending.load(); left != 0; left = pending.load()) pending.wait(left);
   }
 
   void work_until_stopped(int worker, int cpu) {
     if (cpu >= 0) bind_this_thread(cpu);
-    for (uint64_t seen = 0;; ++seen) {
+    for (uint32_t seen = 0;; ++seen) {
       wait_for_epoch_after(seen);
       if (stop) return;
       call(context, worker);
@@ -136,7 +134,7 @@ struct ThreadPool::Shared {
 };
 
 ThreadPool::ThreadPool(int n_threads, bool pin, int first_cpu)
-    : shared_(std::make_unique<Shared>()), n_threads_(n_threads) {
+    : shared_(std::make_unique<Shared>(std::max(n_threads, 0))), n_threads_(n_threads) {
   CHECK_GE(n_threads, 1);
   CHECK_GE(first_cpu, 0);
   const cpu_set_t allowed = allowed_cpus();
@@ -173,6 +171,31 @@ void ThreadPool::run_raw(void (*call)(void*, int), void* context) {
   }
   call(context, 0);
   if (n_threads_ > 1) shared_->wait_for_workers();
+}
+
+void ThreadPool::stay_awake(std::chrono::microseconds most) { shared_->awake = most; }
+
+void ThreadPool::deal(int64_t n, int n_workers) {
+  CHECK(n_workers >= 1 && n_workers <= n_threads_);
+  shared_->piece = std::max<int64_t>(div_up(n, n_workers * kPieces), 1);
+  shared_->sharing = n_workers;
+  for (int worker = 0; worker < n_workers; ++worker) {
+    Cursor& cursor = shared_->cursors[static_cast<size_t>(worker)];
+    cursor.next.store(n * worker / n_workers, std::memory_order_relaxed);
+    cursor.end = n * (worker + 1) / n_workers;
+  }
+}
+
+Range ThreadPool::next_piece(int worker) {
+  const int64_t piece = shared_->piece;
+  const int sharing = shared_->sharing;
+  for (int i = 0; i < sharing && worker < sharing; ++i) {
+    Cursor& cursor = shared_->cursors[static_cast<size_t>((worker + i) % sharing)];
+    if (cursor.next.load(std::memory_order_relaxed) >= cursor.end) continue;
+    const int64_t begin = cursor.next.fetch_add(piece, std::memory_order_relaxed);
+    if (begin < cursor.end) return {begin, std::min(begin + piece, cursor.end)};
+  }
+  return {};
 }
 
 Range ThreadPool::part(int worker, int64_t n, int64_t grain) const {

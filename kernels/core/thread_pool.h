@@ -3,9 +3,11 @@
 //   the CPU while the main thread waits for the step. Owns its threads.
 //   Invariants: the caller is worker 0; a pool of 1 starts no thread at all; run() allocates
 //   nothing.
-// Work is divided statically (worker index of n), so the same input gives the same bits.
+// part() depends on the worker alone; which worker gets a piece of share() depends on time. Either
+// way the same input gives the same bits where an element's result depends on nothing but itself.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -34,11 +36,35 @@ class ThreadPool {
             const_cast<void*>(static_cast<const void*>(&body)));
   }
 
+  // Calls body(Range) for pieces that cover [0, n) once, and returns when all are done. A worker
+  // begins with its own part(), a piece at a time, and takes then what others have not come to:
+  // cores are not equally fast, and some are lent to others for a while. n_workers: the first of
+  // them do it all. body must not throw.
+  template <typename Body>
+  void share(int64_t n, const Body& body) {
+    share(n, n_threads_, body);
+  }
+  template <typename Body>
+  void share(int64_t n, int n_workers, const Body& body) {
+    deal(n, n_workers);
+    run([&](int worker) {
+      for (Range piece = next_piece(worker); !piece.empty(); piece = next_piece(worker)) {
+        body(piece);
+      }
+    });
+  }
+
+  // How long workers stay awake after their work before they sleep [20 us]: what is longer than the
+  // pauses between two runs saves waking them, and costs their cores' time. Not while run() is.
+  void stay_awake(std::chrono::microseconds most);
+
   // Worker's part of [0, n) cut in units of `grain`: contiguous, sizes differ by a unit at most.
   Range part(int worker, int64_t n, int64_t grain = 1) const;
 
  private:
   void run_raw(void (*call)(void*, int), void* context);
+  void deal(int64_t n, int n_workers);
+  Range next_piece(int worker);  // empty: none is left
 
   struct Shared;
   std::unique_ptr<Shared> shared_;

@@ -7,6 +7,7 @@
 // tests/kernels/product_bench.cc, 9 heads over 3 KV heads of 64: prefill of 256 rows at 1024 tokens
 // 104 GFLOP/s (42 % of 249); decode at 8192 tokens 25 GB/s of K and V (57 % of memory's 45).
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/core/int_math.h"
 #include "kernels/cpu/kernel_table.h"
@@ -108,17 +109,20 @@ void attend(const Exec& exec, View2D<const float> q, std::span<const AttendSeque
   // Full tiles read K and V least; with few queries every worker gets some.
   const int64_t tile = std::clamp<int64_t>(n_queries / workers, 1, kQueryTile);
   const KernelTable& kernels = kernel_table(exec.isa);
-  // Tiles are dealt in turn: later rows see more tokens, so contiguous parts would be uneven.
-  const auto run_worker = [&](int worker) {
+  // Tiles are taken in turn by who is free: later rows see more tokens, and cores are not equal.
+  std::atomic<int64_t> next{0};
+  const auto run_worker = [&](int) {
     int64_t turn = 0;
+    int64_t mine = next.fetch_add(1, std::memory_order_relaxed);
     for (const AttendSequence& s : sequences) {
       const int64_t last_kv = (heads.first_head + heads.n_heads - 1) / heads.group;
       for (int64_t kv = heads.first_head / heads.group; kv <= last_kv; ++kv) {
         const Range group = heads_of(heads, kv);
         const int64_t total = s.n_rows * group.size();
         for (int64_t begin = 0; begin < total; begin += tile, ++turn) {
-          if (turn % workers != worker) continue;
+          if (turn != mine) continue;
           attend_tile(kernels, step, s, kv, group, {begin, std::min(begin + tile, total)});
+          mine = next.fetch_add(1, std::memory_order_relaxed);
         }
       }
     }

@@ -20,10 +20,7 @@ void parallel_for(const Exec& exec, int64_t n, int64_t work, const Body& body) {
     body(Range{0, n});
     return;
   }
-  exec.pool->run([&](int worker) {
-    const Range part = exec.pool->part(worker, n);
-    if (!part.empty()) body(part);
-  });
+  exec.pool->share(n, body);
 }
 
 }  // namespace spillway::cpu

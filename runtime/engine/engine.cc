@@ -37,9 +37,7 @@ void check_numbers(const StepBatch& batch, const StepResult& result) {
 
 Engine::Engine(const Plan& plan, const ModelSpec& model, Pipeline& pipeline, Mesh& mesh,
                Watchdog& watchdog, Metrics& metrics)
-    : plan_(plan),
-      pipeline_(pipeline),
-      mesh_(mesh),
+    : pipeline_(pipeline),
       watchdog_(watchdog),
       metrics_(metrics),
       scheduler_(plan, model.vocab_size, kQueueCapacity),

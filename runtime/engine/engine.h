@@ -80,9 +80,7 @@ class Engine {
   void watch();
   void count(const Flight& flight, int64_t drawn);
 
-  const Plan& plan_;
   Pipeline& pipeline_;
-  Mesh& mesh_;
   Watchdog& watchdog_;
   Metrics& metrics_;
   std::mutex mutex_;  // guards scheduler_ between submit() and the loop

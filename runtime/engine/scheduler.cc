@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "parallel/size_text.h"
 
 namespace spillway {
 
@@ -46,7 +47,7 @@ std::string Scheduler::submit(Request request) {
   const auto n_prompt = static_cast<int64_t>(request.prompt.size());
   if (n_prompt == 0) return "the prompt is empty";
   if (n_prompt >= plan_.kv.context) {
-    return "the prompt has " + std::to_string(n_prompt) + " tokens, the context is " +
+    return "the prompt has " + count_text(n_prompt, "token") + ", the context is " +
            std::to_string(plan_.kv.context) + " (use -c or a shorter prompt)";
   }
   for (const int32_t token : request.prompt) {

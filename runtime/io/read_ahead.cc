@@ -16,14 +16,9 @@
 #include "kernels/core/error.h"
 #include "kernels/core/int_math.h"
 #include "kernels/core/start_thread.h"
+#include "parallel/disk_rate.h"
 
 namespace spillway {
-namespace {
-
-// Enough for a disk to be busy, few enough that the last thread of a piece is not waited for long.
-constexpr int64_t kChunkBytes = int64_t{2} << 20;
-
-}  // namespace
 
 struct ReadAhead::State {
   struct Chunk {
@@ -125,7 +120,7 @@ struct ReadAhead::State {
     const Range pages = pages_of(piece(taken));
     const int64_t all = pages.size();
     if (next == 0) hold(all, slots[slot_of(taken)] + (piece(taken).offset - pages.begin));
-    const Chunk chunk{taken, next, std::min(kChunkBytes, all - next)};
+    const Chunk chunk{taken, next, std::min(kDiskChunkBytes, all - next)};
     next += chunk.bytes;
     ++reading;
     if (next >= all) {

@@ -2,7 +2,9 @@
 #include "runtime/io/spill_file.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -82,6 +84,17 @@ class PageFlags {
 };
 
 }  // namespace
+
+bool lies_in_memory(const std::string& folder) {
+  std::error_code ignored;
+  std::filesystem::path path = std::filesystem::absolute(folder, ignored);
+  while (!std::filesystem::exists(path, ignored) && path.has_relative_path()) {
+    path = path.parent_path();
+  }
+  struct statfs facts {};
+  if (::statfs(path.c_str(), &facts) != 0) return false;
+  return facts.f_type == TMPFS_MAGIC || facts.f_type == RAMFS_MAGIC;
+}
 
 SpillFile::SpillFile(const std::string& folder, const std::string& name, int64_t bytes)
     : folder_(folder), name_(name), bytes_(round_up(bytes, kAlignment)) {

@@ -12,6 +12,9 @@
 
 namespace spillway {
 
+// Whether files in this folder, or in what is there of the path to it, would lie in memory (tmpfs).
+bool lies_in_memory(const std::string& folder);
+
 class SpillFile {
  public:
   // Offsets and lengths of reads that may bypass the page cache are multiples of this.

@@ -8,7 +8,7 @@ namespace spillway {
 
 CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
                          const Weights& weights, DiskWeights* disk, Scratch& scratch,
-                         Communicator& tp, HiddenHashes& hashes)
+                         Communicator& tp, HiddenHashes& hashes, WorkTimes* times)
     : exec_(exec),
       model_(model),
       weights_(weights),
@@ -16,6 +16,7 @@ CpuExecutor::CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Pl
       scratch_(scratch),
       tp_(tp),
       hashes_(hashes),
+      times_(times),
       kv_(model, plan, rank),
       page_tokens_(plan.kv.page_tokens),
       rope_(model.rope) {
@@ -47,11 +48,16 @@ void CpuExecutor::prepare(const StepBatch& batch) {
 }
 
 const LayerWeights& CpuExecutor::fetch(size_t layer, Half half) {
-  return disk_ == nullptr ? weights_.layers[layer] : disk_->fetch(layer, half);
+  if (disk_ == nullptr) return weights_.layers[layer];
+  const LayerWeights& fetched = disk_->fetch(layer, half);
+  if (times_ != nullptr) times_->lap(CpuWork::kDisk);
+  return fetched;
 }
 
 void CpuExecutor::done(size_t layer, Half half) {
-  if (disk_ != nullptr) disk_->done(layer, half);
+  if (disk_ == nullptr) return;
+  if (times_ != nullptr) times_->lap(CpuWork::kOther);
+  disk_->done(layer, half);
 }
 
 void CpuExecutor::hash(int64_t point, View2D<const float> x) {
@@ -73,7 +79,7 @@ void CpuExecutor::forward(const StepBatch& batch, View2D<float> x) {
     window_rope_->fill(positions_, window_cos, window_sin);
     window_rope = {window_cos, window_sin};
   }
-  CpuStep step{exec_, model_, tp_, scratch_, rope, window_rope, slots_, sequences_};
+  CpuStep step{exec_, model_, tp_, scratch_, rope, window_rope, slots_, sequences_, times_};
   hashes_.begin();
   hash(0, x);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {

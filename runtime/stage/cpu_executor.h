@@ -17,15 +17,17 @@
 #include "runtime/stage/hidden_check.h"
 #include "runtime/stage/rope_table.h"
 #include "runtime/stage/scratch.h"
+#include "runtime/stage/work_times.h"
 
 namespace spillway {
 
 class CpuExecutor : public StageExecutor {
  public:
-  // disk: the halves that lie there, started; nullptr when there are none.
+  // disk: the halves that lie there, started; nullptr when there are none. times: told where the
+  // time of steps goes, unless nullptr.
   CpuExecutor(const cpu::Exec& exec, const ModelSpec& model, const Plan& plan, int rank,
               const Weights& weights, DiskWeights* disk, Scratch& scratch, Communicator& tp,
-              HiddenHashes& hashes);
+              HiddenHashes& hashes, WorkTimes* times = nullptr);
 
   const char* kind() const override { return disk_ == nullptr ? "cpu" : "disk"; }
   void forward(const StepBatch& batch, View2D<float> x) override;
@@ -45,6 +47,7 @@ class CpuExecutor : public StageExecutor {
   Scratch& scratch_;
   Communicator& tp_;
   HiddenHashes& hashes_;
+  WorkTimes* times_;
   KvCache kv_;
   int64_t page_tokens_;
   RopeFrequencies rope_;

@@ -14,6 +14,7 @@ void norm_input(CpuStep& step, View2D<const float> x, std::span<const float> wei
   cpu::rms_norm(step.exec, x, weight, static_cast<float>(step.model.norm_eps),
                 step.scratch.normed.view(x.rows, x.cols));
   if (reads_int8(readers)) cpu::quantize_rows(step.exec, input);
+  step.lap(CpuWork::kOther);
 }
 
 // x += the sum over ranks of w * input, and the bias once; through the post norm when there is one.
@@ -21,9 +22,12 @@ void sum_into(CpuStep& step, const PackedMatrix& w, const InputBuffer& input,
               std::span<const float> bias, std::span<const float> post_norm, View2D<float> x) {
   const cpu::Activations a = input.of(x.rows, w.cols);
   if (w.cols > 0 && reads_int8({&w, 1})) cpu::quantize_rows(step.exec, a);
+  step.lap(CpuWork::kOther);
   const View2D<double> partial = step.scratch.partial.head_rows(x.rows);
   cpu::matmul_partial(step.exec, w, a, partial);
+  step.lap(CpuWork::kMatrix);
   step.tp.all_reduce({partial.data, static_cast<size_t>(partial.rows * partial.cols)});
+  step.lap(CpuWork::kCollective);
   if (post_norm.empty()) {
     cpu::add_residual(step.exec, partial, x);
     cpu::add_bias(step.exec, bias, x);
@@ -53,6 +57,7 @@ void attention_half(CpuStep& step, const LayerWeights& w, const KvView& kv, View
 
   const View2D<float> qkv(step.scratch.qkv, n, q_cols + 2 * kv_cols);
   cpu::matmul(step.exec, w.qkv, step.scratch.normed.of(n, x.cols), qkv);
+  step.lap(CpuWork::kMatrix);
   const View2D<float> q = qkv.columns(0, q_cols);
   const View2D<float> k = qkv.columns(q_cols, kv_cols);
   const View2D<float> v = qkv.columns(q_cols + kv_cols, kv_cols);
@@ -63,6 +68,7 @@ void attention_half(CpuStep& step, const LayerWeights& w, const KvView& kv, View
   const float eps = static_cast<float>(step.model.norm_eps);
   cpu::rms_norm_heads(step.exec, w.q_norm, eps, q);
   cpu::rms_norm_heads(step.exec, w.k_norm, eps, k);
+  step.lap(CpuWork::kOther);
 
   const cpu::RopePairing pairing =
       step.model.rope.halves ? cpu::RopePairing::kHalves : cpu::RopePairing::kAdjacent;
@@ -77,6 +83,7 @@ void attention_half(CpuStep& step, const LayerWeights& w, const KvView& kv, View
                                                   : 1.0 / std::sqrt(static_cast<double>(head_dim));
   cpu::attend(step.exec, q, step.sequences, heads, kv, {static_cast<float>(scale), w.window},
               step.scratch.attended.view(n, q_cols));
+  step.lap(CpuWork::kAttention);
   sum_into(step, w.o, step.scratch.attended, w.o_bias, w.attention_post_norm, x);
 }
 
@@ -87,6 +94,7 @@ void feed_forward_half(CpuStep& step, const LayerWeights& w, View2D<float> x) {
 
   const View2D<float> gate_up(step.scratch.gate_up, n, 2 * ff);
   cpu::matmul(step.exec, w.gate_up, step.scratch.normed.of(n, x.cols), gate_up);
+  step.lap(CpuWork::kMatrix);
   cpu::add_bias(step.exec, w.gate_bias, gate_up.columns(0, ff));
   cpu::add_bias(step.exec, w.up_bias, gate_up.columns(ff, ff));
   const auto gated = step.model.activation == GateActivation::kGelu ? cpu::geglu : cpu::swiglu;

@@ -11,6 +11,7 @@
 #include "parallel/model_spec.h"
 #include "runtime/model/weights.h"
 #include "runtime/stage/scratch.h"
+#include "runtime/stage/work_times.h"
 
 namespace spillway {
 
@@ -24,6 +25,10 @@ struct CpuStep {
   cpu::RopeTable window_rope;      // of layers with a window
   std::span<const int64_t> slots;  // where each row's key and value go
   std::span<const AttendSequence> sequences;
+  WorkTimes* times = nullptr;  // told what was done
+  void lap(CpuWork work) const {
+    if (times != nullptr) times->lap(work);
+  }
 };
 
 // x += sum over ranks of Wo attend(rope(Wq n), rope(Wk n), Wv n), n = norm(x). x [n, dim]. Heads

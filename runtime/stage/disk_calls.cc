@@ -7,7 +7,7 @@
 
 namespace spillway {
 
-DiskCalls::DiskCalls(DiskHalves& halves) : halves_(halves) {
+DiskCalls::DiskCalls(DiskHalves& halves, CallTrace* trace) : halves_(halves), trace_(trace) {
   for (size_t i = 0; i < halves.size(); ++i) turns_.push_back({this, i});
 }
 
@@ -28,6 +28,7 @@ bool DiskCalls::fails(size_t half) {
 
 void DiskCalls::wait(void* turn) noexcept {
   const auto& [calls, half] = *static_cast<const Turn*>(turn);
+  const CallTrace::Scope scope(calls->trace_, HostCall::Kind::kReadDisk);
   if (!calls->fails(half)) return;
   // Nobody reads into the slots any more; once is enough.
   bool& spoilt = calls->spoilt_[half % calls->spoilt_.size()];

@@ -16,14 +16,15 @@
 #include <mutex>
 #include <vector>
 
+#include "runtime/stage/call_trace.h"
 #include "runtime/stage/disk_halves.h"
 
 namespace spillway {
 
 class DiskCalls {
  public:
-  // halves: started, and must outlive it.
-  explicit DiskCalls(DiskHalves& halves);
+  // halves: started, and must outlive it. trace: told of waits, unless nullptr.
+  explicit DiskCalls(DiskHalves& halves, CallTrace* trace = nullptr);
   DiskCalls(DiskCalls&&) = delete;
 
   // The calls and what they are given, for the i-th half of every step.
@@ -45,6 +46,7 @@ class DiskCalls {
   bool fails(size_t half);
 
   DiskHalves& halves_;
+  CallTrace* trace_;
   std::vector<Turn> turns_;
   std::array<bool, kDiskSlots> spoilt_{};
   mutable std::mutex mutex_;

@@ -8,12 +8,10 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
+#include "parallel/disk_rate.h"
 
 namespace spillway {
 namespace {
-
-// The disk is busy with two.
-constexpr int kReaders = 2;
 
 const RankPart& part_of(const Plan& plan, int rank) {
   return plan.parts[static_cast<size_t>(rank)];
@@ -124,7 +122,7 @@ void DiskHalves::start(const Weights& weights) {
     }
   }
   CHECK_EQ(piece, pieces_.size());
-  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kReaders, in_cache_);
+  reader_ = std::make_unique<ReadAhead>(file_, pieces_, slot_bases_, kDiskReaders, in_cache_);
 }
 
 std::span<const std::byte> DiskHalves::stored(size_t half) const {

@@ -271,6 +271,7 @@ struct GpuExecutor::State {
     stream.synchronize();
     trace = {};
     tracer->start();
+    spill.start_trace();
     tracing = true;
     if (graphs_traced) return;
     graphs.clear();
@@ -282,6 +283,7 @@ struct GpuExecutor::State {
     CHECK(tracing);
     tracing = false;
     stream.synchronize();
+    trace.calls = spill.stop_trace(tracer->now_ns() - steady_now_ns());
     trace.device = tracer->stop();
     return std::move(trace);
   }

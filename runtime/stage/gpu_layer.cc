@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "kernels/core/check.h"
+
 namespace spillway {
 namespace {
 
@@ -88,6 +90,9 @@ void gpu_feed_forward_half(GpuStep& step, const LayerWeights& w, View2D<float> x
     wait_for(step, normed);
     return sum_into(step, {}, w.down_bias, w.feed_forward_post_norm, x);
   }
+  // The copy for the CPU waits for no blocks of rows: it multiplies 512 at most (--cpu-rows), and
+  // sums go aside from GpuAside::kLeastRows on.
+  CHECK(!on_cpu || normed.n_blocks == 0);
   const CpuTerm cpu =
       step.spill.start_on_cpu(step.exec, w, View2D<const float>(normed.input.x, n, x.cols));
   const FeedForwardMatrices m = step.spill.feed_forward(step.exec, w);

@@ -12,6 +12,10 @@
 namespace spillway {
 namespace {
 
+// Longer than the GPU takes from one CPU half to the next: with workers that sleep between them an
+// 8B whose feed-forward lies on 16 cores has 2 to 15 % less (docs/bench/spill.md).
+constexpr std::chrono::microseconds kAwake{300};
+
 const RankPart& part_of(const Plan& plan, int rank) {
   return plan.parts[static_cast<size_t>(rank)];
 }
@@ -33,7 +37,8 @@ int64_t slot_bytes(const ModelSpec& model, const Plan& plan, int rank) {
 
 GpuSpill::GpuSpill(const ModelSpec& model, const Plan& plan, int rank, const cpu::Exec& cpu,
                    const std::string& folder)
-    : dim_(model.dim),
+    : pool_(*cpu.pool),
+      dim_(model.dim),
       host_pages_("weights spilled to the host", host_list(model, plan, rank).total(), *cpu.pool),
       host_("spilled weights", host_pages_.data(), host_pages_.bytes()),
       pinned_("halves on the CPU",
@@ -59,8 +64,9 @@ void GpuSpill::loaded(const Weights& weights) {
     const std::span<std::byte> slots = disk_->slots();
     disk_pin_ = cuda::PinnedRange("disk slots", slots.data(), disk_->bytes());
     disk_->start(weights);
-    disk_calls_ = std::make_unique<DiskCalls>(*disk_);
+    disk_calls_ = std::make_unique<DiskCalls>(*disk_, &trace_);
   }
+  if (cpu_half_.most_rows() > 0) pool_.stay_awake(kAwake);
   first_layer_ = weights.layers.data();
   for (const LayerWeights& w : weights.layers) {
     calls_.push_back({this, &w});
@@ -192,6 +198,7 @@ int64_t GpuSpill::host_bytes() const {
 
 void GpuSpill::run_call(void* call) {
   const auto& [spill, layer] = *static_cast<const Call*>(call);
+  const CallTrace::Scope scope(&spill->trace_, HostCall::Kind::kMultiply);
   spill->cpu_half_.run(*layer, spill->rows_);
 }
 

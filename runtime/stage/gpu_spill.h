@@ -39,6 +39,7 @@
 #include "kernels/cuda/ops.h"
 #include "parallel/spill.h"
 #include "runtime/model/weights.h"
+#include "runtime/stage/call_trace.h"
 #include "runtime/stage/cpu_half.h"
 #include "runtime/stage/disk_calls.h"
 
@@ -109,6 +110,9 @@ class GpuSpill {
   void check() const;
   // Any thread, when the job ends: no call of the step at hand waits for the disk any more.
   void stop();
+  // The streams' calls of the host from start_trace() on (CallTrace).
+  void start_trace() { trace_.start(); }
+  std::vector<HostCall> stop_trace(int64_t shift_ns) { return trace_.stop(shift_ns); }
 
   int64_t device_bytes() const { return slot_memory_.bytes(); }
   int64_t host_bytes() const;
@@ -128,7 +132,7 @@ class GpuSpill {
     void* turn = nullptr;  // of DiskCalls
   };
   struct Call {
-    const GpuSpill* spill = nullptr;
+    GpuSpill* spill = nullptr;
     const LayerWeights* layer = nullptr;
   };
   static void run_call(void* call);
@@ -141,6 +145,7 @@ class GpuSpill {
   // Where a matrix of the half that was fetched last lies in its slot.
   PackedMatrix in_slot(PackedMatrix matrix) const;
 
+  ThreadPool& pool_;
   int64_t dim_;
   HostPages host_pages_;
   Arena host_;
@@ -148,6 +153,7 @@ class GpuSpill {
   cuda::PinnedMemory pinned_;
   Arena pinned_arena_;
   CpuHalf cpu_half_;
+  CallTrace trace_;
   std::unique_ptr<DiskHalves> disk_;  // nullptr when nothing lies there
   cuda::PinnedRange disk_pin_;        // of its slots
   std::unique_ptr<DiskCalls> disk_calls_;

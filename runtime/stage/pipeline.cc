@@ -58,7 +58,7 @@ Pipeline::Pipeline(const Gguf& gguf, const ModelSpec& model, const Plan& plan, M
   } else {
     load_on_cpu(gguf, spill_folder, on_progress);
     executor_ = std::make_unique<CpuExecutor>(exec, model, plan, mesh.rank, weights_, disk_.get(),
-                                              scratch_, *mesh.tp, hashes_);
+                                              scratch_, *mesh.tp, hashes_, &times_);
   }
   weight_arena_.freeze();
   scratch_.freeze();
@@ -125,11 +125,9 @@ void Pipeline::open_trace() {
   if (gpu_ != nullptr) gpu_->open_trace();
 }
 
-void Pipeline::begin_trace() {
-  if (gpu_ != nullptr) gpu_->begin_trace();
-}
+void Pipeline::begin_trace() { gpu_ != nullptr ? gpu_->begin_trace() : times_.start(); }
 
-StepTrace Pipeline::end_trace() { return gpu_ == nullptr ? StepTrace{} : gpu_->end_trace(); }
+StepTrace Pipeline::end_trace() { return gpu_ != nullptr ? gpu_->end_trace() : times_.stop(); }
 
 int64_t Pipeline::arena_bytes() const {
   const int64_t kv = gpu_ != nullptr ? 0 : plan_.rank_bytes(mesh_.rank, "kv");
@@ -141,7 +139,9 @@ int64_t Pipeline::arena_bytes() const {
 void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
   const View2D<double> partial = scratch_.partial.head_rows(x.rows);
   cpu::embed(exec_, weights_.embedding, batch.tokens, weights_.embedding_rows.begin, partial);
+  times_.lap(CpuWork::kOther);
   mesh_.tp->all_reduce({partial.data, static_cast<size_t>(partial.rows * partial.cols)});
+  times_.lap(CpuWork::kCollective);
   cpu::round_sum(exec_, partial, x);
   if (model_.embedding_scale != 1.0) {
     cpu::scale_rows(exec_, static_cast<float>(model_.embedding_scale), x);
@@ -149,22 +149,28 @@ void Pipeline::embed(const StepBatch& batch, View2D<float> x) {
 }
 
 void Pipeline::start_on_cpu(const StepBatch& batch) {
+  times_.begin_step();
   const View2D<float> x = scratch_.x[x_turn_].head_rows(batch.n_rows());
   OpenPosts& posts = x_posts_[x_turn_];
   x_turn_ = (x_turn_ + 1) % x_posts_.size();
   posts.finish(*mesh_.world);
+  times_.lap(CpuWork::kHop);
   if (mesh_.stage == 0) {
     embed(batch, x);
   } else {
     mesh_.world->recv(writable_bytes_of(x), mesh_.receives_from);
+    times_.lap(CpuWork::kWait);
   }
   executor_->forward(batch, x);
   if (hashes_.on()) {
     compare_hidden(*mesh_.tp, plan_.stages[static_cast<size_t>(mesh_.stage)], batch.number,
                    hashes_);
   }
+  times_.lap(CpuWork::kOther);
   for (const int to : mesh_.sends_to) posts.post(*mesh_.world, bytes_of(x), to);
+  times_.lap(CpuWork::kHop);
   if (mesh_.stage == plan_.last_stage()) head_.run(batch, x);
+  times_.lap(CpuWork::kMatrix);  // nearly all of the head is its product
 }
 
 void Pipeline::start(const StepBatch& batch) {
@@ -178,9 +184,9 @@ void Pipeline::start(const StepBatch& batch) {
 void Pipeline::collect(const StepBatch& batch, StepResult& result) {
   CHECK(mesh_.front());
   const bool traced = gpu_ != nullptr && gpu_->traces();
-  const int64_t since = traced ? gpu_->trace_now_ns() : 0;
+  const int64_t since = traced ? gpu_->trace_now_ns() : steady_now_ns();
   head_.collect(batch, result);
-  if (traced) gpu_->trace_wait(since);
+  traced ? gpu_->trace_wait(since) : times_.waited(since);
 }
 
 void Pipeline::forward(const StepBatch& batch, StepResult* result) {

@@ -61,6 +61,7 @@
 #include "runtime/stage/hidden_check.h"
 #include "runtime/stage/scratch.h"
 #include "runtime/stage/step_batch.h"
+#include "runtime/stage/work_times.h"
 
 namespace spillway {
 
@@ -103,8 +104,8 @@ class Pipeline {
   std::string sum_kind() const { return gpu_ == nullptr ? "" : gpu_->sum_kind(); }
   // On a GPU: nanoseconds that forward() has waited for it, since the start. 0 on a CPU.
   int64_t gpu_waited_ns() const { return gpu_ == nullptr ? 0 : gpu_->waited_ns(); }
-  // What the rank's GPU did in the steps between the last two calls (gpu_executor.h); a CPU tells
-  // nothing. begin_trace() is collective over the plan's ranks.
+  // What the rank did in the steps between the last two calls (step_trace.h, gpu_executor.h).
+  // begin_trace() is collective over the plan's ranks.
   void open_trace();
   void begin_trace();
   StepTrace end_trace();
@@ -131,6 +132,7 @@ class Pipeline {
   size_t x_turn_ = 0;
   std::string hop_report_;
   HiddenHashes hashes_;  // of a stage of several CPUs
+  WorkTimes times_;      // of a CPU, while it is traced
 };
 
 }  // namespace spillway

@@ -1,5 +1,6 @@
 """Bad flags and bad files: a non-zero exit code, one clear line, nothing left running."""
 
+import json
 import os
 import pty
 import re
@@ -133,7 +134,7 @@ class Misuse(harness.EndToEnd):
 
     def test_one_token_has_no_speed(self):
         job = self.succeed(self.run_with("-t", "1", "-p", "Once", "-n", "1"))
-        self.assertIn("| new 1 tokens | first token after", job.errors())
+        self.assertIn("| new 1 token | first token after", job.errors())
 
     def test_a_conversation_longer_than_the_context(self):
         question = "What is the meaning of life, the universe and everything?\n"
@@ -196,6 +197,38 @@ class Misuse(harness.EndToEnd):
                      max_lines=40)
         job = self.succeed(self.run_with("--device", "cpu", *greedy("Once", 4)))
         self.assertTrue(job.text().strip())
+
+    def test_flags_that_only_gpus_follow(self):
+        # Whether the program was built with CUDA or not.
+        for verb in (["run", "-m", model(), "-p", "x"], ["plan", "-m", model()]):
+            self.refused([program()] + verb + ["-ngl", "20"], "-ngl 20")
+            self.refused([program()] + verb + ["--comm", "nccl", "--device", "cpu"], "--comm nccl",
+                         max_lines=40)
+        self.refused(generate(2, "-p", "x", "--comm", "peer"), "--comm peer", max_lines=40)
+        self.succeed(self.run_with("--comm", "staged", *greedy("Once", 2)))
+
+    def test_more_threads_than_cores_are_said_once(self):
+        job = self.succeed(generate(2, *greedy("Once", 2), threads=(os.cpu_count() or 1) + 1))
+        self.assertEqual(job.errors().count("more threads than the "), 1, job.describe())
+        self.assertNotIn("more threads", self.succeed(generate(2, *greedy("Once", 2))).errors())
+
+    def test_a_spill_folder_in_memory(self):
+        if subprocess.run(["stat", "-f", "-c", "%T", "/dev/shm"], capture_output=True, text=True,
+                          check=False).stdout.strip() != "tmpfs":
+            self.skipTest("/dev/shm is no tmpfs here")
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            on_disk = ["--place", "layers all = disk", "--spill-dir", folder, *greedy("Once", 2)]
+            job = self.succeed(generate(2, *on_disk))
+            self.assertEqual(job.errors().count("lies in memory (tmpfs)"), 1, job.describe())
+            # Enough for what lies in memory anyway, and not for the layers beside it.
+            planned = json.loads(self.succeed(
+                [program(), "plan", "-m", model(), "--device", "cpu", "--json", "-t", "1",
+                 "--place", "layers all = disk"]).text())
+            host = sum(line["bytes"] for line in planned["ledger"] if line["place"] == "host")
+            self.refused(self.run_with(*on_disk, "-t", "1", "--host-memory",
+                                       "%dB" % (host + (8 << 20))),
+                         "memory (tmpfs)", folder, "--spill-dir", max_lines=40)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_devices_by_rank(self):
         self.refused(self.run_with("-p", "x", "--device", "cpu,tpu"), "--device", "tpu", "cpu")

@@ -44,15 +44,22 @@ class Verbs(harness.EndToEnd):
         self.assertTrue(found)
 
     def test_profile_without_a_gpu(self):
-        """Says why there is none, and the speeds are there all the same; with two ranks too."""
+        """Ranks on CPUs tell themselves what they do; with two ranks too."""
         arguments = ["bench", "-m", model(), "-p", "8", "-n", "2", "-t", "1", "-r", "1",
                      "--profile", "--device", "cpu"]
         for mpi in ((), mpirun(2)):
             job = self.succeed([*mpi, program(), *arguments])
             self.assertIn("decode ", job.text())
-            self.assertIn("no profile: no rank computes on a GPU", job.text())
+            self.assertRegex(job.text(), r"a prefill step, mean of 1: .*\n rank .*matrix")
+            self.assertRegex(job.text(), r"(?m)^ matrix +\d.*\n(.*\n)+furthest off: \w+$")
         found = self.as_json(*arguments)
-        self.assertEqual(found["profile"], {"obstacle": "no rank computes on a GPU"})
+        (rank,) = found["profile"]["decode"]["ranks"]
+        terms = sum(ms for name, ms in rank.items() if name not in ("rank", "traced", "total_ms",
+                                                                    "dropped"))
+        self.assertAlmostEqual(terms, rank["total_ms"], delta=1e-6 + 1e-3 * rank["total_ms"])
+        self.assertGreater(rank["matrix_ms"], 0)
+        self.assertGreater(found["profile"]["predicted"]["matrix_ms"], 0)
+        self.assertIn("launch_ms", found["profile"]["measured"])
         self.assertGreater(found["decode_tok_per_s"]["median"], 0)
 
     def test_bench_of_three_stages_and_six_sequences(self):
@@ -91,6 +98,22 @@ class Verbs(harness.EndToEnd):
         overlapping = self.perplexity("-c", "64", "--stride", "16", "--chunks", "29")
         self.assertEqual(overlapping["tokens_scored"], 63 + 28 * 16)
         self.assertLess(overlapping["perplexity"], side_by_side["perplexity"])
+
+    def test_status_of_a_job_that_waits_for_a_person(self):
+        def says(address, words):
+            return words in self.succeed([program(), "status", address]).text()
+
+        for chat, words in (([], "waiting for the prompt, up"),
+                            (["--chat"], "waiting for a line of the chat, up")):
+            with self.subTest(chat=chat):
+                job = self.start([*mpirun(2), program(), "run", "-m", model(), "-t", "1", "-n", "2",
+                                  "--temp", "0", *chat], stdin="", keep_stdin=True)
+                address = job.coordinator()
+                job.wait_for(lambda: says(address, words), harness.SOON_S, words)
+                job.process.stdin.write(b"Once")
+                job.process.stdin.close()
+                self.assertEqual(job.wait(120), 0, job.describe())
+                self.assertTrue(job.text().strip())
 
     def test_status_of_a_running_job(self):
         job = self.start(generate(3, "-p", "Once", "-n", "1500", "--ignore-eos"))

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -80,6 +82,67 @@ TEST(ThreadPoolTest, PartsCoverOnceAndDifferByAUnitAtMost) {
       EXPECT_EQ(next, n);
       EXPECT_LE(most - least, grain);
     }
+  }
+}
+
+TEST(ThreadPoolTest, SharesEveryElementOnce) {
+  for (const int n_threads : {1, 2, 3, 8}) {
+    ThreadPool pool(n_threads);
+    for (const int64_t n : {0, 1, 2, 7, 8, 63, 64, 65, 1000}) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(n));
+      pool.share(n, [&](Range piece) {
+        ASSERT_GE(piece.begin, 0);
+        ASSERT_LE(piece.end, n);
+        for (int64_t i = piece.begin; i < piece.end; ++i) ++calls[static_cast<size_t>(i)];
+      });
+      for (const std::atomic<int>& count : calls) ASSERT_EQ(count.load(), 1);
+    }
+  }
+}
+
+TEST(ThreadPoolTest, TheFirstWorkersShareAlone) {
+  ThreadPool pool(4);
+  for (const int n_workers : {1, 2, 4}) {
+    std::vector<int> calls(10, 0);
+    std::mutex mutex;
+    std::set<std::thread::id> threads;
+    pool.share(10, n_workers, [&](Range piece) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      threads.insert(std::this_thread::get_id());
+      for (int64_t i = piece.begin; i < piece.end; ++i) ++calls[static_cast<size_t>(i)];
+    });
+    EXPECT_EQ(calls, std::vector<int>(10, 1));
+    EXPECT_LE(threads.size(), static_cast<size_t>(n_workers));
+  }
+}
+
+// The worker that has the first piece does not come back before the others have done all the rest.
+TEST(ThreadPoolTest, OthersTakeWhatASlowWorkerHasNotComeTo) {
+  ThreadPool pool(3);
+  constexpr int64_t kElements = 300;
+  std::atomic<int64_t> others{0};
+  pool.share(kElements, [&](Range piece) {
+    if (piece.begin > 0) {
+      others += piece.size();
+      return;
+    }
+    const auto all_others = [&] { return others.load() + piece.size() == kElements; };
+    while (!all_others()) std::this_thread::yield();
+  });
+  EXPECT_LT(others.load(), kElements);
+}
+
+TEST(ThreadPoolTest, AwakeOrAsleepWorkersRun) {
+  for (const int awake : {0, 2000}) {
+    ThreadPool pool(3);
+    pool.stay_awake(std::chrono::microseconds(awake));
+    int64_t sum = 0;
+    for (int round = 0; round < 200; ++round) {
+      std::atomic<int64_t> seen{0};
+      pool.share(99, [&](Range piece) { seen += piece.size(); });
+      sum += seen.load();
+    }
+    EXPECT_EQ(sum, 99 * 200);
   }
 }
 

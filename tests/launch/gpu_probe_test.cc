@@ -173,6 +173,23 @@ TEST(GpuProbeTest, ABuildWithoutCudaSaysHowToGetOneWith) {
   EXPECT_EQ(probe_gpu(DeviceChoice::kAuto, 0, {}).warning, "");
   expect_says(refusal({}),
               {"built without CUDA", "nvcc", "cmake --preset release", "--device cpu"});
+  // Where a driver is loaded somebody may wonder.
+  GpuSource with_driver;
+  with_driver.driver = true;
+  expect_says(probe_gpu(DeviceChoice::kAuto, 0, with_driver).warning,
+              {"built without CUDA", "cmake --preset release", "--device cpu"});
+  EXPECT_EQ(probe_gpu(DeviceChoice::kCpu, 0, with_driver).warning, "");
+  PlanRequest request;
+  check_built_with_cuda(request, {});
+  request.gpu_layers = 0;
+  check_built_with_cuda(request, {});
+  request.gpu_layers = 20;
+  try {
+    check_built_with_cuda(request, {});
+    FAIL();
+  } catch (const Error& error) {
+    expect_says(error.what(), {"-ngl 20", "built without CUDA", "nvcc", "leave -ngl out"});
+  }
 }
 
 TEST(GpuProbeTest, AnUnusedGpuIsExplained) {
@@ -184,17 +201,25 @@ TEST(GpuProbeTest, AnUnusedGpuIsExplained) {
   plan.stages[0].ranks = {0};
   ClusterSpec cluster;
   cluster.ranks.resize(1);
-  EXPECT_TRUE(unused_gpus(plan, model, cluster).empty());
+  EXPECT_TRUE(unused_gpus(plan, model, cluster, {}).empty());
   cluster.ranks[0].gpu.name = "Made Up";
   cluster.ranks[0].gpu.ordinal = 2;
   cluster.ranks[0].gpu.free_bytes = int64_t{3} << 30;
-  ASSERT_EQ(unused_gpus(plan, model, cluster).size(), 1U);
-  expect_says(unused_gpus(plan, model, cluster)[0],
+  ASSERT_EQ(unused_gpus(plan, model, cluster, {}).size(), 1U);
+  expect_says(unused_gpus(plan, model, cluster, {})[0],
               {"GPU 2 Made Up is not used", "3.00 GiB", "the plan", "--device gpu"});
+  plan.budgets.resize(1);
+  plan.budgets[0].gpu_bytes = int64_t{1} << 30;
+  expect_says(unused_gpus(plan, model, cluster, {})[0], {"3.00 GiB that are free there"});
+  plan.budgets[0].gpu_given = true;
+  expect_says(unused_gpus(plan, model, cluster, {})[0], {"1.00 GiB of --gpu-memory"});
+  PlanRequest none;
+  none.gpu_layers = 0;
+  expect_says(unused_gpus(plan, model, cluster, none)[0], {"not used: -ngl 0"});
   model.head_dim = 72;
-  expect_says(unused_gpus(plan, model, cluster)[0], {"heads have 72 values"});
+  expect_says(unused_gpus(plan, model, cluster, {})[0], {"heads have 72 values"});
   plan.parts[0].gpu = true;
-  EXPECT_TRUE(unused_gpus(plan, model, cluster).empty());
+  EXPECT_TRUE(unused_gpus(plan, model, cluster, {}).empty());
 }
 
 TEST(GpuProbeTest, OfSeveralRanksEachUnusedGpuIsExplained) {
@@ -215,7 +240,7 @@ TEST(GpuProbeTest, OfSeveralRanksEachUnusedGpuIsExplained) {
   }
   cluster.ranks[1].gpu = {};
   plan.parts[4].gpu = true;
-  const std::vector<std::string> warnings = unused_gpus(plan, model, cluster);
+  const std::vector<std::string> warnings = unused_gpus(plan, model, cluster, {});
   ASSERT_EQ(warnings.size(), 3U);
   expect_says(warnings[0], {"rank 0: GPU 0 Made Up (GPU-12345670) is not used",
                             "rank 1 of the same stage computes on its CPU"});
@@ -223,7 +248,7 @@ TEST(GpuProbeTest, OfSeveralRanksEachUnusedGpuIsExplained) {
   expect_says(warnings[2], {"rank 3: GPU 3"});
   // Of a shared GPU a rank has its share.
   cluster.ranks[3].gpu = cluster.ranks[2].gpu;
-  expect_says(unused_gpus(plan, model, cluster)[1], {"rank 2: GPU 2", "1.50 GiB"});
+  expect_says(unused_gpus(plan, model, cluster, {})[1], {"rank 2: GPU 2", "1.50 GiB"});
 }
 
 }  // namespace

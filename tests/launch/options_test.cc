@@ -197,7 +197,7 @@ TEST(OptionsTest, OtherVerbs) {
 }
 
 TEST(OptionsErrorTest, NoVerbOrAWrongOne) {
-  refused({}, {"subcommand", "see spillway --help"});
+  refused({}, {"what to do is missing: run, ", "probe", "see spillway --help"});
   refused({"walk"}, {"no verb \"walk\"", "see spillway --help"});
   refused({"Run", "-m", "f"}, {"no verb \"Run\""});
   refused({"--fast", "run", "-m", "f"}, {"--fast"});

@@ -12,7 +12,7 @@ StepProfile::Rank rank(double matrix, double collective, double hop, double gap,
                        double host, double total) {
   StepProfile::Rank out;
   out.traced = true;
-  out.times.ms = {matrix, 0, collective, hop, 0, gap, wait, host};
+  out.times.ms = {matrix, 0, collective, hop, 0, gap, wait, host};  // and no spilled weights
   out.times.total_ms = total;
   return out;
 }
@@ -36,23 +36,33 @@ Plan made_plan() {
 
 TEST(Profile, StagesAddUpAndHopsHaveTheRest) {
   const std::array<double, kTerms> job = job_terms(made_decode(), made_plan());
-  const std::array<double, kTerms> wanted = {5, 0, 1.5, 0.75 + 2.5, 0, 0, 0, 0.25};
+  const std::array<double, kTerms> wanted = {5, 0, 1.5, 0.75 + 2.5, 0, 0, 0, 0.25, 0, 0, 0};
   for (size_t i = 0; i < kTerms; ++i) {
     EXPECT_DOUBLE_EQ(job[i], wanted[i]) << term_name(static_cast<Term>(i));
   }
 }
 
 TEST(Profile, TheTermThatIsFurthestOff) {
-  const std::array<double, kTerms> job = job_terms(made_decode(), made_plan());
+  std::array<double, kTerms> job = job_terms(made_decode(), made_plan());
   Prediction p;
   p.matrix_ms = 5.5;
   p.collective_ms = 1.5;
   p.hop_ms = 3;
-  EXPECT_EQ(furthest_off(job, p), Term::kMatrix);
+  const auto worst = [&] { return std::string(furthest_off(compared_terms(job, p)).name); };
+  EXPECT_EQ(worst(), "matrix");
   p.matrix_ms = 5.1;
-  EXPECT_EQ(furthest_off(job, p), Term::kHop);
+  p.hop_ms = 3.2;
+  EXPECT_EQ(worst(), "launch");  // 0.25 of the host's, which nobody predicted
+  p.launch_ms = 0.25;
+  p.hop_ms = 3;
+  EXPECT_EQ(worst(), "hop");
   p.attention_ms = 1;
-  EXPECT_EQ(furthest_off(job, p), Term::kAttention);
+  EXPECT_EQ(worst(), "attention");
+  p.bus_ms = 2;
+  EXPECT_EQ(worst(), "bus");
+  job[static_cast<size_t>(Term::kBus)] = 1.5;
+  job[static_cast<size_t>(Term::kCpu)] = 3;
+  EXPECT_EQ(worst(), "cpu");
 }
 
 Profile made_profile() {
@@ -61,6 +71,7 @@ Profile made_profile() {
   profile.decode.ranks[1].times.unknown = "stranger";
   profile.decode.ranks.push_back({});
   profile.predicted.matrix_ms = 4;
+  profile.predicted.total_ms = 4;
   profile.comparable = true;
   profile.job = job_terms(profile.decode, made_plan());
   return profile;
@@ -70,10 +81,15 @@ TEST(Profile, Text) {
   const std::string text = profile_text(made_profile());
   for (const char* part :
        {"a decode step, mean of 16", "collective", "3.000 30.0%", "rank 1: the kernel stranger",
-        "    4  not on a GPU", "traced it lasts 10.000 ms, untraced 9.000", "furthest off: hop"}) {
+        "    4  not in the plan", "traced it lasts 10.000 ms, untraced 9.000",
+        " hop            0.000     3.250\n", " launch         0.000     0.250\n",
+        " all            4.000    10.000\n", "furthest off: hop"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
   }
-  EXPECT_EQ(text.find("prefill"), std::string::npos) << text;
+  // What nobody predicted and nobody had.
+  for (const char* part : {"prefill", "attention", "bus", "disk"}) {
+    EXPECT_EQ(text.find(part), std::string::npos) << part << " in\n" << text;
+  }
   Profile none;
   none.obstacle = "rank 1: no CUPTI";
   EXPECT_EQ(profile_text(none), "\nno profile: rank 1: no CUPTI\n");
@@ -86,6 +102,8 @@ TEST(Profile, Json) {
   EXPECT_EQ(json["decode"]["ranks"][4]["traced"], false);
   EXPECT_EQ(json["measured"]["matrix_ms"], 5);
   EXPECT_EQ(json["predicted"]["matrix_ms"], 4);
+  EXPECT_EQ(json["measured"]["launch_ms"], 0.25);
+  EXPECT_EQ(json["predicted"]["bus_ms"], 0);
   EXPECT_EQ(json["furthest_off"], "hop");
   EXPECT_FALSE(json.contains("prefill"));
 }

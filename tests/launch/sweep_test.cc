@@ -5,6 +5,7 @@
 
 #include "launch/sweep_cases.h"
 #include "launch/sweep_report.h"
+#include "launch/sweep_rounds.h"
 #include "parallel/spill.h"
 #include "tests/parallel/model_shapes.h"
 
@@ -132,7 +133,7 @@ std::vector<SweepRow> rows() {
   fast.name = "TP2, \"f16\" <cache>";
   fast.on_gpu = 1;
   fast.predicted_decode = 100;
-  fast.decode = 110;
+  fast.decode = measured_of({110});
   fast.ledger_gpu_bytes = int64_t{4} << 30;
   fast.measured_gpu_bytes = int64_t{5} << 30;
   SweepRow slow;
@@ -140,7 +141,7 @@ std::vector<SweepRow> rows() {
   slow.control = true;
   slow.on_gpu = 0.5;
   slow.predicted_decode = 50;
-  slow.decode = 40;
+  slow.decode = measured_of({40});
   SweepRow failed;
   failed.name = "PP2";
   failed.predicted_decode = 30;
@@ -155,13 +156,56 @@ TEST(SweepReport, TableCsvAndJson) {
     EXPECT_NE(table.find(part), std::string::npos) << part << " in\n" << table;
   }
   const std::string csv = sweep_csv(rows());
-  EXPECT_NE(csv.find("\"TP2, \"\"f16\"\" <cache>\",0,1,110,100,0,0,4294967296,5368709120,\"\"\n"),
+  EXPECT_NE(csv.find("\"TP2, \"\"f16\"\" "
+                     "<cache>\",0,1,110,100,0,0,4294967296,5368709120,\"\",1,110,110,0,0\n"),
             std::string::npos)
       << csv;
   const auto json = sweep_json(rows());
   ASSERT_EQ(json.size(), 3u);
   EXPECT_EQ(json[1]["decode_tok_per_s"], 40);
   EXPECT_EQ(json[1]["control"], true);
+}
+
+TEST(SweepReport, RangesOfSeveralRuns) {
+  std::vector<SweepRow> all = rows();
+  all[0].decode = measured_of({110, 90, 130});
+  all[0].prefill = measured_of({1000, 1200});
+  EXPECT_EQ(all[0].decode.median, 110);
+  EXPECT_EQ(all[0].prefill.median, 1100);
+  const std::string table = sweep_table(all);
+  EXPECT_NE(table.find("    3 runs: decode 90.00 to 130, prefill 1000 to 1200\n"),
+            std::string::npos)
+      << table;
+  EXPECT_NE(sweep_csv(all).find(",3,90,130,1000,1200\n"), std::string::npos) << sweep_csv(all);
+  EXPECT_EQ(sweep_json(all)[0]["decode_runs"], (std::vector<double>{110, 90, 130}));
+  for (const bool offload : {false, true}) {
+    const std::string svg = sweep_svg(all, "model", offload);
+    EXPECT_NE(svg.find("110.00 tok/s (90.00 to 130.00), predicted 100.00"), std::string::npos);
+    const auto lines = [](const std::string& text) {
+      int n = 0;
+      for (size_t at = 0; (at = text.find("<line", at)) != std::string::npos; ++at) ++n;
+      return n;
+    };
+    EXPECT_EQ(lines(svg) - lines(sweep_svg(rows(), "model", offload)), 3);
+  }
+}
+
+TEST(SweepRounds, OneRunARoundWhereLoadingIsCheap) {
+  const auto rounds = [](int runs, int asked, double load_s) {
+    SweepRounds of(runs, asked);
+    std::vector<int> out;
+    while (of.more()) {
+      out.push_back(of.runs_now());
+      of.finish(load_s, 1.0);
+    }
+    return out;
+  };
+  EXPECT_EQ(rounds(3, 0, 0.5), (std::vector<int>{1, 1, 1}));
+  EXPECT_EQ(rounds(3, 0, 5), (std::vector<int>{1, 2}));
+  EXPECT_EQ(rounds(1, 0, 5), (std::vector<int>{1}));
+  EXPECT_EQ(rounds(3, 1, 0.5), (std::vector<int>{3}));
+  EXPECT_EQ(rounds(5, 2, 5), (std::vector<int>{3, 2}));
+  EXPECT_EQ(rounds(3, 7, 5), (std::vector<int>{1, 1, 1}));
 }
 
 // The longest line, and how many there are.

@@ -176,6 +176,48 @@ TEST(TermTimes, StagedSumsAreCollectiveWithTheTimeOnTheHost) {
             (Us{45, 0, 5 + 35 + 10, 0, 0, 0, 0, 5}));
 }
 
+// Halves of 640 bytes, longer than the step's rows: no hops. Times are in the comments.
+TEST(TermTimes, CopiesOfSpilledHalvesCountWhereTheGpuWaitsForThem) {
+  Made made;
+  made.run(0, 0, 10, 100)
+      .copy(Kind::kToDevice, 640, 0, 40)  // 10 of it while the host launches, then waited for
+      .kernel(0, 40, 60)
+      .copy(Kind::kToDevice, 640, 40, 55)   // beside a kernel
+      .copy(Kind::kToDevice, 640, 60, 120)  // of nobody here: the next kernel begins before its end
+      .kernel(0, 70, 90);
+  EXPECT_EQ(us_of(term_times(made.trace, 1, 1, {16, false, true, {640}})),
+            (Us{40, 0, 0, 0, 0, 20, 0, 0, 0, 40, 0}));
+  // Without knowing them they are taken for rows.
+  EXPECT_GT(us_of(term_times(made.trace, 1, 1, {16, false, true}))[3], 0);
+}
+
+TEST(TermTimes, CallsOfTheHostCountWhereTheGpuWaitsForThem) {
+  Made made;
+  made.run(0, 0, 0, 100).kernel(0, 0, 10).kernel(0, 50, 60).kernel(0, 90, 100);
+  const auto call = [&](HostCall::Kind kind, int64_t begin, int64_t end) {
+    made.trace.calls.push_back({kind, begin * 1000, end * 1000});
+  };
+  call(HostCall::Kind::kMultiply, 5, 45);   // from 10 to 45; 5 until the kernel are a gap
+  call(HostCall::Kind::kReadDisk, 55, 75);  // from 60 to 75, then the copy until 90
+  made.copy(Kind::kToDevice, 640, 75, 90);
+  EXPECT_EQ(us_of(term_times(made.trace, 1, 1, {16, false, true, {640}})),
+            (Us{30, 0, 0, 0, 0, 5, 0, 0, 35, 15, 15}));
+}
+
+// What a rank on a CPU tells of itself, and what it does between its steps.
+TEST(TermTimes, OfARankOnACpu) {
+  StepTrace trace;
+  trace.on_cpu = {{-50000, 0, {}},
+                  {10000, 60000, {20000, 10000, 5000, 4000, 3000, 2000, 6000}},
+                  {70000, 100000, {30000, 0, 0, 0, 0, 0, 0}}};
+  trace.waits.push_back({62000, 66000});
+  // 10 + 10 us outside of steps, 4 of them waiting for results.
+  EXPECT_EQ(us_of(term_times(trace, 2, 1, {16, false, true})),
+            (Us{50, 10, 5, 4, 6, 0, 3 + 4, 16, 0, 0, 2}));
+  EXPECT_EQ(us_of(term_times(trace, 2, 1, {16, false, false})),
+            (Us{50, 10, 5, 4, 6, 0, 3 + 4 + 16, 0, 0, 0, 2}));
+}
+
 TEST(TermTimes, RecordsOutsideOfTheStepsDoNotCount) {
   Made made;
   made.kernel(0, -50, 10).run(0, 0, 10, 50).kernel(0, 45, 80);

@@ -34,6 +34,7 @@ ClusterSpec full_cluster() {
       4, {{QuantType::kQ4_K, 20.5, 110.25}, {QuantType::kQ6_K, 19, 95.5}}, 8.5, 30.25, 0.5, 0.25,
       12};
   cluster.ranks[0].cpu_together = {8, {{QuantType::kQ4_K, 15.5, 100.1}}, 6, 20, 0.75, 0.5, 13.5};
+  cluster.ranks[1].busy_share = 0.375;
   cluster.link = {8.5, 9.75, true, 12.25};
   cluster.pairs = {{0, 1, "peer", 310.5, 4.25}};
   return cluster;
@@ -56,6 +57,8 @@ TEST(ClusterFileTest, EveryFieldComesBackBitForBit) {
   EXPECT_EQ(rank.host_reads[1].beside_bus_gb_per_s, 84.25);
   EXPECT_EQ(rank.together, full_cluster().ranks[1].together);
   EXPECT_EQ(rank.page_cache_gb_per_s, 9.25);
+  EXPECT_EQ(rank.busy_share, 0.375);
+  EXPECT_NE(busy_text(back.cluster).find("others had 38 %"), std::string::npos);
   EXPECT_EQ(back.cluster.ranks[0].cpu_alone, full_cluster().ranks[0].cpu_alone);
   EXPECT_EQ(back.cluster.ranks[0].cpu_together, full_cluster().ranks[0].cpu_together);
   EXPECT_EQ(rank.cpu_alone, CpuRates{});
@@ -70,6 +73,15 @@ void expect_documented(const TomlTable& table, const std::string& page) {
     EXPECT_NE(page.find(key), std::string::npos) << table.name << "." << key;
   }
   for (const TomlTable& child : table.tables) expect_documented(child, page);
+}
+
+TEST(ClusterFileTest, OnlyABusyMachineIsSpokenOf) {
+  ClusterSpec cluster = full_cluster();
+  cluster.ranks[1].busy_share = 0.09;
+  EXPECT_EQ(busy_text(cluster), "");
+  RankSpec busy;
+  busy.busy_share = 0.5;
+  EXPECT_EQ(with_rates({}, busy).busy_share, 0.5);
 }
 
 TEST(ClusterFileTest, EveryKeyIsDocumented) {

@@ -38,11 +38,19 @@ TEST(ParsePlaces, HybridHasAShare) {
 }
 
 TEST(ParsePlaces, RoundTrip) {
-  for (const char* text : {"layers all = resident", "layers 40-79 ffn = cpu; layers 3 attn = disk",
-                           "layers 0-9 ffn = hybrid 0.6"}) {
+  for (const char* text : {"layers all = resident", "layers 40-79 ffn = cpu; layer 3 attn = disk",
+                           "layers 0-9 ffn = hybrid 0.6", "layers 1,3,7-9 ffn = hybrid 0.6",
+                           "layers all = disk; layers 1,2 = disk; layers all = disk",
+                           "layers 1,2 = disk; layers 3,5 ffn = disk; layer 4 = disk"}) {
     EXPECT_EQ(places_text(parse_places(text)), text);
     EXPECT_EQ(parse_places(places_text(parse_places(text))), parse_places(text));
   }
+}
+
+TEST(ParsePlaces, AListOfRangesIsAPinEach) {
+  const auto pins = parse_places("layers 1, 4-5 ,9 ffn = cpu");
+  EXPECT_EQ(pins, parse_places("layer 1 ffn = cpu; layers 4-5 ffn = cpu; layer 9 ffn = cpu"));
+  EXPECT_EQ(places_text(pins), "layers 1,4-5,9 ffn = cpu");
 }
 
 TEST(ParsePlaces, RefusesWithPlaceAndExample) {
@@ -50,6 +58,7 @@ TEST(ParsePlaces, RefusesWithPlaceAndExample) {
       {"", "\"layers\" expected, found the end"}, {"layer = cpu", "number of a layer"},
       {"layers 9-3 = cpu", "comes after"},        {"layers 1 mlp = cpu", "attn, ffn"},
       {"layers 1 = gpu", "resident, cpu"},        {"layers 1 = cpu, 2", "\";\" expected"},
+      {"layers 1, = cpu", "number of a layer"},   {"layers all,1 = cpu", "\"=\" expected"},
       {"layers 1 = hybrid 1.5", "from 0 to 1"},   {"layers 99999999 = cpu", "number of a layer"}};
   for (const auto& [text, says] : cases) {
     try {

@@ -15,6 +15,7 @@
 #include "kernels/core/error.h"
 #include "parallel/cgroup.h"
 #include "parallel/cpu_rates.h"
+#include "parallel/crossing_lines.h"
 #include "parallel/disk_rate.h"
 #include "parallel/host_reads.h"
 #include "parallel/solo_communicator.h"
@@ -218,8 +219,11 @@ TEST(Probe, WhatLayersReachIsMeasuredSliceBySlice) {
   const ReadBuffer weights(exec, int64_t{16} << 20);
   const std::vector<QuantType> types = {QuantType::kF16, QuantType::kQ4_K, QuantType::kIQ3_S};
   int slices = 0;
-  const CpuRates rates =
-      CpuProbe(exec, weights).measure(6, types, 0, true, [&slices] { ++slices; });
+  CpuProbe probe(exec, weights);
+  EXPECT_EQ(probe.busy_share(), 0);
+  const CpuRates rates = probe.measure(6, types, 0, true, [&slices] { ++slices; });
+  EXPECT_GE(probe.busy_share(), 0);
+  EXPECT_LE(probe.busy_share(), 1);
   EXPECT_EQ(slices, CpuProbe::slices(types));
   EXPECT_EQ(rates.threads, 6);
   ASSERT_EQ(rates.products.size(), types.size());
@@ -236,6 +240,18 @@ TEST(Probe, WhatLayersReachIsMeasuredSliceBySlice) {
   const std::vector<QuantType> all = all_product_types();
   EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
   EXPECT_EQ(std::count(all.begin(), all.end(), QuantType::kQ6_K), 1);
+}
+
+TEST(Probe, LinesCrossInStepsOfAnySize) {
+  ThreadPool pool(3);
+  const cpu::Exec exec{&pool, cpu::best_isa()};
+  CrossingLines lines(8, 96, 256);
+  for (const int64_t rows : {1, 2, 7, 8}) {
+    for (const bool by_columns : {false, true}) {
+      lines.run(exec, rows, 96, 256, by_columns);
+      lines.run(exec, rows, 32, 40, by_columns);
+    }
+  }
 }
 
 TEST(Probe, DiskRatesOfAFile) {

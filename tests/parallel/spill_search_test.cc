@@ -135,6 +135,7 @@ TEST(Spill, ASlowCpuIsLeftAloneAndASlowBusToo) {
 TEST(Spill, WhereTheHostIsFullTheDiskHoldsTheRest) {
   const ModelSpec model = llama_70b();
   ClusterSpec cluster = with_host_rates(gpus({24}));
+  cluster.ranks[0].memory_free_bytes = 13 * kGiB;  // the page cache has room for little
   PlanRequest request = in_gpu_memory("20GiB");
   request.host_memory = parse_budgets("--host-memory", "12GiB");
   const Plan plan = make_plan(model, cluster, request);
@@ -175,9 +176,13 @@ TEST(Spill, TheDiskIsTheLastPlace) {
 // A half from disk on a GPU: the read runs beside products and copies, and the slowest way counts.
 TEST(SpillCost, ReadsFromDiskRunBesideTheBus) {
   const ModelSpec model = llama_70b();
-  const auto step_ms = [&](const char* places, double disk_gb_per_s) {
+  // memory: what is free on the host; what the plan leaves of it the page cache has.
+  const auto step_ms = [&](const char* places, double disk_gb_per_s, int64_t memory,
+                           double page_cache_gb_per_s) {
     ClusterSpec cluster = with_host_rates(gpus({80}));
+    cluster.ranks[0].memory_free_bytes = memory;
     cluster.ranks[0].disk_gb_per_s = disk_gb_per_s;
+    cluster.ranks[0].page_cache_gb_per_s = page_cache_gb_per_s;
     PlanRequest request;
     request.device = DeviceChoice::kGpu;
     request.places = parse_places(places);
@@ -189,17 +194,23 @@ TEST(SpillCost, ReadsFromDiskRunBesideTheBus) {
   request.places = parse_places("layers all ffn = disk");
   const auto bytes =
       static_cast<double>(make_plan(model, any, request).rank_bytes(0, "weights", "disk"));
-  const Prediction resident = step_ms("layers all = resident", 2);
-  const Prediction streamed = step_ms("layers all ffn = streamed", 2);
+  constexpr int64_t kNoRoom = 2 * kGiB;  // beside slots, for some halves
+  constexpr int64_t kRoom = 100 * kGiB;
+  const Prediction resident = step_ms("layers all = resident", 2, kRoom, 1000);
+  const Prediction streamed = step_ms("layers all ffn = streamed", 2, kRoom, 1000);
   // A disk slower than the bus bounds the step: its reads, one copy and one product are left.
-  const Prediction slow = step_ms("layers all ffn = disk", 2);
-  EXPECT_GT(slow.total_ms, bytes / 2e6);
+  const Prediction slow = step_ms("layers all ffn = disk", 2, kNoRoom, 1000);
+  EXPECT_GT(slow.total_ms, 0.97 * bytes / 2e6);
   EXPECT_LT(slow.total_ms, 1.02 * bytes / 2e6 + resident.total_ms / 40);
   EXPECT_GT(slow.disk_ms, 0.9 * bytes / 2e6);
   // One that is quicker costs no more than the bus; no disk makes a half quicker than the host's.
-  const Prediction quick = step_ms("layers all ffn = disk", 1000);
+  const Prediction quick = step_ms("layers all ffn = disk", 1000, kNoRoom, 1000);
   EXPECT_GE(quick.total_ms, streamed.total_ms);
   EXPECT_LT(quick.total_ms, 1.01 * streamed.total_ms);
+  // What the page cache has room for comes at its rate, whatever the disk's.
+  const Prediction cached = step_ms("layers all ffn = disk", 0.1, kRoom, 4);
+  EXPECT_GT(cached.total_ms, bytes / 4e6);
+  EXPECT_LT(cached.total_ms, 1.02 * bytes / 4e6 + resident.total_ms / 40);
 }
 
 // 58 GB of pinned weights take 200 MB of page tables on the GPU: more than what the halves leave

@@ -122,6 +122,19 @@ JobStatus sample_status() {
   return status;
 }
 
+TEST(StatusTable, ALayerAloneIsNoRange) {
+  JobStatus status = sample_status();
+  status.ranks[0].n_layers = 1;
+  status.ranks[0].progress.tokens_done = 1;
+  status.ranks[0].progress.state = kReadsPrompt;
+  status.ranks[0].progress.step = -1;  // none yet
+  const std::string table = status_table(status);
+  EXPECT_FALSE(has(table, "0-0")) << table;
+  EXPECT_TRUE(has(table, ", 1 token\n")) << table;
+  EXPECT_TRUE(has(table, " reading prompt     -")) << table;
+  EXPECT_FALSE(has(table, "-1 ")) << table;
+}
+
 TEST(StatusTable, ShowsTheJobAndARowARank) {
   JobStatus status = sample_status();
   status.ranks[1].progress.state = "loading";
@@ -164,7 +177,7 @@ TEST(StatusTable, EmptyAndHostileStatusesAreTables) {
   EXPECT_EQ(table.find('\r'), std::string::npos);
   EXPECT_EQ(table.find('\x07'), std::string::npos);
   EXPECT_TRUE(has(table, "failed: rank 3 died\nup "));
-  EXPECT_FALSE(has(table, std::string(13, 'x')));
+  EXPECT_FALSE(has(table, std::string(15, 'x')));
 }
 
 }  // namespace

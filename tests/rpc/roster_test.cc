@@ -89,6 +89,29 @@ TEST(Roster, TheTimeTheCoordinatorWasStoppedDoesNotCount) {
   EXPECT_EQ(roster.rows(kStart + milliseconds(1)).at(0).heartbeat_age_s, 0.0);
 }
 
+TEST(Roster, AJobSaysWhatItWaitsFor) {
+  Roster roster = full_roster(2);
+  roster.assign(sample_plan(2), kStart);
+  const auto in_state = [&](const char* front, const char* other) {
+    RankProgress progress = running(0);
+    progress.state = front;
+    roster.heartbeat(0, progress, kStart);
+    progress.state = other;
+    roster.heartbeat(1, progress, kStart);
+    return roster.serving_state();
+  };
+  EXPECT_EQ(roster.serving_state(), "loading");
+  EXPECT_EQ(in_state(kReadsPrompt, "waiting"), "waiting for the prompt");
+  EXPECT_EQ(in_state("loading", "waiting"), "loading");
+  EXPECT_EQ(in_state("ready", "running"), "running");
+  EXPECT_EQ(in_state(kReadsLine, "running"), "waiting for a line of the chat");
+  EXPECT_TRUE(roster.loading().finished);
+  EXPECT_EQ(in_state("running", "running"), "running");
+  roster.leave(0);
+  roster.leave(1);
+  EXPECT_EQ(roster.serving_state(), "ended");
+}
+
 TEST(Roster, SentencesSayWhatARankDidLast) {
   Roster roster(2);
   roster.admit(spec_of(0), 1, kProtocol, kStart);

@@ -200,7 +200,8 @@ Value Interpreter::call_loop(const Loop& loop, const Arguments& arguments) {
   return heap_.text(capture.take());
 }
 
-Interpreter::Flow Interpreter::execute_set_block(const Statement& s) {
+// What the body writes, through the statement's filters; only when it returns kNext.
+Interpreter::Flow Interpreter::execute_filtered(const Statement& s, Value& out) {
   Value text;
   {
     Capture capture(*this);
@@ -209,21 +210,22 @@ Interpreter::Flow Interpreter::execute_set_block(const Statement& s) {
     if (flow != Flow::kNext) return flow;
     text = heap_.text(capture.take());
   }
-  assign(*s.target, evaluate_filters(s.expression.get(), text));
+  out = evaluate_filters(s.expression.get(), text);
   return Flow::kNext;
 }
 
+Interpreter::Flow Interpreter::execute_set_block(const Statement& s) {
+  Value value;
+  const Flow flow = execute_filtered(s, value);
+  if (flow == Flow::kNext) assign(*s.target, value);
+  return flow;
+}
+
 Interpreter::Flow Interpreter::execute_filter_block(const Statement& s) {
-  Value text;
-  {
-    Capture capture(*this);
-    const Block block(*this, scope_, s.keeps_scope);
-    const Flow flow = execute(s.body);
-    if (flow != Flow::kNext) return flow;
-    text = heap_.text(capture.take());
-  }
-  emit(to_text_value(heap_, evaluate_filters(s.expression.get(), text)).text());
-  return Flow::kNext;
+  Value value;
+  const Flow flow = execute_filtered(s, value);
+  if (flow == Flow::kNext) emit(to_text_value(heap_, value).text());
+  return flow;
 }
 
 Interpreter::Flow Interpreter::execute_call(const Statement& s) {

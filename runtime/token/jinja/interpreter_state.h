@@ -69,6 +69,7 @@ class Interpreter {
   Flow execute_call(const Statement& s);
   Flow execute_with(const Statement& s);
   const List& chosen_items(const Statement& s, const List& items);
+  Flow execute_filtered(const Statement& s, Value& out);
   Flow execute_set_block(const Statement& s);
   Flow execute_filter_block(const Statement& s);
   void define_macro(const Statement& s);

@@ -28,6 +28,15 @@ using testing::cut_spill_files;
 using testing::forget_spill_files;
 using testing::TempDir;
 
+// The kernel's own mount of shared memory is a tmpfs wherever it is one at all.
+TEST(SpillFolder, MemoryIsToldFromADisk) {
+  EXPECT_FALSE(lies_in_memory("/proc/self/none/such"));
+  EXPECT_FALSE(lies_in_memory("/sys"));
+  if (!lies_in_memory("/dev/shm")) GTEST_SKIP() << "/dev/shm is no tmpfs here";
+  EXPECT_TRUE(lies_in_memory("/dev/shm/not/there/yet"));
+  EXPECT_FALSE(lies_in_memory("/proc/../sys"));
+}
+
 std::vector<std::byte> noise(int64_t n, unsigned seed) {
   std::mt19937 random(seed);
   std::vector<std::byte> out(static_cast<size_t>(n));

@@ -171,6 +171,29 @@ INSTANTIATE_TEST_SUITE_P(
                            "layers all ffn = hybrid 0.5; layers 1-2 = resident"}),
     [](const auto& test) { return std::string(test.param.name); });
 
+// By their sizes a profile knows them among all copies (launch/terms.h).
+TEST(GpuSpill, CopiesHaveTheSizesThatThePlanSays) {
+  const TinyJob job(six_layers());
+  Rank rank(job,
+            "layers 0-1 = streamed; layer 2 = disk; layer 3 ffn = cpu; layer 4 ffn = hybrid 0.5",
+            "layers all = resident; layer 4 ffn = hybrid 0.5");
+  const std::vector<int64_t> sizes =
+      streamed_copies(job.spec, rank.plan.parts[0], rank.plan.stages[0].layers);
+  const auto there = [&](int64_t bytes) {
+    return std::find(sizes.begin(), sizes.end(), bytes) != sizes.end();
+  };
+  EXPECT_EQ(sizes.size(), 4U);  // attention, feed-forward, and the hybrid one with and without
+  for (const LayerWeights& w : rank.weights.layers) {
+    for (const Half half : {Half::kAttention, Half::kFeedForward}) {
+      if (place_of_half(w.part, half) == Place::kResident) continue;
+      const auto span = half_span(w, half);
+      EXPECT_TRUE(there(static_cast<int64_t>(span.size())));
+      if (place_of_half(w.part, half) != Place::kHybrid) continue;
+      EXPECT_TRUE(there(span.data() + span.size() - w.gate_up[0].data));
+    }
+  }
+}
+
 // Those before the one that failed, and the resident ones, are right; then the Error.
 TEST(GpuSpill, AStepEndsWhenTheDiskFails) {
   const TinyJob job(six_layers());
