@@ -35,13 +35,14 @@ struct WithoutPins {
   double times = 1;  // as fast
 };
 
-// The plan with one GiB more on every GPU, or on every host.
+// The plan with one GiB more on every GPU, or on every host, less the plan: all zero where the
+// objective gains nothing. What it does not name may be less, below 0.
 struct OneMoreGib {
   std::string place;
-  double decode_tok_per_s = 0;  // gained; 0: nothing
+  double decode_tok_per_s = 0;
   double prefill_tok_per_s = 0;
   double sequences_tok_per_s = 0;  // of several sequences at once
-  int64_t context = 0;             // tokens gained, by the objective `context`
+  int64_t context = 0;             // tokens, by the objective `context`
 };
 
 struct Alternative {

@@ -19,6 +19,8 @@ constexpr int kMoves = 16;
 // Times that a spill is made greater by what it missed, and by twice as much every time: what
 // halves leave beyond the need may hide a miss.
 constexpr int kSpills = 5;
+// Of so few ranks every choice of stages on CPUs is laid out.
+constexpr int kAllDevices = 3;
 // Stages that go to CPUs one at a time.
 constexpr size_t kFewStages = 4;
 
@@ -211,48 +213,101 @@ bool has_spilled(const Plan& plan) {
   });
 }
 
-// Makes the plans of lay_out in their order and hands each to `take`, until that says it is enough.
-template <typename Take>
-void each_layout(const Candidate& candidate, const PlanTask& task, std::span<const SpillWay> ways,
-                 const Take& take) {
+// Which stages compute on GPUs.
+struct Devices {
+  std::vector<bool> on_gpu;
+  std::vector<bool> forced;  // the request insists on it
+  bool possible() const {
+    for (size_t s = 0; s < forced.size(); ++s) {
+      if (forced[s] && !on_gpu[s]) return false;
+    }
+    return true;
+  }
+};
+
+// On all GPUs that may be used.
+Devices devices_of(const Candidate& candidate, const PlanTask& task) {
   const size_t n_stages = candidate.stages.size();
-  std::vector<bool> on_gpu(n_stages, gpu_obstacle(task.model).empty());
-  std::vector<bool> forced(n_stages, false);
+  Devices out;
+  out.on_gpu.assign(n_stages, gpu_obstacle(task.model).empty());
+  out.forced.assign(n_stages, false);
   const std::vector<size_t> stages = stages_of(candidate);
   for (size_t r = 0; r < stages.size(); ++r) {
     const DeviceChoice device = task.request.device_of(static_cast<int>(r));
     const bool has = task.cluster.ranks[r].gpu.present();
-    if (device == DeviceChoice::kGpu) forced[stages[r]] = true;
-    if (device == DeviceChoice::kCpu || !has) on_gpu[stages[r]] = false;
+    if (device == DeviceChoice::kGpu) out.forced[stages[r]] = true;
+    if (device == DeviceChoice::kCpu || !has) out.on_gpu[stages[r]] = false;
   }
-  for (size_t s = 0; s < n_stages; ++s) {
-    if (forced[s] && !on_gpu[s]) return;
-  }
-  Plan plan = lay_out_resident(candidate, on_gpu, task);
-  if (take(plan) || !lacks_gpu_memory(plan)) return;
+  return out;
+}
+
+// Resident on these devices, and where that lacks a GPU's memory spilled in each of these ways.
+// Returns whether `take` said that it is enough, or nothing was lacking.
+template <typename Take>
+bool layouts_on(const Candidate& candidate, const std::vector<bool>& on_gpu, const PlanTask& task,
+                std::span<const SpillWay> ways, const Take& take) {
+  const Plan plan = lay_out_resident(candidate, on_gpu, task);
+  if (take(plan) || !lacks_gpu_memory(plan)) return true;
   Choices choices = by_speed(candidate, on_gpu, task);
   weigh_by_memory(choices, candidate, plan, task);
   const Plan bare = lay_out_with(candidate, choices, task);
   for (const SpillWay way : ways) {
     const Plan spilled = lay_out_spilled(candidate, bare, choices, task, way);
-    if (has_spilled(spilled) && take(spilled)) return;
+    if (has_spilled(spilled) && take(spilled)) return true;
   }
-  // Stages go to CPUs one by one, unless the user placed halves beside a GPU.
-  const auto& pins = task.request.places;
-  const bool beside = std::any_of(pins.begin(), pins.end(),
-                                  [](const PlacePin& pin) { return in_host_memory(pin.place); });
-  size_t overfull = overfull_stage(plan, forced);
-  while (overfull != n_stages && !beside) {
-    on_gpu[overfull] = false;
+  return false;
+}
+
+// Stages that lack memory go to CPUs instead, one by one; of many as many as lack it at a time:
+// each turn is another layout.
+template <typename Take>
+void layouts_with_fewer_gpus(const Candidate& candidate, Devices devices, const PlanTask& task,
+                             const Take& take) {
+  const size_t n_stages = candidate.stages.size();
+  Plan plan = lay_out_resident(candidate, devices.on_gpu, task);
+  size_t overfull = overfull_stage(plan, devices.forced);
+  while (overfull != n_stages) {
+    devices.on_gpu[overfull] = false;
     const Lacks lacks = lacks_of(plan);
-    // Of many stages as many as lack memory at a time: each turn is another layout.
     for (size_t s = 0; n_stages > kFewStages && s < n_stages; ++s) {
-      if (!forced[s] && stage_shortage(plan, lacks, plan.stages[s]).bytes > 0) on_gpu[s] = false;
+      if (devices.forced[s]) continue;
+      if (stage_shortage(plan, lacks, plan.stages[s]).bytes > 0) devices.on_gpu[s] = false;
     }
-    plan = lay_out_resident(candidate, on_gpu, task);
-    overfull = overfull_stage(plan, forced);
+    plan = lay_out_resident(candidate, devices.on_gpu, task);
+    overfull = overfull_stage(plan, devices.forced);
   }
   if (!lacks_gpu_memory(plan)) take(plan);
+}
+
+// Makes the plans of lay_out in their order and hands each to `take`, until that says it is enough.
+template <typename Take>
+void each_layout(const Candidate& candidate, const PlanTask& task, std::span<const SpillWay> ways,
+                 const Take& take) {
+  const Devices all = devices_of(candidate, task);
+  if (!all.possible() || layouts_on(candidate, all.on_gpu, task, ways, take)) return;
+  // Unless the user placed halves beside a GPU.
+  const auto& pins = task.request.places;
+  if (std::any_of(pins.begin(), pins.end(),
+                  [](const PlacePin& pin) { return in_host_memory(pin.place); })) {
+    return;
+  }
+  std::vector<size_t> free;  // stages that may compute on CPUs instead
+  for (size_t s = 0; s < all.on_gpu.size(); ++s) {
+    if (all.on_gpu[s] && !all.forced[s]) free.push_back(s);
+  }
+  if (task.cluster.size() > kAllDevices) {
+    return layouts_with_fewer_gpus(candidate, all, task, take);
+  }
+  for (unsigned cpus = 1; cpus < 1u << free.size(); ++cpus) {
+    std::vector<bool> on_gpu = all.on_gpu;
+    for (size_t i = 0; i < free.size(); ++i) {
+      if (cpus >> i & 1) on_gpu[free[i]] = false;
+    }
+    bool enough = false;
+    layouts_on(candidate, on_gpu, task, ways,
+               [&](const Plan& plan) { return enough = take(plan); });
+    if (enough) return;
+  }
 }
 
 }  // namespace

@@ -9,6 +9,13 @@
 
 namespace spillway {
 
+// Stages by their ranks; shares are the user's or, with free_shares, follow the ranks' speed.
+struct Candidate {
+  std::vector<StagePin> stages;
+  bool free_shares = true;
+  std::vector<int> order;  // the ranks as the stages take them, in turn
+};
+
 // What a plan is made for: a checked request, and the cluster with like ranks equal and shared GPUs
 // divided.
 struct PlanTask {
@@ -18,13 +25,8 @@ struct PlanTask {
   std::vector<RankBudget> budgets;  // by rank
   // Nothing fits otherwise: halves of stages on CPUs may go to the disk.
   bool disk_for_cpus = false;
-};
-
-// Stages by their ranks; shares are the user's or, with free_shares, follow the ranks' speed.
-struct Candidate {
-  std::vector<StagePin> stages;
-  bool free_shares = true;
-  std::vector<int> order;  // the ranks as the stages take them, in turn
+  // Beside what the request leaves open: known to hold the context.
+  std::vector<Candidate> holders = {};
 };
 
 // What a candidate leaves open.

@@ -6,6 +6,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/gpu_ledger.h"
+#include "parallel/shard.h"
 #include "parallel/size_text.h"
 
 namespace spillway {
@@ -158,6 +159,32 @@ void check_degrees(int n, const PlanRequest& request) {
   }
 }
 
+// Ranks beyond these would hold nothing of any layer: of a layer there are as many parts as heads
+// or as blocks of feed-forward columns.
+int64_t ranks_with_weights(const ModelSpec& model) {
+  int64_t parts = 0;
+  for (const LayerSpec& layer : model.layers) {
+    parts += std::max(model.n_heads, div_up(model.ff_dim, ff_unit(layer)));
+  }
+  return parts;
+}
+
+void check_number_of_ranks(const ModelSpec& model, int n, const PlanRequest& request) {
+  const bool free = request.split.empty() && request.tp == 0 && request.pp == 0;
+  if (!free || n <= kMostFreeRanks) return;
+  const std::string most = std::to_string(kMostFreeRanks);
+  std::string todo = "use " + most + " ranks or fewer, or give the stages with --tp or --pp";
+  const int64_t useful = ranks_with_weights(model);
+  if (useful < n) {
+    todo += "; of this model, with " + std::to_string(model.n_layers) + " layers, at most " +
+            std::to_string(useful) + " ranks can hold a part";
+  }
+  throw Error(std::to_string(n) + " ranks are more than the " + most +
+                  " whose stages are searched for: that takes seconds for those, and the square of "
+                  "the ranks",
+              "", todo);
+}
+
 void check_split(const ModelSpec& model, int n, const PlanRequest& request) {
   const std::string flag = "--split " + split_text(request.split);
   int64_t ranks = 0;
@@ -240,6 +267,7 @@ void check_request(const ModelSpec& model, const ClusterSpec& cluster, const Pla
   check_kv_type(model, request);
   if (request.split.empty()) {
     check_degrees(n, request);
+    check_number_of_ranks(model, n, request);
   } else {
     check_split(model, n, request);
   }

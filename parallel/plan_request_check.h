@@ -6,6 +6,10 @@
 
 namespace spillway {
 
+// Stages of more ranks than these are not searched for: 1024 take 1 to 4 s
+// (docs/bench/planning.md), 4096 had no answer in a minute.
+inline constexpr int kMostFreeRanks = 1024;
+
 // Shapes that fit together and types that the kernels can multiply with.
 void check_model(const ModelSpec& model);
 

@@ -10,6 +10,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/error.h"
 #include "parallel/candidates.h"
+#include "parallel/contexts.h"
 #include "parallel/ledger.h"
 #include "parallel/pins.h"
 #include "parallel/plan_request_check.h"
@@ -40,15 +41,18 @@ bool set_longest_context(PlanTask& task) {
   const int64_t most = trained > 0 ? trained : kMostContext;
   int64_t longest = 0;
   KvType best = task.request.kv_type;
+  std::optional<Candidate> holder;
   for (const KvType type : kv_types(task.model, task.request)) {
     task.request.kv_type = type;
-    const int64_t context = longest_context(task, most);
-    if (context <= longest) continue;
-    longest = context;
+    LongestContext now = longest_context(task, most);
+    if (now.tokens <= longest) continue;
+    longest = now.tokens;
     best = type;
+    holder = std::move(now.holder);
   }
   task.request.kv_type = best;
   task.request.context = longest;
+  if (holder) task.holders = {*holder};
   return longest > 0;
 }
 
@@ -68,6 +72,14 @@ std::vector<Found> search_types(PlanTask task, const std::vector<KvType>& types)
     }
   }
   return found;
+}
+
+bool reads_disk(const Plan& plan) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(), [](const RankPart& part) {
+    return std::any_of(part.layers.begin(), part.layers.end(), [](const LayerPart& layer) {
+      return layer.attention == Place::kDisk || layer.feed_forward == Place::kDisk;
+    });
+  });
 }
 
 Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRequest& request) {
@@ -93,10 +105,16 @@ Planned planned(const ModelSpec& model, const ClusterSpec& cluster, const PlanRe
   std::vector<KvType> types = kv_types(model, request);
   if (longest && set_longest_context(task)) types = {task.request.kv_type};
   std::vector<Found> found = search_types(task, types);
-  // The last resort, since it is slow: whatever else is smaller has been tried.
+  // The last resort, since it is slow: whatever else is smaller has been tried, and GPUs that read
+  // the disk may be slower yet.
   task.disk_for_cpus = true;
-  const bool of_cpu = !found[0].plan.parts[static_cast<size_t>(found[0].lack.rank)].gpu;
-  if (found[0].lack.bytes > 0 && of_cpu) found = search_types(task, types);
+  if (!fits(found[0]) || reads_disk(found[0].plan)) {
+    std::vector<Found> others = search_types(task, types);
+    const bool better = fits(found[0]) && fits(others[0])
+                            ? others[0].score * kWorthIt < found[0].score
+                            : before(others[0], found[0]);
+    if (better) found = std::move(others);
+  }
   if (found[0].lack.bytes > 0) {
     too_little_memory(found[0].plan, model, cluster, found[0].lack);
   }

@@ -5,105 +5,33 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "parallel/candidates.h"
-#include "parallel/cost.h"
-#include "parallel/fit.h"
+#include "parallel/cuts.h"
 #include "parallel/neighbours.h"
 #include "parallel/pins.h"
+#include "parallel/slopes.h"
 
 namespace spillway {
 namespace {
 
-// A later candidate must be predicted this much faster; earlier ones have fewer stages.
-constexpr double kWorthIt = 1.02;
-// Layers that a cut is moved by, in turn.
-constexpr int64_t kCutSteps[] = {8, 4, 2, 1};
 // Of the steps that are tried.
 constexpr int64_t kLeastRows = 256;
-// A moved cut must be predicted this much faster.
-constexpr double kWorthMoving = 1.002;
+// Up to so many ranks cuts by slopes are tried for neighbours, too, and up to so many with every
+// choice of devices and of steps.
+constexpr int kCutsTried = 8;
+constexpr int kThorough = 3;
 
-Found judged(Plan plan, Objective objective) {
-  Found found;
-  found.lack = shortage(plan);
-  found.score = plan_score(plan, objective);
-  found.plan = std::move(plan);
-  return found;
+bool same_cuts(const Candidate& a, const Candidate& b) {
+  return std::equal(a.stages.begin(), a.stages.end(), b.stages.begin(),
+                    [](auto& x, auto& y) { return x.n_layers == y.n_layers; });
 }
 
-bool fits(const Found& found) { return found.lack.bytes <= 0; }
-
-// Of a candidate's ways the best one that fits, or the one that lacks least.
-const Found* best_of(const std::vector<Found>& list) {
-  const Found* best = nullptr;
-  for (const Found& found : list) {
-    const bool better =
-        best == nullptr || (fits(found) ? !fits(*best) || found.score < best->score
-                                        : !fits(*best) && found.lack.bytes < best->lack.bytes);
-    if (better) best = &found;
-  }
-  return best;
-}
-
-// With both of these at their best the others are rarely better.
-constexpr std::array kSearchedWays = {SpillWay::kMixed, SpillWay::kHybrid};
-
-std::vector<Found> ways_of(const Candidate& candidate, const PlanTask& task,
-                           std::span<const SpillWay> ways = kSearchedWays) {
-  std::vector<Found> list;
-  for (Plan& plan : lay_out(candidate, task, ways)) {
-    plan.prediction = predict(plan, task.model, task.cluster, predicted_context(plan));
-    list.push_back(judged(std::move(plan), task.request.objective));
-    list.back().candidate = candidate;
-  }
-  return list;
-}
-
-// Some stage waits for spilled weights, or some compute on CPUs beside others on GPUs: layers by
-// speed are not the best there.
-bool uneven(const Plan& plan) {
-  const Prediction& p = plan.prediction;
-  const bool gpus = plan.uses_gpu();
-  const bool cpus = std::any_of(plan.parts.begin(), plan.parts.end(),
-                                [](const RankPart& part) { return !part.gpu; });
-  return p.cpu_ms + p.bus_ms + p.disk_ms > 0 || (gpus && cpus);
-}
-
-// The candidate with its cuts where the plan has them.
-Candidate pinned_to(const Candidate& candidate, const Plan& plan) {
-  Candidate out = candidate;
-  for (size_t s = 0; s < out.stages.size(); ++s) {
-    out.stages[s].n_layers = plan.stages[s].layers.size();
-  }
-  return out;
-}
-
-// Moves the stages' cuts while that helps.
-void move_cuts(const PlanTask& task, Found& best) {
-  Candidate at = pinned_to(best.candidate, best.plan);
-  for (const int64_t step : kCutSteps) {
-    bool moved = true;
-    while (moved) {
-      moved = false;
-      for (size_t s = 0; s + 1 < at.stages.size(); ++s) {
-        for (const int64_t by : {step, -step}) {
-          Candidate next = at;
-          next.stages[s].n_layers += by;
-          next.stages[s + 1].n_layers -= by;
-          if (next.stages[s].n_layers < 1 || next.stages[s + 1].n_layers < 1) continue;
-          const std::vector<Found> list = ways_of(next, task);
-          const Found* found = best_of(list);
-          if (found == nullptr || !fits(*found)) continue;
-          if (fits(best) && found->score * kWorthMoving >= best.score) continue;
-          best = *found;
-          at = std::move(next);
-          moved = true;
-        }
-      }
-    }
-  }
+Candidate free_cuts(Candidate candidate) {
+  for (StagePin& stage : candidate.stages) stage.n_layers = 0;
+  return candidate;
 }
 
 // The task with the steps of a plan that was made for it.
@@ -127,135 +55,254 @@ bool short_of_memory(const Plan& plan, const PlanTask& task) {
   });
 }
 
-// Of so many candidates, the best ones, other steps are tried; of many ranks, whose plans take
-// longest, of fewer.
-constexpr size_t kOtherSteps = 16;
-constexpr size_t kOtherStepsOfMany = 3;
-constexpr int kManyRanks = 8;
-
-// What the steps' length may change: it lacks memory, or has stages that read a prompt's steps in
-// turns and is judged by that.
-bool steps_matter(const Found& found, const PlanTask& task) {
-  const bool turns =
-      task.request.objective == Objective::kThroughput && found.plan.stages.size() > 1;
-  return turns || !fits(found) || short_of_memory(found.plan, task);
+// How much is tried, by the number of ranks: a layout of many takes long.
+struct Effort {
+  size_t by_slopes = 0;    // other stages of the same ranks, in any order
+  size_t other_cuts = 0;   // candidates, the best ones, whose cuts are tried by slopes
+  size_t moved_cuts = 0;   // whose cuts are moved
+  int moves = 0;           // of cuts and shares for each
+  size_t other_steps = 0;  // candidates with which other steps are tried
+  // Of ranks to other stages: candidates to begin with, and neighbours in all. Up to four ranks
+  // every order is among the candidates.
+  size_t starts = 0;
+  int neighbours = 0;
+};
+Effort effort_of(int n_ranks) {
+  if (n_ranks <= 3) return {0, 64, 4, 60, 8, 0, 0};
+  if (n_ranks <= 4) return {8, 16, 3, 40, 4, 0, 0};
+  if (n_ranks <= 6) return {24, 12, 2, 40, 3, 0, 0};
+  if (n_ranks <= 8) return {0, 8, 2, 30, 3, 3, 60};
+  if (n_ranks <= 16) return {0, 3, 1, 30, 3, 3, 24};
+  return {0, 0, 1, 30, 3, 0, 0};
 }
 
-// Of what was found, the best way of each candidate, those whose steps matter, the best first.
-std::vector<Candidate> with_steps_to_try(const PlanTask& task, const std::vector<Found>& all,
-                                         const std::vector<size_t>& best_ways) {
-  std::vector<const Found*> found;
-  for (const size_t at : best_ways) {
-    if (steps_matter(all[at], task)) found.push_back(&all[at]);
+class Search {
+ public:
+  explicit Search(const PlanTask& task)
+      : task_(task), effort_(effort_of(task.cluster.size())), kinds_(rank_kinds(task)) {
+    cuts_tried_ = task.cluster.size() <= kCutsTried;
+    thorough_ = task.cluster.size() <= kThorough;
+    alike_ = std::equal(kinds_.begin() + 1, kinds_.end(), kinds_.begin());
   }
-  std::stable_sort(found.begin(), found.end(), [](const Found* a, const Found* b) {
-    if (fits(*a) != fits(*b)) return fits(*a);
-    return fits(*a) ? a->score < b->score : a->lack.bytes < b->lack.bytes;
-  });
-  const size_t most = task.cluster.size() > kManyRanks ? kOtherStepsOfMany : kOtherSteps;
-  if (found.size() > most) found.resize(most);
-  std::vector<Candidate> out;
-  for (const Found* one : found) out.push_back(one->candidate);
-  return out;
-}
 
-// Shorter steps, whose activations leave more room for weights, if as many tokens read as written
-// are quicker so. Of stages in turns also where memory is not short: a prompt in more steps keeps
-// more of them at work. Returns which is best then.
-size_t with_fewer_rows(const PlanTask& task, const std::vector<Candidate>& candidates,
-                       std::vector<Found>& all, size_t best) {
-  const bool throughput = task.request.objective == Objective::kThroughput;
-  const auto ms = [&](const Found& found) {
-    return throughput ? found.score : both_ms(found.plan);
-  };
-  for (const int64_t rows : step_rows(task.request)) {
-    if (rows == task.request.gpu_rows) continue;
-    PlanTask fewer = task;
-    fewer.request.gpu_rows = rows;
-    for (const Candidate& candidate : candidates) {
-      const std::vector<Found> ways = ways_of(candidate, fewer);
-      const Found* mine = best_of(ways);
-      if (mine == nullptr || !fits(*mine) || ms(*mine) * kWorthIt >= ms(all[best])) continue;
-      best = all.size();
-      all.push_back(*mine);
+  std::vector<Found> run() {
+    std::vector<Candidate> list = candidates(task_);
+    list.insert(list.end(), task_.holders.begin(), task_.holders.end());
+    for (Candidate& candidate : list) take(std::move(candidate));
+    if (all_.empty()) return {};
+    if (slopes_help()) {
+      for (Candidate& one : best_by_slopes(task_, all_, kinds_, effort_.by_slopes)) {
+        take(std::move(one));
+      }
+    }
+    const std::vector<Candidate> origins = origins_;
+    for (const size_t i : best_first(effort_.other_cuts)) {
+      if (auto found = with_best_cuts(task_, origins[i])) keep_better(best_ways_[i], *found);
+    }
+    move_ranks();
+    for (const size_t i : best_first(effort_.moved_cuts)) move_cuts_of(task_, all_[best_ways_[i]]);
+    choose_best();
+    if (task_.request.choose_gpu_rows) fewer_rows();
+    add_other_ways(with_rows(task_, all_[best_].plan));
+    sort_found();
+    return std::move(all_);
+  }
+
+ private:
+  void take(Candidate candidate) {
+    std::vector<Found> ways = ways_of(candidate, task_);
+    const Found* mine = best_of(ways);
+    if (mine == nullptr) return;
+    best_ways_.push_back(all_.size() + static_cast<size_t>(mine - ways.data()));
+    std::move(ways.begin(), ways.end(), std::back_inserter(all_));
+    origins_.push_back(std::move(candidate));
+  }
+
+  // Candidates by their best ways, the best first, so many.
+  std::vector<size_t> best_first(size_t most) const {
+    std::vector<size_t> sorted(best_ways_.size());
+    std::iota(sorted.begin(), sorted.end(), size_t{0});
+    std::stable_sort(sorted.begin(), sorted.end(), [&](size_t a, size_t b) {
+      return before(all_[best_ways_[a]], all_[best_ways_[b]]);
+    });
+    if (sorted.size() > most) sorted.resize(most);
+    return sorted;
+  }
+
+  void keep_better(size_t at, const Found& found) {
+    if (worth_moving(found, all_[at])) all_[at] = found;
+  }
+
+  // By speed, and where that may not be best by the slopes on each choice of devices.
+  std::optional<Found> with_best_cuts(const PlanTask& task, const Candidate& candidate) const {
+    const std::vector<Found> ways = ways_of(candidate, task);
+    const Found* first = best_of(ways);
+    if (first == nullptr) return {};
+    Found best = *first;
+    if (candidate.stages.size() < 2) return best;
+    std::vector<Candidate> tried;
+    for (const Found& way : ways) {
+      // On every choice of devices where there are few ranks, else on the best one.
+      if ((!thorough_ && &way != first) || !cuts_matter(task, candidate, way.plan)) continue;
+      for (const Candidate& other : cuts_by_slopes(task, candidate, way.plan, thorough_)) {
+        if (std::any_of(tried.begin(), tried.end(),
+                        [&](const Candidate& one) { return same_cuts(one, other); })) {
+          continue;
+        }
+        tried.push_back(other);
+        const std::vector<Found> list = ways_of(other, task);
+        const Found* mine = best_of(list);
+        if (mine != nullptr && worth_moving(*mine, best)) best = *mine;
+      }
+    }
+    return best;
+  }
+
+  void move_cuts_of(const PlanTask& task, Found& found) const {
+    if (cuts_matter(task, found.candidate, found.plan)) move_cuts(task, found, effort_.moves);
+  }
+
+  // Ranks to other stages, one at a time, while that helps: sorted orders put neither a slow card
+  // between two fast ones nor, of CPUs and GPUs, some of these among those.
+  void move_ranks() {
+    int left = effort_.neighbours;
+    if (left == 0 || alike_ || !ranks_are_free(task_)) return;
+    std::vector<size_t> starts = best_first(effort_.starts);
+    std::erase_if(starts, [&](size_t i) { return !fits(all_[best_ways_[i]]); });
+    for (size_t s = 0; s < starts.size(); ++s) {
+      Found at = all_[best_ways_[starts[s]]];
+      // What one start leaves, the next ones have.
+      const int mine = left / static_cast<int>(starts.size() - s);
+      const int tried = climb_neighbours(at, mine);
+      left -= tried;
+      if (at.score * kWorthMoving >= all_[best_ways_[starts[s]]].score) continue;
+      best_ways_.push_back(all_.size());
+      origins_.push_back(free_cuts(at.candidate));
+      all_.push_back(std::move(at));
     }
   }
-  return best;
-}
 
-// Neighbours that are laid out in all, by the number of ranks: up to four ranks every order is
-// among the candidates, and beyond 16 a layout takes too long.
-int most_neighbours(int n_ranks) {
-  if (n_ranks <= 4 || n_ranks > 16) return 0;
-  return n_ranks <= 6 ? 240 : n_ranks <= kManyRanks ? 120 : 24;
-}
-// Of so many candidates, the best ones.
-constexpr size_t kStarts = 6;
-constexpr size_t kStartsOfMany = 3;
-
-// Ranks to other stages, one at a time, while that helps: sorted orders put neither a slow card
-// between two fast ones nor, of CPUs and GPUs, some of these among those. Returns which is best.
-size_t with_moved_ranks(const PlanTask& task, std::vector<Found>& all,
-                        const std::vector<size_t>& best_ways, size_t best) {
-  int left = most_neighbours(task.cluster.size());
-  const std::vector<int> kinds = rank_kinds(task);
-  const bool alike = std::equal(kinds.begin() + 1, kinds.end(), kinds.begin());
-  if (left == 0 || alike || !ranks_are_free(task)) return best;
-  std::vector<size_t> sorted = best_ways;
-  std::erase_if(sorted, [&](size_t at) { return !fits(all[at]); });
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [&](size_t a, size_t b) { return all[a].score < all[b].score; });
-  const size_t most = task.cluster.size() > 6 ? kStartsOfMany : kStarts;
-  if (sorted.size() > most) sorted.resize(most);
-  for (size_t s = 0; s < sorted.size(); ++s) {
-    Found at = all[sorted[s]];
-    // What one start leaves, the next ones have.
-    const int mine = left / static_cast<int>(sorted.size() - s);
+  int climb_neighbours(Found& at, int most) const {
     int tried = 0;
-    for (bool moved = true; moved && tried < mine;) {
+    for (bool moved = true; moved && tried < most;) {
       moved = false;
-      for (const Candidate& next : neighbours(at.candidate, kinds, task.model.n_layers)) {
-        if (tried == mine || moved) break;
+      for (const Candidate& next : neighbours(at.candidate, kinds_, task_.model.n_layers)) {
+        if (tried == most || moved) break;
         ++tried;
-        const std::vector<Found> ways = ways_of(next, task);
-        const Found* found = best_of(ways);
-        if (found == nullptr || !fits(*found) || found->score * kWorthMoving >= at.score) continue;
+        const auto found = cuts_tried_ ? with_best_cuts(task_, next) : best_way(task_, next);
+        if (!found || !fits(*found) || found->score * kWorthMoving >= at.score) continue;
         at = *found;
         moved = true;
       }
     }
-    left -= tried;
-    if (at.score * kWorthIt >= all[best].score) continue;
-    best = all.size();
-    all.push_back(std::move(at));
+    return tried;
   }
-  return best;
-}
 
-// What else could have been done with what is spilled, to compare.
-void add_other_ways(const Candidate& chosen, const PlanTask& task, std::vector<Found>& all) {
-  constexpr std::array kOthers = {SpillWay::kCpu, SpillWay::kStreamed};
-  for (Found& found : ways_of(chosen, task, kOthers)) {
-    if (!spill_text(found.plan).empty()) all.push_back(std::move(found));
+  static std::optional<Found> best_way(const PlanTask& task, const Candidate& candidate) {
+    const std::vector<Found> ways = ways_of(candidate, task);
+    const Found* mine = best_of(ways);
+    return mine == nullptr ? std::nullopt : std::optional<Found>(*mine);
   }
-}
 
-void sort_found(std::vector<Found>& all, size_t chosen) {
-  std::swap(all[0], all[chosen]);
-  std::stable_sort(all.begin() + 1, all.end(), [](const Found& a, const Found& b) {
-    if (fits(a) != fits(b)) return fits(a);
-    return fits(a) ? a.score < b.score : a.lack.bytes < b.lack.bytes;
-  });
-}
+  // Candidates come with fewer stages first: others must be worth it.
+  void choose_best() {
+    best_ = best_ways_[0];
+    for (const size_t at : best_ways_) {
+      const bool less = !fits(all_[best_]) && before(all_[at], all_[best_]);
+      const bool faster =
+          fits(all_[at]) && fits(all_[best_]) && all_[at].score * kWorthIt < all_[best_].score;
+      if (less || faster) best_ = at;
+    }
+  }
+
+  // What the steps' length may change: it lacks memory, ranks are unlike, so that memory may have
+  // decided, or stages read a prompt's steps in turns and it is judged by that.
+  bool steps_matter(size_t i) const {
+    const Found& found = all_[best_ways_[i]];
+    const bool turns =
+        task_.request.objective == Objective::kThroughput && found.plan.stages.size() > 1;
+    return turns || !fits(found) || short_of_memory(found.plan, task_) ||
+           cuts_matter(task_, origins_[i], found.plan);
+  }
+
+  // Shorter steps leave more room for weights, but read prompts slower: better are those with which
+  // as many tokens read as written are quicker, or the objective is met better at no cost to these.
+  bool better_steps(const Found& found) const {
+    const Found& best = all_[best_];
+    if (!fits(found) || !fits(best)) return before(found, best);
+    if (task_.request.objective == Objective::kThroughput) {
+      return found.score * kWorthIt < best.score;
+    }
+    const double now = both_ms(found.plan);
+    const double then = both_ms(best.plan);
+    return now * kWorthIt < then || (now <= then && found.score * kWorthIt < best.score);
+  }
+
+  // Of stages in turns also where memory is not short: a prompt in more steps keeps more of them at
+  // work.
+  void fewer_rows() {
+    std::vector<size_t> tried = best_first(best_ways_.size());
+    std::erase_if(tried, [&](size_t i) { return !steps_matter(i); });
+    if (tried.size() > effort_.other_steps) tried.resize(effort_.other_steps);
+    const std::vector<size_t> ways = best_ways_;
+    for (const int64_t rows : step_rows(task_.request)) {
+      if (rows == task_.request.gpu_rows) continue;
+      PlanTask fewer = task_;
+      fewer.request.gpu_rows = rows;
+      std::vector<Found> laid;  // for the slopes
+      for (const size_t i : tried) {
+        const Candidate moved = all_[ways[i]].candidate;
+        std::vector<Found> list = ways_of(moved, fewer);
+        if (const Found* mine = best_of(list)) try_steps(*mine);
+        std::move(list.begin(), list.end(), std::back_inserter(laid));
+        if (!cuts_tried_) continue;
+        std::optional<Found> open = with_best_cuts(fewer, origins_[i]);
+        if (open && i == tried[0] && thorough_) move_cuts_of(fewer, *open);
+        if (open) try_steps(*open);
+      }
+      if (laid.empty() || !slopes_help()) continue;
+      for (const Candidate& one : best_by_slopes(fewer, laid, kinds_, effort_.by_slopes)) {
+        if (const auto found = with_best_cuts(fewer, one)) try_steps(*found);
+      }
+    }
+    move_cuts_of(with_rows(task_, all_[best_].plan), all_[best_]);
+  }
+
+  void try_steps(const Found& found) {
+    if (!better_steps(found)) return;
+    best_ = all_.size();
+    all_.push_back(found);
+  }
+
+  bool slopes_help() const { return effort_.by_slopes > 0 && !alike_ && ranks_are_free(task_); }
+
+  // What else could have been done with what is spilled, to compare.
+  void add_other_ways(const PlanTask& task) {
+    constexpr std::array kOthers = {SpillWay::kCpu, SpillWay::kStreamed};
+    const Candidate chosen = all_[best_].candidate;
+    for (Found& found : ways_of(chosen, task, kOthers)) {
+      if (!spill_text(found.plan).empty()) all_.push_back(std::move(found));
+    }
+  }
+
+  void sort_found() {
+    std::swap(all_[0], all_[best_]);
+    std::stable_sort(all_.begin() + 1, all_.end(), before);
+  }
+
+  const PlanTask& task_;
+  const Effort effort_;
+  const std::vector<int> kinds_;
+  bool alike_ = true;        // all ranks are
+  bool cuts_tried_ = false;  // of neighbours, too
+  bool thorough_ = false;
+  std::vector<Found> all_;
+  std::vector<Candidate> origins_;  // as they were before anything was moved
+  std::vector<size_t> best_ways_;   // of each of these
+  size_t best_ = 0;
+};
 
 }  // namespace
-
-double plan_score(const Plan& plan, Objective objective) {
-  const Prediction& p = plan.prediction;
-  if (objective != Objective::kThroughput) return p.total_ms;
-  // As many tokens are read as are written.
-  return 1000.0 / p.sequences_tok_per_s + 1000.0 / p.prefill_tok_per_s;
-}
 
 std::vector<int64_t> step_rows(const PlanRequest& request) {
   std::vector<int64_t> all = {request.gpu_rows};
@@ -264,75 +311,6 @@ std::vector<int64_t> step_rows(const PlanRequest& request) {
   return all;
 }
 
-std::vector<Found> search(const PlanTask& task) {
-  std::vector<Found> all;
-  std::vector<size_t> best_ways;  // of each candidate
-  size_t best = 0;
-  bool any = false;
-  for (const Candidate& candidate : candidates(task)) {
-    std::vector<Found> ways = ways_of(candidate, task);
-    const Found* mine = best_of(ways);
-    if (mine == nullptr) continue;
-    const size_t at = all.size() + static_cast<size_t>(mine - ways.data());
-    const bool fits_better = any && !fits(all[best]) && mine->lack.bytes < all[best].lack.bytes;
-    const bool faster =
-        any && fits(*mine) && fits(all[best]) && mine->score * kWorthIt < all[best].score;
-    if (!any || fits_better || faster) best = at;
-    any = true;
-    best_ways.push_back(at);
-    std::move(ways.begin(), ways.end(), std::back_inserter(all));
-  }
-  if (!any) return all;
-  const size_t before = best;
-  best = with_moved_ranks(task, all, best_ways, best);
-  if (best != before) best_ways.push_back(best);
-  if (fits(all[best]) && task.request.choose_gpu_rows) {
-    best = with_fewer_rows(task, with_steps_to_try(task, all, best_ways), all, best);
-  }
-  const Candidate chosen = all[best].candidate;
-  const bool pinned = !task.request.layers.empty() || !task.request.shares.empty();
-  const bool free = chosen.free_shares && !pinned && chosen.stages.size() > 1;
-  if (free && uneven(all[best].plan)) {
-    all.push_back(all[best]);
-    best = all.size() - 1;
-    move_cuts(with_rows(task, all[best].plan), all[best]);
-  }
-  add_other_ways(chosen, with_rows(task, all[best].plan), all);
-  sort_found(all, best);
-  return all;
-}
-
-int64_t longest_context(const PlanTask& task, int64_t most) {
-  constexpr int64_t kPage = 32;
-  const auto with_context = [&](int64_t pages) {
-    PlanTask out = task;
-    out.request.context = std::min(most, pages * kPage);
-    out.request.gpu_rows = step_rows(task.request).back();
-    return out;
-  };
-  const auto holds = [&](const Candidate& candidate, int64_t pages) {
-    // How fast they are does not matter here.
-    return some_layout_fits(candidate, with_context(pages), kSearchedWays);
-  };
-  int64_t low = 0;
-  const int64_t all = div_up(most, kPage);
-  const std::vector<Candidate> list = candidates(task);
-  const auto holds_all = [&](const Candidate& candidate) { return holds(candidate, all); };
-  if (std::any_of(list.begin(), list.end(), holds_all)) return most;
-  for (const Candidate& candidate : list) {
-    if (!holds(candidate, low + 1)) continue;
-    int64_t high = all;
-    ++low;
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      (holds(candidate, middle) ? low : high) = middle;
-    }
-    // What is spilled for a context is whole halves: somewhat more may fit where less does not.
-    for (const int64_t more : {16, 4, 2, 1}) {
-      if (low + more <= all && holds(candidate, low + more)) low += more;
-    }
-  }
-  return std::min(most, low * kPage);
-}
+std::vector<Found> search(const PlanTask& task) { return Search(task).run(); }
 
 }  // namespace spillway

@@ -8,20 +8,9 @@
 
 #include <vector>
 
-#include "parallel/layout.h"
-#include "parallel/shortage.h"
+#include "parallel/judge.h"
 
 namespace spillway {
-
-struct Found {
-  Plan plan;
-  Shortage lack;
-  double score = 0;  // by the objective; less is better
-  Candidate candidate;
-};
-
-// What the objective makes of a plan.
-double plan_score(const Plan& plan, Objective objective);
 
 // All that was laid out: the best first, then what fits by score, then what does not by what it
 // lacks. Empty when the request insists on GPUs where a stage cannot compute on them.
@@ -32,8 +21,5 @@ std::vector<Found> search(const PlanTask& task);
 // Tokens a step on a GPU that are tried, the request's first: long steps read prompts faster, their
 // activations take memory from weights.
 std::vector<int64_t> step_rows(const PlanRequest& request);
-
-// The greatest context, in whole pages up to `most`, for which some plan fits; 0: for none.
-int64_t longest_context(const PlanTask& task, int64_t most);
 
 }  // namespace spillway

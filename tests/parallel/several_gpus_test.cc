@@ -119,8 +119,8 @@ TEST(SeveralGpus, FasterOnesGetMore) {
   EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].shares,
             (std::vector<double>{0.75, 0.25}));
   request.tp = 1;
-  // 80 layers and the head, which is 2.3 of them: 61.7 and 18.3.
-  EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].layers.size(), 62);
+  // One sequence decodes on one stage at a time: the slow one has as little as can be.
+  EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].layers.size(), 79);
   cluster.ranks[1].gpu.read_gb_per_s = 2900;  // within what probes scatter: 41.2 and 38.8
   EXPECT_EQ(make_plan(llama_70b(), cluster, request).stages[0].layers.size(), 41);
 }
@@ -138,7 +138,9 @@ TEST(SeveralGpus, LayersAndSharesMoveToWhereThereIsMemory) {
     if (tp == 1) {
       EXPECT_GT(plan.stages[0].layers.size(), 40);
     } else {
-      EXPECT_NEAR(plan.stages[0].shares[0], 25.0 / 45, 1e-9);
+      // By memory, 25:20, and from there to what is fastest.
+      EXPECT_NEAR(plan.stages[0].shares[0], 25.0 / 45, 0.05);
+      EXPECT_GT(plan.stages[0].shares[0], 0.5);
     }
     // The same by hand is what the user asked for, and an error.
     request.tp = 0;
