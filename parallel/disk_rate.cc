@@ -15,6 +15,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
+#include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
 #include "kernels/core/start_thread.h"
 
@@ -33,6 +34,9 @@ constexpr double kCachedSeconds = 0.2;
 // Of each reader: as a slot, several chunks long. A direct read into small pages is cut up for the
 // disk: 1.1 to 1.8 GB/s, once 2.7, where large pages had 2.1 to 3.5 (virtio, Linux 6.18).
 constexpr int64_t kSlotChunks = 4;
+// Of many readers together, which copy what is cached: more than a processor's caches hold, as the
+// slots of a large model are.
+constexpr int64_t kManySlotBytes = int64_t{512} << 20;
 
 struct Descriptor {
   int fd = -1;
@@ -41,13 +45,22 @@ struct Descriptor {
   }
 };
 
-struct Slots {
-  int readers;
-  Arena memory{"probe of the disk", readers* kSlotChunks* kDiskChunkBytes};
-  std::byte* base = memory.take(memory.bytes());
+class Slots {
+ public:
+  explicit Slots(int n_readers)
+      : readers(n_readers),
+        each_(n_readers > 2 ? div_up(kManySlotBytes / kDiskChunkBytes, n_readers) : kSlotChunks),
+        memory_("probe of the disk", readers * each_ * kDiskChunkBytes),
+        base_(memory_.take(memory_.bytes())) {}
   std::byte* chunk(int reader, int64_t i) const {
-    return base + (reader * kSlotChunks + i % kSlotChunks) * kDiskChunkBytes;
+    return base_ + (reader * each_ + i % each_) * kDiskChunkBytes;
   }
+  const int readers;
+
+ private:
+  int64_t each_;  // chunks
+  Arena memory_;
+  std::byte* base_;
 };
 
 // Chunks of [0, bytes) in turn, from byte `next` on and round, until `seconds` are over; 0 when a

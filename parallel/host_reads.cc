@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <utility>
 
 #include "kernels/core/check.h"
 #include "kernels/core/int_math.h"
@@ -46,18 +47,17 @@ std::vector<double> piece_rates(ReadBuffer& buffer, int n_threads, double second
   return rates;
 }
 
-// Whole reads that began and ended while the bus was busy; the last one may end a little later.
+double median_of(std::vector<double> rates) {
+  std::sort(rates.begin(), rates.end());
+  return rates[rates.size() / 2];
+}
+
+// The pieces that were read while the bus was busy; the last few may end a little later.
 void beside(ReadBuffer& buffer, int n_threads, const BusLoad& bus, HostRead& read) {
   bus.start(kBesideSeconds);
-  int64_t bytes = 0;
-  double seconds = 0;
-  const auto begin = Clock::now();
-  while (bytes == 0 || bus.running()) {
-    buffer.read(n_threads);
-    bytes += buffer.bytes();
-    seconds = seconds_since(begin);
-  }
-  read.beside_bus_gb_per_s = std::min(read.gb_per_s, static_cast<double>(bytes) / seconds * 1e-9);
+  std::vector<double> rates;
+  while (rates.empty() || bus.running()) buffer.read(n_threads, &rates);
+  read.beside_bus_gb_per_s = std::min(read.gb_per_s, median_of(std::move(rates)));
   read.bus_gb_per_s = bus.finish();
 }
 
@@ -112,9 +112,7 @@ int64_t read_buffer_bytes(int64_t free_bytes) {
 HostRead measure_together(ReadBuffer& buffer, int threads, double seconds, const BusLoad& bus) {
   HostRead read;
   read.threads = threads;
-  std::vector<double> rates = piece_rates(buffer, buffer.n_threads(), seconds);
-  std::sort(rates.begin(), rates.end());
-  read.gb_per_s = rates[rates.size() / 2];
+  read.gb_per_s = median_of(piece_rates(buffer, buffer.n_threads(), seconds));
   if (bus.start) beside(buffer, buffer.n_threads(), bus, read);
   return read;
 }

@@ -90,6 +90,10 @@ double cpu_read_beside(const HostBytes& bytes, const RankRates& rates) {
   return 1 / (part / rates.cpu_read + (1 - part) / rates.cpu_read_alone);
 }
 
+// Of the rate out of the page cache, where the same threads' cores and memory multiply too: 18 of
+// 40 GB/s (a 70B on an H100, 37 halves hybrid and 32 on disk, docs/bench/spill.md).
+constexpr double kCopiedBesideProducts = 0.5;
+
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {
   return layer.window > 0 ? std::min(layer.window, tokens) : tokens;
 }
@@ -127,6 +131,7 @@ StageClock::StageClock(const Plan& plan, const ModelSpec& model, const ClusterSp
     const bool bus = uses_bus(part);
     rates_.push_back(rates_of(rank, part.gpu));
     disk_shares_.push_back(uncached_share(plan, model, rank));
+    if (part.gpu && reads_host(part)) rates_.back().page_cache *= kCopiedBesideProducts;
     if (!bus) rates_.back().cpu_read = rates_.back().cpu_read_alone;
     if (bus) {
       const auto& ranks = plan.stages[static_cast<size_t>(part.stage)].ranks;
