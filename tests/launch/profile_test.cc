@@ -63,6 +63,17 @@ TEST(Profile, TheTermThatIsFurthestOff) {
   job[static_cast<size_t>(Term::kBus)] = 1.5;
   job[static_cast<size_t>(Term::kCpu)] = 3;
   EXPECT_EQ(worst(), "cpu");
+  // Both at once: which of them ended last says nothing, that they took as long does.
+  p.cpu_ms = 4.4;
+  p.bus_ms = 0;
+  EXPECT_EQ(worst(), "attention");
+}
+
+// The receiver's kernel spins for rows while the first stage works: that is no time of the hop's.
+TEST(Profile, AHopDoesNotLastAsLongAsTheStageBefore) {
+  StepProfile decode = made_decode();
+  for (auto& rank : decode.ranks) rank.times[Term::kHop] = 6;
+  EXPECT_DOUBLE_EQ(job_terms(decode, made_plan())[static_cast<size_t>(Term::kHop)], 3.25);
 }
 
 Profile made_profile() {
