@@ -176,6 +176,18 @@ std::vector<ComparedTerm> compared_terms(const std::array<double, kTerms>& job,
   return out;
 }
 
+std::string far_off_text(double measured, double predicted) {
+  constexpr double kAsked = 0.15;
+  const double off = predicted > 0 ? measured / predicted - 1 : 0;
+  if (std::abs(off) <= kAsked) return "";
+  char line[128];
+  std::snprintf(
+      line, sizeof(line),
+      "\ndecode is %.0f %% %s than predicted: --profile says which term of a step is off\n",
+      100 * std::abs(off), off > 0 ? "faster" : "slower");
+  return line;
+}
+
 const ComparedTerm& furthest_off(const std::vector<ComparedTerm>& terms) {
   const auto is_way = [](const ComparedTerm& t) {
     const std::string_view name = t.name;

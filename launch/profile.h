@@ -45,6 +45,9 @@ struct ComparedTerm {
 };
 std::vector<ComparedTerm> compared_terms(const std::array<double, kTerms>& job,
                                          const Prediction& predicted);
+// Where decode is off by more than the 15 % that are asked of predictions, how the reason is found;
+// else "". Tokens a second.
+std::string far_off_text(double measured, double predicted);
 // The one that is furthest off, in milliseconds.
 const ComparedTerm& furthest_off(const std::vector<ComparedTerm>& terms);
 

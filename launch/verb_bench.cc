@@ -101,7 +101,13 @@ void bench(const Options& options, Job& job, House& house) {
   Speed result;
   if (front) {
     result = measure_speed(options, job, house);
-    if (!options.json) print_table(options, job, house, result);
+    if (!options.json) {
+      print_table(options, job, house, result);
+      if (!options.profile && options.bench_sequences == 1 && options.bench_new > 0) {
+        const double said = predicted(options, job, house).decode_tok_per_s;
+        std::fputs(far_off_text(result.decode.median, said).c_str(), stdout);
+      }
+    }
     std::fflush(stdout);
   } else {
     follow(house.plan, house.pipeline.get(), house.mesh, job.watchdog(), job.metrics());

@@ -76,6 +76,15 @@ TEST(Profile, AHopDoesNotLastAsLongAsTheStageBefore) {
   EXPECT_DOUBLE_EQ(job_terms(decode, made_plan())[static_cast<size_t>(Term::kHop)], 3.25);
 }
 
+TEST(Profile, SaysWhenDecodeIsFarOff) {
+  EXPECT_EQ(far_off_text(100, 100), "");
+  EXPECT_EQ(far_off_text(86, 100), "");
+  EXPECT_EQ(far_off_text(114, 100), "");
+  EXPECT_EQ(far_off_text(50, 0), "");  // nothing was predicted
+  EXPECT_NE(far_off_text(80, 100).find("20 % slower than predicted"), std::string::npos);
+  EXPECT_NE(far_off_text(130, 100).find("30 % faster than predicted"), std::string::npos);
+}
+
 Profile made_profile() {
   Profile profile;
   profile.decode = made_decode();
