@@ -184,7 +184,8 @@ void measure_disks(World& world, const std::string& model, RankSpec& mine) {
   DiskRates rates;
   together(world, [&] {
     if (mine.local_rank != 0) return;
-    rates = measure_disk(model, disk_readers(mine.threads, mine.gpu.present()));
+    rates =
+        measure_disk(model, disk_readers(mine.threads, mine.gpu.present()), mine.memory_free_bytes);
   });
   // The others of a host have its first rank's.
   const auto from = world.hosts[static_cast<size_t>(world.rank)];

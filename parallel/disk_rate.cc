@@ -15,7 +15,6 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
-#include "kernels/core/int_math.h"
 #include "kernels/core/seconds.h"
 #include "kernels/core/start_thread.h"
 
@@ -47,9 +46,10 @@ struct Descriptor {
 
 class Slots {
  public:
-  explicit Slots(int n_readers)
+  Slots(int n_readers, int64_t most_bytes)
       : readers(n_readers),
-        each_(n_readers > 2 ? div_up(kManySlotBytes / kDiskChunkBytes, n_readers) : kSlotChunks),
+        each_(n_readers > 2 ? std::max(most_bytes / kDiskChunkBytes / n_readers, kSlotChunks)
+                            : kSlotChunks),
         memory_("probe of the disk", readers * each_ * kDiskChunkBytes),
         base_(memory_.take(memory_.bytes())) {}
   std::byte* chunk(int reader, int64_t i) const {
@@ -97,7 +97,7 @@ double read_rate(int fd, int64_t bytes, double seconds, const Slots& slots,
 
 }  // namespace
 
-DiskRates measure_disk(const std::string& path, int readers) {
+DiskRates measure_disk(const std::string& path, int readers, int64_t free_bytes) {
   // Opening a pipe must not wait for a writer.
   const Descriptor cached{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (cached.fd < 0) throw Error("cannot be opened: " + std::string(std::strerror(errno)), path);
@@ -109,7 +109,7 @@ DiskRates measure_disk(const std::string& path, int readers) {
   if (facts.st_size < kLeastBytes) return rates;
   const int64_t bytes = std::min<int64_t>(facts.st_size, kMostBytes);
   const Descriptor direct{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT)};
-  const Slots slots{readers};
+  const Slots slots(readers, std::min(kManySlotBytes, free_bytes / 16));
   std::atomic<int64_t> next{0};
   if (direct.fd >= 0) {
     std::vector<double> looks;

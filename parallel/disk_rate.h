@@ -24,8 +24,9 @@ struct DiskRates {
   double page_cache_gb_per_s = 0;
 };
 
-// At most two seconds, with so many reads at once. Of the disk the median of a few looks. Throws
-// Error when the file cannot be read; a file under 16 MiB says nothing, and both are 0.
-DiskRates measure_disk(const std::string& path, int readers);
+// At most two seconds, with so many reads at once, to buffers of a sixteenth of the free memory at
+// most, or a few chunks each. Of the disk the median of a few looks. Throws Error when the file
+// cannot be read; a file under 16 MiB says nothing, and both are 0.
+DiskRates measure_disk(const std::string& path, int readers, int64_t free_bytes);
 
 }  // namespace spillway

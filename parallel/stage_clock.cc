@@ -90,8 +90,9 @@ double cpu_read_beside(const HostBytes& bytes, const RankRates& rates) {
   return 1 / (part / rates.cpu_read + (1 - part) / rates.cpu_read_alone);
 }
 
-// Of the rate out of the page cache, where the same threads' cores and memory multiply too: 18 of
-// 40 GB/s (a 70B on an H100, 37 halves hybrid and 32 on disk, docs/bench/spill.md).
+// Of the rate out of the page cache, where the same threads' cores and memory multiply too: by what
+// is left of a step, 18 of 40 GB/s (a 70B on an H100, 37 halves hybrid and 32 on disk,
+// docs/bench/spill.md).
 constexpr double kCopiedBesideProducts = 0.5;
 
 int64_t seen_tokens(const LayerSpec& layer, int64_t tokens) {

@@ -84,7 +84,7 @@ struct ThreadPool::Shared {
   void (*call)(void*, int) = nullptr;
   void* context = nullptr;
   bool stop = false;
-  std::chrono::microseconds awake = kStayAwake;
+  std::atomic<std::chrono::microseconds> awake{kStayAwake};  // read by workers that are done
   int64_t piece = 1;
   int sharing = 0;              // workers that do
   std::vector<Cursor> cursors;  // by worker
@@ -103,7 +103,7 @@ struct ThreadPool::Shared {
   }
 
   void wait_for_epoch_after(uint32_t seen) {
-    if (spin_until([&] { return epoch.load() != seen; }, awake)) return;
+    if (spin_until([&] { return epoch.load() != seen; }, awake.load())) return;
     epoch.wait(seen);
   }
 

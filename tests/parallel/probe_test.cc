@@ -258,13 +258,16 @@ TEST(Probe, DiskRatesOfAFile) {
   const testing::TempDir dir;
   const std::string path = dir.file("data");
   std::ofstream(path) << std::string(20 << 20, 'x');
-  const DiskRates rates = measure_disk(path, 2);
-  EXPECT_GT(rates.page_cache_gb_per_s, 0);
-  EXPECT_GE(rates.disk_gb_per_s, 0);  // 0 where files cannot be read past the page cache
+  constexpr int64_t kFree = int64_t{1} << 30;
+  for (const int readers : {2, 8}) {
+    const DiskRates rates = measure_disk(path, readers, kFree);
+    EXPECT_GT(rates.page_cache_gb_per_s, 0);
+    EXPECT_GE(rates.disk_gb_per_s, 0);  // 0 where files cannot be read past the page cache
+  }
   std::ofstream(path) << "small";
-  EXPECT_EQ(measure_disk(path, 2).page_cache_gb_per_s, 0);
-  EXPECT_THROW(measure_disk(dir.file("none"), 2), Error);
-  EXPECT_THROW(measure_disk(dir.path(), 2), Error);
+  EXPECT_EQ(measure_disk(path, 2, kFree).page_cache_gb_per_s, 0);
+  EXPECT_THROW(measure_disk(dir.file("none"), 2, kFree), Error);
+  EXPECT_THROW(measure_disk(dir.path(), 2, kFree), Error);
 }
 
 TEST(Probe, RatesOfOneRankWithFactsOfAnother) {
